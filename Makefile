@@ -1,0 +1,75 @@
+# Every target works from a bare clone: it needs Python 3.10-3.13 with venv, make, and a package index.
+
+PYTHON ?= python3
+VENV ?= .venv
+MODEL ?= .
+PORT ?= 7860
+DATA ?=
+
+BIN := $(VENV)/bin
+DEMO_READY := $(VENV)/.ready-demo
+DEV_READY := $(VENV)/.ready-dev
+SAMPLE := build/sample-catalog
+
+# The interpreter is checked before anything is built on it.
+define CHECK_PYTHON
+import sys
+if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+    sys.exit(f"ACE-BERT needs Python 3.10-3.13, and {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.12 ...")
+endef
+export CHECK_PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help demo sample test test-real test-slow quality style clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make demo MODEL=<folder or Hub id> DATA=<folder or Hub id> PORT=<port>"
+	@echo "  make test-real DATA=<folder of the real catalogue>"
+	@echo "  PYTHON=<interpreter> chooses the Python that a new $(VENV) is made with"
+
+demo: $(DEMO_READY) $(if $(DATA),,sample) ## Search a catalogue in the browser, on 127.0.0.1:7860
+	$(BIN)/python space/app.py --model $(MODEL) --catalog $(or $(DATA),$(SAMPLE)) --port $(PORT)
+
+sample: $(SAMPLE)/.ready ## Draw the sample catalogue that the demo searches
+
+test: $(DEV_READY) ## Run the fast tests (no network)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+test-real: $(DEV_READY) ## Run the tests on the real catalogue: DATA=<folder>
+	@test -d "$(DATA)" || { echo "make test-real: DATA='$(DATA)' is no folder; give the catalogue's folder: make test-real DATA=<folder>" >&2; exit 2; }
+	HF_HUB_OFFLINE=1 ACEBERT_DATA="$(abspath $(DATA))" $(BIN)/python -m pytest -m real
+
+test-slow: $(DEV_READY) ## Run the tests that take minutes
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+
+quality: $(DEV_READY) ## Check the style, change nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+style: $(DEV_READY) ## Mend the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove .venv, build/ and the tools' caches
+	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/pip:
+	@$(PYTHON) -c "$$CHECK_PYTHON"
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp is older than its inputs only when they changed, so a second call installs nothing.
+$(DEMO_READY): pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[space]'
+	@touch $@
+
+$(DEV_READY): pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $(DEMO_READY) $@
+
+$(SAMPLE)/.ready: sample_catalog.py sample_drawing.py | $(DEMO_READY)
+	rm -rf $(SAMPLE)
+	$(BIN)/python -m acebert.sample_catalog --output $(SAMPLE) --num_proc $$(getconf _NPROCESSORS_ONLN)
+	@touch $@

@@ -1,0 +1,237 @@
+"""Configuration of ACE-BERT: every size and switch of the model, validated, with no access to network or files."""
+
+import copy
+import difflib
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+
+LOSSES = ("info_nce", "sigmoid")
+POOLINGS = ("mean", "cls")
+
+# One folder serves every Auto class, whichever of the model classes was saved in it.
+AUTO_MAP = {
+    "AutoConfig": "configuration_acebert.AceBertConfig",
+    "AutoModel": "modeling_acebert.AceBertModel",
+    "AutoModelForPreTraining": "modeling_acebert.AceBertForPreTraining",
+}
+
+
+@strict
+class AceBertConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`AceBertModel`], [`AceBertForPreTraining`] and [`AceBertForRetrieval`]. The defaults give a model of
+    BERT-base size; `AceBertConfig.small()` gives one that trains on a laptop.
+
+    The papers (arXiv 2112.07209; APWeb-WAIM 2023) are known here by their abstracts alone. They name patch features,
+    pixel features, a BERT backbone, separate query and title networks, hot queries and a domain classifier; every size,
+    weight and schedule below is this project's choice.
+
+    Args:
+        text_config (`BertConfig` or `dict`, *optional*):
+            The product encoder: BERT's layers over title tokens and image tokens.
+        query_config (`BertConfig` or `dict`, *optional*, defaults to `text_config`):
+            The query encoder. It may have fewer layers or another width than the product encoder.
+        share_encoders (`bool`, *optional*, defaults to `False`):
+            Encode queries with the product encoder. `query_config` then equals `text_config`.
+        tie_word_embeddings (`bool`, *optional*, defaults to `True`):
+            One matrix of word embeddings for product encoder, query encoder and masked-language-modelling decoder.
+        patch_size (`int`, *optional*, defaults to 16):
+            Side of a square patch, in pixels of the resized photo. Must equal the image processor's.
+        num_channels (`int`, *optional*, defaults to 3):
+            Colour channels of a photo.
+        use_patch_features (`bool`, *optional*, defaults to `True`):
+            Give each image token a linear projection of its raw patch.
+        use_pixel_features (`bool`, *optional*, defaults to `True`):
+            Give each image token an embedding of the pixel groups inside its patch, mixed among themselves.
+        pixel_group_size (`int`, *optional*, defaults to 4):
+            Side of a square pixel group, in pixels. Divides `patch_size`.
+        pixel_hidden_size (`int`, *optional*, defaults to 32):
+            Width of one pixel group's embedding.
+        position_grid_size (`int`, *optional*, defaults to 16):
+            Learned positions along each axis of a photo. Positions in between are interpolated, so any grid is served.
+        projection_dim (`int`, *optional*, defaults to 512):
+            Width of the query and product vectors.
+        pooling (`str`, *optional*, defaults to `"mean"`):
+            `"mean"` over all tokens that are not padding, or `"cls"`.
+        matryoshka_dims (`list[int]`, *optional*):
+            Widths below `projection_dim` at which the retrieval loss is taken as well (arXiv 2205.13147), so that
+            vectors can be cut there.
+        loss (`str`, *optional*, defaults to `"info_nce"`):
+            `"info_nce"` (arXiv 1807.03748, both ways) or `"sigmoid"` (arXiv 2303.15343).
+        logit_scale_init_value (`float`, *optional*, defaults to 2.6592):
+            Logarithm of the inverse temperature at the start: ln(1 / 0.07), as in CLIP.
+        logit_scale_max_value (`float`, *optional*, defaults to 4.6052):
+            Upper bound of that logarithm: ln(100), as in CLIP.
+        logit_bias_init_value (`float`, *optional*, defaults to -10.0):
+            Bias of the logits at the start, for the sigmoid loss only, as in SigLIP.
+        domain_hidden_sizes (`list[int]`, *optional*, defaults to `[256]`):
+            Hidden widths of the domain classifier (query or product?).
+        adversarial_strength (`float`, *optional*, defaults to 0.1):
+            Largest factor of the reversed gradient; 0 switches the adversary off.
+        label_smoothing (`float`, *optional*, defaults to 0.0):
+            Of the classification losses: masked language modelling, matching, domain.
+        mlm_loss_weight, patch_loss_weight, matching_loss_weight (`float`, *optional*, default to 1.0):
+            Weights of the pre-training losses; 0 switches one off.
+        cls_token_id, sep_token_id (`int`, *optional*, default to 101 and 102):
+            The tokens that stand in for the title of a product that has only a photo.
+        backbone (`dict`, *optional*):
+            Which layers of a pre-trained BERT were copied, as `AceBertModel.from_backbone` recorded it.
+
+    Raises:
+        `ValueError`: where sizes don't fit each other, a name is unknown or an argument looks misspelt.
+
+    Example:
+
+    ```python
+    >>> from acebert.configuration_acebert import AceBertConfig
+
+    >>> config = AceBertConfig.small(vocab_size=30522)
+    >>> config.text_config.num_hidden_layers, config.query_config.num_hidden_layers
+    (6, 4)
+    ```
+    """
+
+    model_type = "acebert"
+    sub_configs_defaults = {  # noqa: RUF012 - the library reads a plain class attribute
+        "text_config": SubConfigSpec(AutoConfig, model_type="bert"),
+        "query_config": SubConfigSpec(AutoConfig, model_type="bert"),
+    }
+
+    text_config: dict | PreTrainedConfig | None = None
+    query_config: dict | PreTrainedConfig | None = None
+    share_encoders: bool = False
+    tie_word_embeddings: bool = True
+    patch_size: int = 16
+    num_channels: int = 3
+    use_patch_features: bool = True
+    use_pixel_features: bool = True
+    pixel_group_size: int = 4
+    pixel_hidden_size: int = 32
+    position_grid_size: int = 16
+    projection_dim: int = 512
+    pooling: str = "mean"
+    matryoshka_dims: list[int] | None = None
+    loss: str = "info_nce"
+    logit_scale_init_value: float | int = 2.6592
+    logit_scale_max_value: float | int = 4.6052
+    logit_bias_init_value: float | int = -10.0
+    domain_hidden_sizes: list[int] | None = None
+    adversarial_strength: float | int = 0.1
+    label_smoothing: float | int = 0.0
+    mlm_loss_weight: float | int = 1.0
+    patch_loss_weight: float | int = 1.0
+    matching_loss_weight: float | int = 1.0
+    cls_token_id: int = 101
+    sep_token_id: int = 102
+    backbone: dict | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self._refuse_misspelt(kwargs)
+        if self.query_config is None and self.text_config is not None:
+            self.query_config = copy.deepcopy(self.text_config)
+        if self.domain_hidden_sizes is None:
+            self.domain_hidden_sizes = [256]
+        super().__post_init__(**kwargs)
+
+    def _refuse_misspelt(self, kwargs: dict[str, Any]) -> None:
+        # The library keeps unknown arguments as attributes, so a misspelt size would be lost without a word.
+        fields = [*self.__dataclass_fields__, "model_type"]
+        for name in kwargs:
+            close = difflib.get_close_matches(name, fields, n=1, cutoff=0.8)
+            if close and close[0] != name and name != "torch_dtype":
+                raise ValueError(f"Unknown argument `{name}` of AceBertConfig: did you mean `{close[0]}`?")
+
+    @classmethod
+    def small(cls, vocab_size: int = 30522, **kwargs: Any) -> "AceBertConfig":
+        """A model of MiniLM's size (6 product layers and 4 query layers, 384 wide, about 33 million parameters).
+
+        It trains on a laptop: photos of 60x80 pixels make at most 48 patches of 10x10.
+        """
+        layers = {
+            "vocab_size": vocab_size,
+            "hidden_size": 384,
+            "num_attention_heads": 12,
+            "intermediate_size": 1536,
+        }
+        sizes = {
+            "text_config": {**layers, "num_hidden_layers": 6},
+            "query_config": {**layers, "num_hidden_layers": 4},
+            "patch_size": 10,
+            "pixel_group_size": 5,
+            "projection_dim": 384,
+        }
+        return cls(**{**sizes, **kwargs})
+
+    def validate_architecture(self) -> None:
+        """Part of `@strict` validation: refuses sizes that don't fit each other, before any weight exists."""
+        text, query = self.text_config, self.query_config
+        for name, encoder in (("text_config", text), ("query_config", query)):
+            if encoder.model_type != "bert":
+                raise ValueError(f"`{name}` must be of BERT's kind (model_type 'bert'), not '{encoder.model_type}'.")
+            if encoder.hidden_size % encoder.num_attention_heads != 0:
+                raise ValueError(
+                    f"`{name}.hidden_size` ({encoder.hidden_size}) must be a multiple of "
+                    f"`{name}.num_attention_heads` ({encoder.num_attention_heads})."
+                )
+        if text.vocab_size != query.vocab_size:
+            raise ValueError(
+                f"Queries and titles share one tokenizer: `text_config.vocab_size` ({text.vocab_size}) must equal "
+                f"`query_config.vocab_size` ({query.vocab_size})."
+            )
+        if self.share_encoders:
+            different = [name for name in _ENCODER_SIZES if getattr(text, name) != getattr(query, name)]
+            if different:
+                raise ValueError(
+                    f"`share_encoders=True` has one encoder: leave `query_config` out or make its {different} equal "
+                    "those of `text_config`."
+                )
+        elif self.tie_word_embeddings and text.hidden_size != query.hidden_size:
+            raise ValueError(
+                f"Shared word embeddings need equal widths, but `text_config.hidden_size` is {text.hidden_size} and "
+                f"`query_config.hidden_size` is {query.hidden_size}: make them equal or set `tie_word_embeddings=False`."
+            )
+        if not (self.use_patch_features or self.use_pixel_features):
+            raise ValueError("An image token needs `use_patch_features`, `use_pixel_features` or both.")
+        if self.patch_size % self.pixel_group_size != 0:
+            raise ValueError(
+                f"`pixel_group_size` ({self.pixel_group_size}) must divide `patch_size` ({self.patch_size})."
+            )
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"`pooling` must be one of {POOLINGS}, not '{self.pooling}'.")
+        if self.loss not in LOSSES:
+            raise ValueError(f"`loss` must be one of {LOSSES}, not '{self.loss}'.")
+        for width in self.matryoshka_dims or []:
+            if not 0 < width < self.projection_dim:
+                raise ValueError(
+                    f"`matryoshka_dims` must lie between 1 and `projection_dim` - 1 ({self.projection_dim - 1}), got {width}."
+                )
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"`label_smoothing` must lie in [0, 1), got {self.label_smoothing}.")
+        positive = ("patch_size", "num_channels", "pixel_group_size", "pixel_hidden_size", "position_grid_size")
+        for name in (*positive, "projection_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        for name in ("adversarial_strength", "mlm_loss_weight", "patch_loss_weight", "matching_loss_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+        for name in ("cls_token_id", "sep_token_id"):
+            if not 0 <= getattr(self, name) < text.vocab_size:
+                raise ValueError(
+                    f"`{name}` ({getattr(self, name)}) is outside the vocabulary (`text_config.vocab_size` is "
+                    f"{text.vocab_size}): set it to the tokenizer's own id."
+                )
+
+    def save_pretrained(self, save_directory: str, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Saves `config.json` with the code references of every Auto class that the folder serves."""
+        self.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+
+_ENCODER_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+
+AceBertConfig.register_for_auto_class()
+
+__all__ = ["AceBertConfig"]

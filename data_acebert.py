@@ -1,0 +1,413 @@
+"""Catalogues as training data: any `datasets` source, columns by name, queries by log or template, and batches.
+
+Nothing is drawn from a global random state: item `i` of epoch `e` is the same whatever worker makes it and however often
+the run was interrupted.
+"""
+
+import hashlib
+import io
+import os
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, Image, concatenate_datasets, load_dataset
+from PIL import Image as PILImage
+from PIL import ImageOps
+
+FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+
+
+@dataclass
+class Columns:
+    """Which column holds what. `None` means that the catalogue has no such column."""
+
+    id: str = "id"
+    title: str | None = "title"
+    image: str | None = "image"
+    query: str | None = None
+    hot_query: str | None = None
+    attributes: list[str] = field(default_factory=list)
+
+    def names(self) -> list[str]:
+        single = [self.id, self.title, self.image, self.query, self.hot_query]
+        return list(dict.fromkeys(name for name in (*single, *self.attributes) if name))
+
+
+def load_products(
+    sources: Sequence[str], split: str, columns: Columns, optional: Sequence[str] = (), revision: str | None = None
+) -> Dataset:
+    """Loads one split of one or more catalogues and puts them one after another.
+
+    Args:
+        sources: each a Hub id, a folder or a CSV, TSV, JSON or Parquet file. Image paths in a file are relative to it.
+        split: name of the split; a single file has the split "train".
+        columns: the columns to read. A catalogue may lack some, as long as another has them; the values are then null.
+        optional: columns that all catalogues may lack.
+        revision: of a Hub dataset.
+
+    Returns:
+        The products with exactly the columns named, photos not decoded.
+
+    Raises:
+        ValueError: if no source has a column, or a split is unknown; both with the names that exist.
+    """
+    parts = []
+    for source in sources:
+        path = Path(source)
+        if path.suffix in FILE_FORMATS:
+            options = {"delimiter": "\t"} if path.suffix == ".tsv" else {}
+            splits = load_dataset(FILE_FORMATS[path.suffix], data_files=str(path), **options)
+        else:
+            splits = load_dataset(source, revision=revision)
+        if split not in splits:
+            raise ValueError(f"'{source}' has no split '{split}': it has {sorted(splits)}.")
+        part = splits[split]
+        part = part.select_columns([name for name in columns.names() if name in part.column_names])
+        if columns.image in part.column_names:
+            if part.features[columns.image].dtype == "string":
+                folder = path.parent if path.is_file() else path
+                part = part.map(_resolve, fn_kwargs={"column": columns.image, "folder": str(folder)})
+            part = part.cast_column(columns.image, Image(decode=False))
+        parts.append(part)
+    available = {name for part in parts for name in part.column_names}
+    missing = [name for name in columns.names() if name not in available and name not in optional]
+    if missing:
+        raise ValueError(
+            f"No column {missing} in the split '{split}' of {list(sources)}: the columns are {sorted(available)}. "
+            "Name yours by --id_column, --title_column, --image_column, --query_column, --hot_query_column."
+        )
+    features = {}
+    for part in parts:
+        for name, feature in part.features.items():
+            if features.setdefault(name, feature) != feature:
+                raise ValueError(
+                    f"Column '{name}' is {features[name]} in one catalogue and {feature} in another: make them alike."
+                )
+    return concatenate_datasets(parts)
+
+
+def _resolve(row: dict[str, Any], column: str, folder: str) -> dict[str, Any]:
+    """Makes a path relative to the catalogue's file absolute."""
+    value = row[column]
+    return {column: os.path.join(folder, value) if value else None}
+
+
+class QueryTemplates:
+    """Makes shopper-style queries from attributes: `"{gender} {baseColour} {articleType}"`.
+
+    Such queries are synthetic. Each attribute of a template but one may be dropped at random, since shoppers rarely name
+    them all; an attribute that the product doesn't have is dropped in any case.
+
+    Args:
+        templates: format strings whose fields are attribute columns.
+        drop_probability: of each attribute, in [0, 1).
+
+    Raises:
+        ValueError: for a template without a field.
+    """
+
+    def __init__(self, templates: Sequence[str], drop_probability: float = 0.3):
+        if not 0 <= drop_probability < 1:
+            raise ValueError(f"`drop_probability` must lie in [0, 1), got {drop_probability}.")
+        self.templates = list(templates)
+        self.drop_probability = drop_probability
+        self.fields = [
+            [name for _, name, _, _ in string.Formatter().parse(template) if name] for template in self.templates
+        ]
+        for template, fields in zip(self.templates, self.fields, strict=True):
+            if not fields:
+                raise ValueError(f"The query template '{template}' names no attribute: write one as {{column}}.")
+
+    @property
+    def attributes(self) -> list[str]:
+        """All attribute columns that some template names."""
+        return list(dict.fromkeys(name for fields in self.fields for name in fields))
+
+    def make(self, product: dict[str, Any], rng: np.random.Generator) -> tuple[str, list[str]] | None:
+        """Returns a query and the attributes that it states, or None for a product without any attribute."""
+        usable = [i for i, fields in enumerate(self.fields) if any(product.get(name) is not None for name in fields)]
+        if not usable:
+            return None
+        index = usable[rng.integers(len(usable))]
+        present = [name for name in self.fields[index] if product.get(name) is not None]
+        kept = [name for name in present if rng.random() >= self.drop_probability] or [
+            present[rng.integers(len(present))]
+        ]
+        values = {name: str(product[name]) if name in kept else "" for name in self.fields[index]}
+        return " ".join(self.templates[index].format(**values).split()), kept
+
+
+def hash_text(text: str) -> int:
+    """A 63-bit integer that is the same for equal texts, letter case and spacing aside, in every process."""
+    normal = " ".join(text.lower().split()).encode()
+    return int.from_bytes(hashlib.blake2b(normal, digest_size=8).digest(), "big") >> 1
+
+
+def group_products(ids: Sequence[Any], titles: Sequence[str | None]) -> np.ndarray:
+    """Numbers the products so that rows with one id, or with one title (letter case aside), share a number: (rows,) int64."""
+    parent = list(range(len(ids)))
+
+    def find(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first: dict[tuple[str, Any], int] = {}
+    for row, (product_id, title) in enumerate(zip(ids, titles, strict=True)):
+        keys = [("id", product_id)] + ([("title", hash_text(title))] if title else [])
+        for key in keys:
+            parent[find(row)] = find(first.setdefault(key, row))
+    return np.array([find(row) for row in range(len(ids))], dtype=np.int64)
+
+
+class ProductPairs(torch.utils.data.Dataset):
+    """Draws a query and a product's title and photo for each row of a catalogue.
+
+    The query is the title itself with probability `title_query_probability`; the product then shows its photo alone,
+    or the match would be one of equal words. Otherwise it is, with equal chances, of any kind that the row has: a real
+    query, a hot query, or one made by a template; the title or the photo is then left out at random, never both.
+
+    Args:
+        products: rows of [`load_products`].
+        columns: which column holds what.
+        templates: makes queries from attributes.
+        title_query_probability, drop_title_probability, drop_image_probability: in [0, 1].
+        flip_probability: of mirroring the photo, in [0, 1].
+        seed: of all draws, together with epoch and row.
+    """
+
+    def __init__(
+        self,
+        products: Dataset,
+        columns: Columns,
+        templates: QueryTemplates | None = None,
+        title_query_probability: float = 0.5,
+        drop_title_probability: float = 0.2,
+        drop_image_probability: float = 0.1,
+        flip_probability: float = 0.0,
+        seed: int = 0,
+    ):
+        if len(products) == 0:
+            raise ValueError("The catalogue has no product: check the source and the split.")
+        self.columns, self.templates, self.seed, self.epoch = columns, templates, seed, 0
+        self.title_query_probability = title_query_probability
+        self.drop_title_probability = drop_title_probability
+        self.drop_image_probability = drop_image_probability
+        self.flip_probability = flip_probability
+        self.photos = products.select_columns([columns.image]) if columns.image in products.column_names else None
+
+        def read(column: str | None) -> list[Any]:
+            return products[column][:] if column in products.column_names else [None] * len(products)
+
+        self.ids, self.titles = read(columns.id), [_text(value) for value in read(columns.title)]
+        self.queries = [_text(value) for value in read(columns.query)]
+        self.hot_queries = [_text(value) for value in read(columns.hot_query)]
+        self.groups = group_products(self.ids, self.titles)
+        self.attribute_names = templates.attributes if templates else []
+        self.attributes = {name: [_value(value) for value in read(name)] for name in self.attribute_names}
+        self.codes = np.full((len(products), len(self.attribute_names)), -1, dtype=np.int64)
+        for column, name in enumerate(self.attribute_names):
+            for row, value in enumerate(self.attributes[name]):
+                if value is not None:
+                    self.codes[row, column] = hash_text(str(value))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def rng(self, row: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, self.epoch, row))
+
+    def photo(self, row: int, rng: np.random.Generator) -> Any | None:
+        """The row's photo as the processor takes it, mirrored at random, or None."""
+        photo = None if self.photos is None else self.photos[row][self.columns.image]
+        if photo is not None and rng.random() < self.flip_probability:
+            source = io.BytesIO(photo["bytes"]) if photo["bytes"] is not None else photo["path"]
+            photo = ImageOps.mirror(PILImage.open(source).convert("RGB"))
+        return photo
+
+    def make_query(self, row: int, rng: np.random.Generator) -> tuple[str, list[str]] | None:
+        """A query that isn't the title, and the attributes that it states; None for a row that offers none."""
+        kinds: list[tuple[str, list[str]]] = []
+        for texts in (self.queries, self.hot_queries):
+            if texts[row] is not None:
+                kinds.append((texts[row], []))
+        if self.templates is not None:
+            product = {name: values[row] for name, values in self.attributes.items()}
+            made = self.templates.make(product, rng)
+            kinds += [made] if made else []
+        return kinds[rng.integers(len(kinds))] if kinds else None
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        rng = self.rng(row)
+        title, photo = self.titles[row], self.photo(row, rng)
+        from_title = rng.random() < self.title_query_probability
+        made = self.make_query(row, rng)
+        if title is not None and photo is not None and (from_title or made is None):
+            query, stated, title = title, [], None
+        elif made is not None:
+            query, stated = made
+            if title is not None and photo is not None:
+                draw = rng.random()
+                if draw < self.drop_title_probability:
+                    title = None
+                elif draw < self.drop_title_probability + self.drop_image_probability:
+                    photo = None
+        else:
+            raise ValueError(
+                f"Product {self.ids[row]!r} (row {row}) has neither a query nor both title and photo, so nothing can be "
+                "learned from it: give it a query, hot query or attributes for --query_templates, or leave it out."
+            )
+        if title is None and photo is None:
+            raise ValueError(f"Product {self.ids[row]!r} (row {row}) has neither a title nor a photo: leave it out.")
+        asked = [self.codes[row, i] if name in stated else -1 for i, name in enumerate(self.attribute_names)]
+        return {
+            "query": query,
+            "title": title,
+            "image": photo,
+            "product_id": self.groups[row],
+            "query_id": hash_text(query),
+            "product_attributes": self.codes[row],
+            "query_attributes": np.array(asked, dtype=np.int64),
+            "from_title": title is None and self.titles[row] == query,
+        }
+
+
+class ProductParts(ProductPairs):
+    """For pre-training: title, photo and hot query of each row, all that it has.
+
+    A row without a hot query gets one made by a template: synthetic, as [`QueryTemplates`] says.
+    """
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        rng = self.rng(row)
+        made = self.make_query(row, rng)
+        hot_query = self.hot_queries[row] or (made[0] if made else None)
+        # Half of the products go without, as most do when they are encoded later.
+        if self.titles[row] is not None and rng.random() < 0.5:
+            hot_query = None
+        return {"title": self.titles[row], "image": self.photo(row, rng), "hot_query": hot_query, "row": row}
+
+
+def _value(value: Any) -> Any | None:
+    """None for every way in which a table says that it has no value."""
+    return None if value is None or value != value or (isinstance(value, str) and not value.strip()) else value
+
+
+def _text(value: Any) -> str | None:
+    value = _value(value)
+    return None if value is None else str(value)
+
+
+@dataclass
+class PairCollator:
+    """Rows of [`ProductPairs`] to chunks of arguments for `AceBertForRetrieval.forward`, and to those of `find_positives`.
+
+    The rows are sorted by the length of their product and cut into chunks, each padded only to its own longest row: a
+    photo alone doesn't pay for the longest title in the batch.
+
+    Args:
+        processor: makes the tensors.
+        chunk_size: rows in one chunk.
+    """
+
+    processor: Any
+    chunk_size: int = 64
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        queries = self.processor.process_queries([row["query"] for row in rows], return_tensors="pt")
+        products = self.processor.process_products(
+            titles=[row["title"] for row in rows], images=[row["image"] for row in rows], return_tensors="pt"
+        )
+        inputs = {f"query_{name}": value for name, value in queries.items()} | dict(products)
+        masks = [name for name in ("attention_mask", "pixel_attention_mask") if name in inputs]
+        order = torch.stack([inputs[name].sum(1) for name in masks]).sum(0).argsort(stable=True)
+        rows = [rows[i] for i in order.tolist()]
+        batch: dict[str, Any] = {
+            "chunks": [
+                _trim({name: value[index] for name, value in inputs.items()}) for index in order.split(self.chunk_size)
+            ]
+        }
+        for name in ("product_id", "query_id", "from_title"):
+            batch[f"{name}s"] = torch.tensor([int(row[name]) for row in rows])
+        for name in ("product_attributes", "query_attributes"):
+            batch[name] = torch.from_numpy(np.stack([row[name] for row in rows]))
+        return batch
+
+
+def _trim(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Cuts off the columns that are padding in every row."""
+    sequences = {
+        "query_attention_mask": ("query_input_ids", "query_attention_mask"),
+        "attention_mask": ("input_ids", "attention_mask"),
+        "pixel_attention_mask": ("pixel_values", "pixel_attention_mask", "pixel_position_ids"),
+    }
+    lengths = {
+        name: int(inputs[mask].sum(1).max().clamp(min=1))
+        for mask, names in sequences.items()
+        if mask in inputs
+        for name in names
+    }
+    return {name: value[:, : lengths[name]] if name in lengths else value for name, value in inputs.items()}
+
+
+@dataclass
+class MaskingCollator:
+    """Rows of [`ProductParts`] to the arguments of `AceBertForPreTraining.forward`.
+
+    Words are masked as BERT does (Devlin et al. 2019, arXiv 1810.04805, section 3.1): 80 % become [MASK], 10 % a random
+    word, 10 % stay. Patches are hidden at random. In a share of the rows the photo or the hot query is another row's.
+
+    Args:
+        processor: makes the tensors.
+        mlm_probability, patch_mask_probability, mismatch_probability: in [0, 1].
+        seed: of all draws, together with epoch and rows. The epoch is read from `dataset`.
+    """
+
+    processor: Any
+    dataset: ProductParts
+    mlm_probability: float = 0.15
+    patch_mask_probability: float = 0.5
+    mismatch_probability: float = 0.25
+    seed: int = 0
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        rng = np.random.default_rng((self.seed, self.dataset.epoch, rows[0]["row"], len(rows)))
+        groups = [self.dataset.groups[row["row"]] for row in rows]
+        images, hot_queries = [row["image"] for row in rows], [row["hot_query"] for row in rows]
+        matching = np.ones(len(rows), dtype=np.int64)
+        for i in np.flatnonzero(rng.random(len(rows)) < self.mismatch_probability):
+            j = int(rng.integers(len(rows)))
+            part = hot_queries if rows[i]["hot_query"] is not None and rng.random() < 0.5 else images
+            other = rows[j]["hot_query" if part is hot_queries else "image"]
+            if groups[i] != groups[j] and other is not None and part[i] is not None:
+                part[i], matching[i] = other, 0
+        batch = self.processor.process_products(
+            titles=[row["title"] for row in rows], images=images, hot_queries=hot_queries, return_tensors="pt"
+        )
+        batch["input_ids"], batch["labels"] = self._mask_words(batch["input_ids"], rng)
+        if "pixel_values" in batch:
+            hidden = rng.random(batch["pixel_attention_mask"].shape) < self.patch_mask_probability
+            batch["bool_masked_pos"] = torch.from_numpy(hidden) & batch["pixel_attention_mask"].bool()
+        batch["matching_labels"] = torch.from_numpy(matching)
+        return dict(batch)
+
+    def _mask_words(self, input_ids: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        tokenizer = self.processor.tokenizer
+        ids = input_ids.numpy().copy()
+        special = np.isin(ids, tokenizer.all_special_ids)
+        chosen = (rng.random(ids.shape) < self.mlm_probability) & ~special
+        labels = np.where(chosen, ids, -100)
+        kind = rng.random(ids.shape)
+        ids[chosen & (kind < 0.8)] = tokenizer.mask_token_id
+        random_word = chosen & (kind >= 0.8) & (kind < 0.9)
+        ids[random_word] = rng.integers(len(tokenizer), size=int(random_word.sum()))
+        return torch.from_numpy(ids), torch.from_numpy(labels)

@@ -1,0 +1,909 @@
+"""ACE-BERT: a product encoder over title and photo, a query encoder, and their losses as pure functions of vectors.
+
+What comes from the papers' abstracts (arXiv 2112.07209; APWeb-WAIM 2023): raw image sequences with patch and pixel
+features and no CNN, a pre-trained BERT as the backbone, separate networks for query and title, hot queries,
+cross-modal pre-training, and a domain classifier that makes the distributions of queries and products consistent.
+Everything else is this project's choice; see `AceBertConfig`.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
+from transformers import initialization as init
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.bert.modeling_bert import (
+    BertLayer,
+    BertLMPredictionHead,
+    BertModel,
+    BertSelfAttention,
+)
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs, logging
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_acebert import AceBertConfig
+
+logger = logging.get_logger(__name__)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Losses: pure functions of vectors. Row i of `query_embeds` belongs to row i of `product_embeds`; further products may
+# follow (hard negatives). `positives` (queries, products) marks the pairs that must not count as negatives.
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def find_positives(
+    product_ids: torch.Tensor | None = None,
+    query_ids: torch.Tensor | None = None,
+    product_attributes: torch.Tensor | None = None,
+    query_attributes: torch.Tensor | None = None,
+    shape: tuple[int, int] | None = None,
+    device: torch.device | None = None,
+) -> torch.Tensor:
+    """Marks every pair that is known to match: same row, same product, same query, or attributes that answer the query.
+
+    Args:
+        product_ids: (products,) integers. Rows that share one are the same product.
+        query_ids: (queries,) integers. Rows that share one are the same query, so each answers the other.
+        product_attributes: (products, attributes) integer codes, -1 where the product has no value.
+        query_attributes: (queries, attributes) integer codes, -1 where the query doesn't ask. A product answers a query
+            if it has every code that the query asks for; a query that asks for nothing is answered by its own row alone.
+        shape: (queries, products), needed where no tensor tells it.
+        device: of the result, needed where no tensor tells it.
+
+    Returns:
+        (queries, products) booleans.
+    """
+    given = [x for x in (product_ids, query_ids, product_attributes, query_attributes) if x is not None]
+    if shape is None:
+        queries = next((x.shape[0] for x in (query_ids, query_attributes, product_ids) if x is not None), None)
+        products = next((x.shape[0] for x in (product_ids, product_attributes, query_ids) if x is not None), None)
+        if queries is None or products is None:
+            raise ValueError(
+                "`find_positives` needs ids, attributes or `shape` to tell the number of queries and products."
+            )
+        shape = (queries, products)
+    queries, products = shape
+    positives = torch.eye(queries, products, dtype=torch.bool, device=given[0].device if given else device)
+    if product_ids is not None:
+        positives = positives | (product_ids[:queries, None] == product_ids[None, :])
+    if query_ids is not None:
+        positives = positives | F.pad(query_ids[:, None] == query_ids[None, :], (0, products - queries))
+    if query_attributes is not None and product_attributes is not None:
+        asked = query_attributes[:, None, :] >= 0
+        answered = (query_attributes[:, None, :] == product_attributes[None, :, :]) | ~asked
+        positives = positives | (answered.all(-1) & asked.any(-1))
+    return positives
+
+
+def info_nce_loss(
+    query_embeds: torch.Tensor,
+    product_embeds: torch.Tensor,
+    scale: torch.Tensor | float,
+    positives: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """InfoNCE (van den Oord et al. 2018, arXiv 1807.03748) both ways, as in CLIP (arXiv 2103.00020, section 2.3).
+
+    Args:
+        query_embeds: (n, width), unit length.
+        product_embeds: (m, width) with m >= n, unit length.
+        scale: inverse temperature.
+        positives: (n, m) booleans; off-diagonal ones are left out of the denominator.
+
+    Returns:
+        Scalar. With vectors that are all alike it is (log m + log n) / 2.
+    """
+    n = query_embeds.shape[0]
+    logits = scale * query_embeds @ product_embeds.t()  # (n, m)
+    if positives is not None:
+        own = torch.eye(*logits.shape, dtype=torch.bool, device=logits.device)
+        logits = logits.masked_fill(positives & ~own, float("-inf"))
+    target = torch.arange(n, device=logits.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :n].t(), target)) / 2
+
+
+def sigmoid_loss(
+    query_embeds: torch.Tensor,
+    product_embeds: torch.Tensor,
+    scale: torch.Tensor | float,
+    bias: torch.Tensor | float,
+    positives: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Pairwise sigmoid loss (Zhai et al. 2023, arXiv 2303.15343, algorithm 1): a sum over pairs, a mean over queries.
+
+    Arguments as in [`info_nce_loss`], and `bias`, which is added to the logits. Off-diagonal positives count neither way.
+    """
+    logits = scale * query_embeds @ product_embeds.t() + bias  # (n, m)
+    own = torch.eye(*logits.shape, dtype=torch.bool, device=logits.device)
+    losses = -F.logsigmoid(torch.where(own, logits, -logits))
+    if positives is not None:
+        losses = losses.masked_fill(positives & ~own, 0.0)
+    return losses.sum() / query_embeds.shape[0]
+
+
+def domain_loss(
+    query_logits: torch.Tensor, product_logits: torch.Tensor, label_smoothing: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross entropy of the domain classifier (Ganin et al. 2016, arXiv 1505.07818), each side weighing one half.
+
+    Args:
+        query_logits: (n,), the classifier's logit that each query vector is a product's.
+        product_logits: (m,), likewise for the product vectors.
+        label_smoothing: share of the label that goes to the other side.
+
+    Returns:
+        The loss, ln 2 for a classifier that can't tell; and its accuracy, 0.5 likewise.
+    """
+    high, low = 1 - label_smoothing / 2, label_smoothing / 2
+    loss = F.binary_cross_entropy_with_logits(query_logits, torch.full_like(query_logits, low))
+    loss = loss + F.binary_cross_entropy_with_logits(product_logits, torch.full_like(product_logits, high))
+    # A logit of exactly 0 tells nothing, so it counts half.
+    right = ((-query_logits).sign().mean() + product_logits.sign().mean()) / 4 + 0.5
+    return loss / 2, right.detach()
+
+
+def reverse_gradient(x: torch.Tensor, strength: float | torch.Tensor) -> torch.Tensor:
+    """Gradient reversal (Ganin and Lempitsky 2015, arXiv 1409.7495): the value of `x`, minus `strength` times its gradient."""
+    return (1 + strength) * x.detach() - strength * x
+
+
+def modality_gap(query_embeds: torch.Tensor, product_embeds: torch.Tensor) -> torch.Tensor:
+    """Distance between the means of the two sides' vectors (Liang et al. 2022, arXiv 2203.02053, section 2): 0 to 2."""
+    return (query_embeds.mean(0) - product_embeds.mean(0)).norm()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Outputs
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class AceBertOutput(ModelOutput):
+    """
+    loss (`torch.Tensor` of shape `()`, *optional*): the retrieval loss; with the adversary in `AceBertForRetrieval`.
+    logits_per_query (`torch.Tensor` of shape `(queries, products)`): scaled cosine similarities.
+    logits_per_product (`torch.Tensor` of shape `(products, queries)`): their transpose.
+    query_embeds (`torch.Tensor` of shape `(queries, projection_dim)`): unit vectors.
+    product_embeds (`torch.Tensor` of shape `(products, projection_dim)`): unit vectors.
+    matching_loss, domain_loss (`torch.Tensor` of shape `()`, *optional*): the parts of `loss`.
+    domain_accuracy (`torch.Tensor` of shape `()`, *optional*): of the domain classifier; 0.5 is the adversary's aim.
+    query_model_output, product_model_output (`BaseModelOutputWithPooling`): the encoders' own outputs.
+    """
+
+    loss: torch.Tensor | None = None
+    logits_per_query: torch.Tensor | None = None
+    logits_per_product: torch.Tensor | None = None
+    query_embeds: torch.Tensor | None = None
+    product_embeds: torch.Tensor | None = None
+    matching_loss: torch.Tensor | None = None
+    domain_loss: torch.Tensor | None = None
+    domain_accuracy: torch.Tensor | None = None
+    query_model_output: BaseModelOutputWithPooling | None = None
+    product_model_output: BaseModelOutputWithPooling | None = None
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        return tuple(v.to_tuple() if isinstance(v, ModelOutput) else v for v in self.values())
+
+
+@dataclass
+class AceBertForPreTrainingOutput(ModelOutput):
+    """
+    loss (`torch.Tensor` of shape `()`, *optional*): weighted sum of the losses whose labels were given.
+    mlm_loss, patch_loss, matching_loss (`torch.Tensor` of shape `()`, *optional*): its parts, before weighting.
+    prediction_logits (`torch.Tensor` of shape `(batch, title tokens, vocab_size)`): word scores; with `labels` given, of
+        shape `(masked words, vocab_size)`.
+    patch_predictions (`torch.Tensor` of shape `(batch, patches, patch_size² · channels)`, *optional*): predicted pixels.
+    matching_logits (`torch.Tensor` of shape `(batch, 2)`): scores of "doesn't belong together" and "belongs together".
+    """
+
+    loss: torch.Tensor | None = None
+    mlm_loss: torch.Tensor | None = None
+    patch_loss: torch.Tensor | None = None
+    matching_loss: torch.Tensor | None = None
+    prediction_logits: torch.Tensor | None = None
+    patch_predictions: torch.Tensor | None = None
+    matching_logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# From raw patches to image tokens
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class AceBertPixelFeatures(nn.Module):
+    """Embeds the pixel groups inside each patch, mixes them among themselves, and joins them to one pixel feature.
+
+    The 2021 abstract names pixel features without a method. Ours: a patch of P x P pixels holds (P / g)² groups of g x g
+    pixels; one MLP-Mixer block (Tolstikhin et al. 2021, arXiv 2105.01601) mixes the groups of a patch, then their channels.
+    """
+
+    def __init__(self, config: AceBertConfig):
+        super().__init__()
+        self.side = config.patch_size // config.pixel_group_size
+        self.group_size = config.pixel_group_size
+        self.num_channels = config.num_channels
+        groups, width = self.side**2, config.pixel_hidden_size
+        self.embedding = nn.Linear(self.group_size**2 * self.num_channels, width)
+        self.position_embeddings = nn.Parameter(torch.empty(groups, width))
+        self.group_norm = nn.LayerNorm(width, eps=config.text_config.layer_norm_eps)
+        self.group_mixer = nn.Sequential(nn.Linear(groups, 2 * groups), nn.GELU(), nn.Linear(2 * groups, groups))
+        self.channel_norm = nn.LayerNorm(width, eps=config.text_config.layer_norm_eps)
+        self.channel_mixer = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.projection = nn.Linear(groups * width, config.text_config.hidden_size)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        batch, patches, _ = pixel_values.shape
+        side, size = self.side, self.group_size
+        groups = pixel_values.view(batch, patches, side, size, side, size, self.num_channels)
+        groups = groups.permute(0, 1, 2, 4, 3, 5, 6).reshape(batch, patches, side * side, -1)  # (b, p, groups, g²·c)
+        hidden = self.embedding(groups) + self.position_embeddings  # (b, p, groups, width)
+        hidden = hidden + self.group_mixer(self.group_norm(hidden).transpose(2, 3)).transpose(2, 3)
+        hidden = hidden + self.channel_mixer(self.channel_norm(hidden))
+        return self.projection(hidden.flatten(2))  # (b, p, hidden_size)
+
+
+class AceBertImageEmbeddings(nn.Module):
+    """Raw patches to image tokens: patch feature + pixel feature + two-dimensional position + token type.
+
+    Positions are factorised into rows and columns and read at fractional coordinates (Dehghani et al. 2023,
+    arXiv 2307.06304, section 3.4). We place the photo in the middle of a square as long as its longer side, so a
+    position tells the aspect ratio too, and interpolate linearly between the learned ones: any grid is served.
+    """
+
+    def __init__(self, config: AceBertConfig):
+        super().__init__()
+        width = config.text_config.hidden_size
+        self.patch_width = config.patch_size**2 * config.num_channels
+        self.patch_features = nn.Linear(self.patch_width, width) if config.use_patch_features else None
+        self.pixel_features = AceBertPixelFeatures(config) if config.use_pixel_features else None
+        self.row_embeddings = nn.Parameter(torch.empty(config.position_grid_size, width))
+        self.column_embeddings = nn.Parameter(torch.empty(config.position_grid_size, width))
+        self.token_type_embedding = nn.Parameter(torch.empty(width))
+        self.LayerNorm = nn.LayerNorm(width, eps=config.text_config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.text_config.hidden_dropout_prob)
+
+    def forward(
+        self, pixel_values: torch.Tensor, spatial_shapes: torch.Tensor, pixel_position_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        if pixel_values.shape[-1] != self.patch_width:
+            raise ValueError(
+                f"`pixel_values` holds patches of {pixel_values.shape[-1]} values, but this model takes "
+                f"{self.patch_width} (patch_size² · channels): use the processor that was saved with it."
+            )
+        pixel_values = pixel_values.to(self.row_embeddings.dtype)
+        embeddings = (
+            self.position_embeddings(pixel_values, spatial_shapes, pixel_position_ids) + self.token_type_embedding
+        )
+        if self.patch_features is not None:
+            embeddings = embeddings + self.patch_features(pixel_values)
+        if self.pixel_features is not None:
+            embeddings = embeddings + self.pixel_features(pixel_values)
+        return self.dropout(self.LayerNorm(embeddings))
+
+    def position_embeddings(
+        self, pixel_values: torch.Tensor, spatial_shapes: torch.Tensor, pixel_position_ids: torch.Tensor | None
+    ) -> torch.Tensor:
+        """(batch, patches, hidden_size). Without `pixel_position_ids` the patches are the whole grid, row by row."""
+        if pixel_position_ids is None:
+            pixel_position_ids = torch.arange(pixel_values.shape[1], device=pixel_values.device)[None, :]
+        rows, columns = spatial_shapes.clamp(min=1).unbind(-1)  # (batch,) each
+        longer = torch.maximum(rows, columns)[:, None]
+        row = pixel_position_ids // columns[:, None]
+        column = pixel_position_ids % columns[:, None]
+        row = (row + 0.5 + (longer - rows[:, None]) / 2) / longer  # in (0, 1) along the longer side
+        column = (column + 0.5 + (longer - columns[:, None]) / 2) / longer
+        return _interpolate(self.row_embeddings, row) + _interpolate(self.column_embeddings, column)
+
+
+def _interpolate(table: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    """Reads a (size, width) table at positions in [0, 1] (batch, patches), linearly between the entries' centres."""
+    size = table.shape[0]
+    position = (position * size - 0.5).clamp(0, size - 1)
+    weights = (1 - (position[..., None] - torch.arange(size, device=table.device)).abs()).clamp(min=0)
+    return weights.to(table.dtype) @ table
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Encoders
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class AceBertPreTrainedModel(PreTrainedModel):
+    """Weight initialisation and the library's switches, common to all ACE-BERT classes."""
+
+    config: AceBertConfig
+    base_model_prefix = "acebert"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ("BertEmbeddings", "BertLayer", "AceBertImageEmbeddings")
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def _resize_token_embeddings(
+        self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        resized = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        self.config.query_config.vocab_size = resized.num_embeddings
+        query_encoder = getattr(self.base_model, "query_encoder", None)
+        # Tied embeddings follow by themselves.
+        if query_encoder is not None and not self.config.tie_word_embeddings:
+            query_encoder.resize_token_embeddings(resized.num_embeddings, mean_resizing=mean_resizing)
+        return resized
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        std = self.config.text_config.initializer_range
+        if isinstance(module, BertLMPredictionHead):
+            init.zeros_(module.bias)
+        elif isinstance(module, AceBertPixelFeatures):
+            init.normal_(module.position_embeddings, std=std)
+        elif isinstance(module, AceBertImageEmbeddings):
+            for parameter in (module.row_embeddings, module.column_embeddings, module.token_type_embedding):
+                init.normal_(parameter, std=std)
+        elif isinstance(module, AceBertModel):
+            init.constant_(module.logit_scale, self.config.logit_scale_init_value)
+            if module.logit_bias is not None:
+                init.constant_(module.logit_bias, self.config.logit_bias_init_value)
+
+
+class AceBertProductEncoder(AceBertPreTrainedModel):
+    """One Transformer of BERT's layers over `[CLS] title [SEP]` and then the image tokens.
+
+    Token types tell the parts apart: 0 is the title, 1 a hot query before it, and image tokens have a type of their own.
+    """
+
+    _can_record_outputs = {"hidden_states": BertLayer, "attentions": BertSelfAttention}  # noqa: RUF012
+
+    def __init__(self, config: AceBertConfig):
+        super().__init__(config)
+        self.bert = BertModel(config.text_config, add_pooling_layer=False)
+        self.image_embeddings = AceBertImageEmbeddings(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.bert.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.bert.set_input_embeddings(value)
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_attention_mask: torch.Tensor | None = None,
+        spatial_shapes: torch.Tensor | None = None,
+        pixel_position_ids: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
+        """Arguments as in [`AceBertModel.get_product_features`]; `pooler_output` is (batch, hidden_size), not projected."""
+        if input_ids is None and pixel_values is None:
+            raise ValueError("A product needs `input_ids` (its title), `pixel_values` (its photo) or both.")
+        if input_ids is None:
+            alone = [self.config.cls_token_id, self.config.sep_token_id]
+            input_ids = torch.tensor([alone], device=pixel_values.device).expand(pixel_values.shape[0], -1)
+            attention_mask = None
+        hidden = self.bert.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        if pixel_values is not None:
+            if spatial_shapes is None:
+                raise ValueError(
+                    "`pixel_values` needs `spatial_shapes` (batch, 2): pass all that the processor returned."
+                )
+            image = self.image_embeddings(pixel_values, spatial_shapes, pixel_position_ids)
+            image_mask = torch.ones_like(image[..., 0]) if pixel_attention_mask is None else pixel_attention_mask
+            hidden = torch.cat([hidden, image], dim=1)
+            mask = torch.cat([mask, image_mask.to(mask.dtype)], dim=1)
+        encoded = self.bert.encoder(
+            hidden,
+            attention_mask=create_bidirectional_mask(
+                config=self.config.text_config, inputs_embeds=hidden, attention_mask=mask
+            ),
+            **kwargs,
+        ).last_hidden_state
+        return BaseModelOutputWithPooling(
+            last_hidden_state=encoded, pooler_output=_pool(encoded, mask, self.config.pooling)
+        )
+
+
+def _pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """(batch, tokens, width) and its (batch, tokens) mask to (batch, width)."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    weights = mask.to(hidden.dtype)
+    return (weights[:, None, :] @ hidden)[:, 0] / weights.sum(1, keepdim=True).clamp(min=1)
+
+
+class AceBertModel(AceBertPreTrainedModel):
+    """Query encoder and product encoder with their projections: unit vectors in one space, compared by dot product."""
+
+    # Heads of the classes below, in whose checkpoints this model is found too.
+    _keys_to_ignore_on_load_unexpected = (r"^domain_classifier\.", r"^(mlm|patch|matching)_head\.")
+
+    def __init__(self, config: AceBertConfig):
+        super().__init__(config)
+        self.product_encoder = AceBertProductEncoder(config)
+        self.product_projection = nn.Linear(config.text_config.hidden_size, config.projection_dim, bias=False)
+        if config.share_encoders:
+            self.query_encoder = self.query_projection = None
+        else:
+            self.query_encoder = BertModel(config.query_config, add_pooling_layer=False)
+            self.query_projection = nn.Linear(config.query_config.hidden_size, config.projection_dim, bias=False)
+            self._tied_weights_keys = {
+                "query_encoder.embeddings.word_embeddings.weight": "product_encoder.bert.embeddings.word_embeddings.weight"
+            }
+        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        has_bias = config.loss == "sigmoid"
+        self.logit_bias = nn.Parameter(torch.tensor(float(config.logit_bias_init_value))) if has_bias else None
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.product_encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.product_encoder.set_input_embeddings(value)
+
+    @classmethod
+    def from_backbone(cls, backbone: str, **overrides: Any) -> "AceBertPreTrainedModel":
+        """Builds the model around a pre-trained BERT, whose weights go into both encoders.
+
+        The sizes are the backbone's. An encoder with fewer layers takes evenly spaced ones, the first and the last among
+        them. Both projections start as the identity, cut to `projection_dim`: at first, two texts are as near as the
+        backbone's own pooled vectors are. What was taken is logged and kept in `config.backbone`.
+
+        Args:
+            backbone: Hub id or folder of any checkpoint of model type "bert".
+            overrides: arguments of `AceBertConfig`; `text_config` and `query_config` may be dicts of single changes.
+
+        Raises:
+            `ValueError`: if the backbone is no BERT, or an encoder is to have more layers than it.
+
+        Example:
+
+        ```python
+        >>> model = AceBertModel.from_backbone("bert-base-uncased", query_config={"num_hidden_layers": 4})
+        ```
+        """
+        source_config = AutoConfig.from_pretrained(backbone)
+        if source_config.model_type != "bert":
+            raise ValueError(
+                f"The backbone '{backbone}' is of type '{source_config.model_type}'; ACE-BERT takes BERT's kind."
+            )
+        sizes = {k: v for k, v in source_config.to_dict().items() if k not in ("architectures", "_name_or_path")}
+        for name in ("text_config", "query_config"):
+            changes = overrides.pop(name, None)
+            changes = changes if isinstance(changes, dict | None) else changes.to_dict()
+            overrides[name] = {**copy.deepcopy(sizes), **(changes or {}), "dtype": None}
+        has_head = any(a.endswith(("ForMaskedLM", "ForPreTraining")) for a in source_config.architectures or [])
+        auto_class = AutoModelForMaskedLM if has_head else AutoModel
+        source = auto_class.from_pretrained(backbone, dtype=torch.float32)
+        model = cls(AceBertConfig(**overrides))
+        base = model.base_model
+        with torch.no_grad():
+            taken = {"product_layers": _copy_bert(base.product_encoder.bert, source.base_model, "product encoder")}
+            if base.query_encoder is not None:
+                taken["query_layers"] = _copy_bert(base.query_encoder, source.base_model, "query encoder")
+                nn.init.eye_(base.query_projection.weight)
+            nn.init.eye_(base.product_projection.weight)
+            taken["mlm_head"] = has_head and hasattr(model, "mlm_head")
+            if taken["mlm_head"]:
+                model.mlm_head.load_state_dict(source.cls.predictions.state_dict())
+        model.tie_weights()
+        model.config.backbone = taken
+        logger.info(f"Taken from the backbone {backbone}: {taken}")
+        return model
+
+    @can_return_tuple
+    def get_text_features(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
+        """Encodes queries.
+
+        Args:
+            input_ids: (batch, tokens) ids of `processor(text=queries)`.
+            attention_mask: (batch, tokens), 1 for tokens, 0 for padding.
+
+        Returns:
+            `pooler_output` (batch, projection_dim), unit length; `last_hidden_state` (batch, tokens, hidden_size).
+        """
+        photo = [name for name in kwargs if name.startswith("pixel") or name == "spatial_shapes"]
+        if photo:
+            raise ValueError(
+                f"The query side reads text alone, but got {photo}: use `get_product_features` for photos."
+            )
+        if self.query_encoder is None:
+            return self.get_product_features(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        outputs = self.query_encoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        pooled = _pool(outputs.last_hidden_state, mask, self.config.pooling)
+        outputs = BaseModelOutputWithPooling(
+            last_hidden_state=outputs.last_hidden_state,
+            pooler_output=self._to_unit_vector(self.query_projection(pooled)),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return outputs
+
+    @can_return_tuple
+    def get_product_features(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_attention_mask: torch.Tensor | None = None,
+        spatial_shapes: torch.Tensor | None = None,
+        pixel_position_ids: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
+        """Encodes products: title and photo, title alone or photo alone, in one batch too.
+
+        Args:
+            input_ids: (batch, tokens) ids of the titles; `[CLS] [SEP]` for a product without one.
+            attention_mask: (batch, tokens), 1 for tokens, 0 for padding.
+            token_type_ids: (batch, tokens), 0 title, 1 hot query; needed only with hot queries.
+            pixel_values: (batch, patches, patch_size² · channels) raw patches, normalised by the processor.
+            pixel_attention_mask: (batch, patches), 1 for patches, 0 for padding; a row of 0 is a product without a photo.
+            spatial_shapes: (batch, 2) rows and columns of each photo's grid of patches.
+            pixel_position_ids: (batch, patches) place of each patch in its grid, row · columns + column. Left out, the
+                patches are the whole grid in order.
+
+        Returns:
+            `pooler_output` (batch, projection_dim), unit length; `last_hidden_state` (batch, tokens + patches, hidden_size).
+        """
+        outputs = self.product_encoder(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            pixel_values=pixel_values,
+            pixel_attention_mask=pixel_attention_mask,
+            spatial_shapes=spatial_shapes,
+            pixel_position_ids=pixel_position_ids,
+            **kwargs,
+        )
+        outputs.pooler_output = self._to_unit_vector(self.product_projection(outputs.pooler_output))
+        return outputs
+
+    def get_image_features(
+        self,
+        pixel_values: torch.Tensor,
+        pixel_attention_mask: torch.Tensor | None = None,
+        spatial_shapes: torch.Tensor | None = None,
+        pixel_position_ids: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
+        """Encodes products by their photo alone; arguments and result as in [`AceBertModel.get_product_features`]."""
+        return self.get_product_features(
+            pixel_values=pixel_values,
+            pixel_attention_mask=pixel_attention_mask,
+            spatial_shapes=spatial_shapes,
+            pixel_position_ids=pixel_position_ids,
+            **kwargs,
+        )
+
+    def _to_unit_vector(self, projected: torch.Tensor) -> torch.Tensor:
+        # Under autocast the projection is in half precision: the norm is taken in float32, the result has the weights' type.
+        return F.normalize(projected.float(), dim=-1).to(self.product_projection.weight.dtype)
+
+    @property
+    def scale(self) -> torch.Tensor:
+        """Inverse temperature of the logits, learned and clamped."""
+        return self.logit_scale.clamp(max=self.config.logit_scale_max_value).exp()
+
+    def retrieval_loss(
+        self, query_embeds: torch.Tensor, product_embeds: torch.Tensor, positives: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The configured loss, as the mean over full width and `matryoshka_dims`; arguments as in [`info_nce_loss`]."""
+        query_embeds, product_embeds = query_embeds.float(), product_embeds.float()
+        losses = []
+        for width in (self.config.projection_dim, *(self.config.matryoshka_dims or [])):
+            query = F.normalize(query_embeds[:, :width], dim=-1)
+            product = F.normalize(product_embeds[:, :width], dim=-1)
+            if self.logit_bias is not None:
+                losses.append(sigmoid_loss(query, product, self.scale, self.logit_bias, positives))
+            else:
+                losses.append(info_nce_loss(query, product, self.scale, positives))
+        return torch.stack(losses).mean()
+
+    @can_return_tuple
+    def forward(
+        self,
+        query_input_ids: torch.Tensor,
+        query_attention_mask: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_attention_mask: torch.Tensor | None = None,
+        spatial_shapes: torch.Tensor | None = None,
+        pixel_position_ids: torch.Tensor | None = None,
+        positives: torch.Tensor | None = None,
+        return_loss: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> AceBertOutput:
+        """Scores a batch of queries against a batch of products.
+
+        Args:
+            query_input_ids, query_attention_mask: (queries, tokens), the query side.
+            input_ids ... pixel_position_ids: the product side, as in [`AceBertModel.get_product_features`].
+            positives: (queries, products) booleans of [`find_positives`], for the loss.
+            return_loss: take query i and product i as a pair and return the retrieval loss.
+        """
+        query_outputs = self.get_text_features(query_input_ids, query_attention_mask, **kwargs)
+        product_outputs = self.get_product_features(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            pixel_values,
+            pixel_attention_mask,
+            spatial_shapes,
+            pixel_position_ids,
+            **kwargs,
+        )
+        query_embeds, product_embeds = query_outputs.pooler_output, product_outputs.pooler_output
+        logits = self.scale * query_embeds @ product_embeds.t()
+        if self.logit_bias is not None:
+            logits = logits + self.logit_bias
+        return AceBertOutput(
+            loss=self.retrieval_loss(query_embeds, product_embeds, positives) if return_loss else None,
+            logits_per_query=logits,
+            logits_per_product=logits.t(),
+            query_embeds=query_embeds,
+            product_embeds=product_embeds,
+            query_model_output=query_outputs,
+            product_model_output=product_outputs,
+        )
+
+
+def _copy_bert(encoder: nn.Module, source: nn.Module, name: str) -> list[int]:
+    """Copies BERT's embeddings and evenly spaced layers into an encoder; returns the layers that were taken."""
+    wanted, have = len(encoder.encoder.layer), len(source.encoder.layer)
+    if wanted > have:
+        raise ValueError(f"The {name} has {wanted} layers, but the backbone only {have}: lower `num_hidden_layers`.")
+    taken = torch.linspace(0, have - 1, wanted).round().long().tolist()
+    encoder.embeddings.load_state_dict(source.embeddings.state_dict())
+    for layer, index in zip(encoder.encoder.layer, taken, strict=True):
+        layer.load_state_dict(source.encoder.layer[index].state_dict())
+    return taken
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Tasks
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class AceBertForPreTraining(AceBertPreTrainedModel):
+    """Cross-modal pre-training of the product encoder: masked words, masked patches, and whether the parts belong together."""
+
+    _tied_weights_keys = {  # noqa: RUF012 - the library reads a plain class attribute
+        "mlm_head.decoder.weight": "acebert.product_encoder.bert.embeddings.word_embeddings.weight",
+        "mlm_head.decoder.bias": "mlm_head.bias",
+    }
+
+    def __init__(self, config: AceBertConfig):
+        super().__init__(config)
+        width = config.text_config.hidden_size
+        self.acebert = AceBertModel(config)
+        self.mlm_head = BertLMPredictionHead(config.text_config)
+        self.patch_head = nn.Linear(width, config.patch_size**2 * config.num_channels)
+        self.matching_head = nn.Linear(width, 2)
+        self.post_init()
+
+    from_backbone = classmethod(AceBertModel.from_backbone.__func__)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.acebert.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.acebert.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.mlm_head.decoder
+
+    def set_output_embeddings(self, value: nn.Linear) -> None:
+        self.mlm_head.decoder = value
+        self.mlm_head.bias = value.bias
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_attention_mask: torch.Tensor | None = None,
+        spatial_shapes: torch.Tensor | None = None,
+        pixel_position_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        bool_masked_pos: torch.Tensor | None = None,
+        matching_labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> AceBertForPreTrainingOutput:
+        """Predicts masked words and patches, and whether title, hot query and photo belong together.
+
+        Args:
+            input_ids ... pixel_position_ids: as in [`AceBertModel.get_product_features`], words already masked.
+            labels: (batch, tokens) true ids of the masked words, -100 elsewhere.
+            bool_masked_pos: (batch, patches) booleans, the patches to hide and predict. A hidden patch is mid-grey.
+                Their loss is the mean squared error of the raw, normalised pixels.
+            matching_labels: (batch,) 1 if all parts are one product's, else 0. Rows of 0 take no part in the other losses.
+        """
+        visible = pixel_values
+        if pixel_values is not None and bool_masked_pos is not None:
+            visible = pixel_values.masked_fill(bool_masked_pos[..., None], 0.0)
+        outputs = self.acebert.product_encoder(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            pixel_values=visible,
+            pixel_attention_mask=pixel_attention_mask,
+            spatial_shapes=spatial_shapes,
+            pixel_position_ids=pixel_position_ids,
+            **kwargs,
+        )
+        hidden = outputs.last_hidden_state
+        text_length = 2 if input_ids is None else input_ids.shape[1]
+        text_hidden = hidden[:, :text_length]
+        if labels is not None:
+            # The vocabulary's scores are by far the widest tensor here: only the words that are asked for get theirs.
+            if matching_labels is not None:
+                labels = labels.masked_fill(~matching_labels.bool()[:, None], -100)
+            text_hidden, labels = text_hidden[labels != -100], labels[labels != -100]
+        prediction_logits = self.mlm_head(text_hidden)
+        patch_predictions = None if pixel_values is None else self.patch_head(hidden[:, text_length:])
+        matching_logits = self.matching_head(outputs.pooler_output)
+
+        config, losses = self.config, {}
+        together = None if matching_labels is None else matching_labels.bool()
+        if labels is not None:
+            losses["mlm_loss"] = _mean_cross_entropy(prediction_logits, labels, config.label_smoothing)
+        if bool_masked_pos is not None and pixel_values is not None:
+            counted = bool_masked_pos if pixel_attention_mask is None else bool_masked_pos & pixel_attention_mask.bool()
+            counted = counted if together is None else counted & together[:, None]
+            error = (patch_predictions.float() - pixel_values.float()).pow(2).mean(-1)
+            losses["patch_loss"] = (error * counted).sum() / counted.sum().clamp(min=1)
+        if matching_labels is not None:
+            losses["matching_loss"] = _mean_cross_entropy(matching_logits, matching_labels, config.label_smoothing)
+        weights = {name: getattr(config, f"{name}_weight") for name in losses}
+        return AceBertForPreTrainingOutput(
+            loss=sum(weights[name] * loss for name, loss in losses.items()) if losses else None,
+            **losses,
+            prediction_logits=prediction_logits,
+            patch_predictions=patch_predictions,
+            matching_logits=matching_logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+def _mean_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+    """Mean over the rows; 0, not NaN, where there is none."""
+    loss = F.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=label_smoothing)
+    return loss / max(labels.shape[0], 1)
+
+
+class AceBertForRetrieval(AceBertPreTrainedModel):
+    """Fine-tuning: query-product matching, and a domain classifier behind a gradient reversal that can't tell the sides."""
+
+    def __init__(self, config: AceBertConfig):
+        super().__init__(config)
+        self.acebert = AceBertModel(config)
+        layers, width = [], config.projection_dim
+        for hidden in config.domain_hidden_sizes:
+            layers += [nn.Linear(width, hidden), nn.GELU()]
+            width = hidden
+        self.domain_classifier = nn.Sequential(*layers, nn.Linear(width, 1))
+        self.post_init()
+
+    from_backbone = classmethod(AceBertModel.from_backbone.__func__)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.acebert.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.acebert.set_input_embeddings(value)
+
+    def compute_loss(
+        self,
+        query_embeds: torch.Tensor,
+        product_embeds: torch.Tensor,
+        positives: torch.Tensor | None = None,
+        adversarial_strength: float | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """The loss from vectors alone, so that they may come from several processes or from cached gradients.
+
+        Args:
+            query_embeds: (n, projection_dim) unit vectors.
+            product_embeds: (m, projection_dim) unit vectors, m >= n.
+            positives: (n, m) booleans of [`find_positives`].
+            adversarial_strength: factor of the reversed gradient, `config.adversarial_strength` if left out. At 0 the
+                domain classifier still learns, and so measures, but nothing flows back to the encoders.
+
+        Returns:
+            `loss`, `matching_loss`, `domain_loss`, `domain_accuracy`: scalars.
+        """
+        strength = self.config.adversarial_strength if adversarial_strength is None else adversarial_strength
+        matching = self.acebert.retrieval_loss(query_embeds, product_embeds, positives)
+        query_logits = self.domain_classifier(reverse_gradient(query_embeds, strength))[:, 0]
+        product_logits = self.domain_classifier(reverse_gradient(product_embeds, strength))[:, 0]
+        domain, accuracy = domain_loss(query_logits.float(), product_logits.float(), self.config.label_smoothing)
+        return {
+            "loss": matching + domain,
+            "matching_loss": matching,
+            "domain_loss": domain,
+            "domain_accuracy": accuracy,
+        }
+
+    @can_return_tuple
+    def forward(
+        self,
+        query_input_ids: torch.Tensor,
+        query_attention_mask: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_attention_mask: torch.Tensor | None = None,
+        spatial_shapes: torch.Tensor | None = None,
+        pixel_position_ids: torch.Tensor | None = None,
+        positives: torch.Tensor | None = None,
+        adversarial_strength: float | None = None,
+        return_loss: bool | None = True,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> AceBertOutput:
+        """As [`AceBertModel.forward`]; the loss, on by default, adds the adversary of [`AceBertForRetrieval.compute_loss`]."""
+        outputs = self.acebert(
+            query_input_ids,
+            query_attention_mask,
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            pixel_values,
+            pixel_attention_mask,
+            spatial_shapes,
+            pixel_position_ids,
+            **kwargs,
+        )
+        if return_loss:
+            losses = self.compute_loss(outputs.query_embeds, outputs.product_embeds, positives, adversarial_strength)
+            for name, value in losses.items():
+                outputs[name] = value
+        return outputs
+
+
+AceBertModel.register_for_auto_class("AutoModel")
+AceBertForPreTraining.register_for_auto_class("AutoModelForPreTraining")
+# Registered so that its folder gets the code too; the folder's AutoModel is AceBertModel (see AceBertConfig.save_pretrained).
+AceBertForRetrieval.register_for_auto_class("AutoModel")
+
+__all__ = [
+    "AceBertForPreTraining",
+    "AceBertForRetrieval",
+    "AceBertModel",
+    "AceBertPreTrainedModel",
+    "domain_loss",
+    "find_positives",
+    "info_nce_loss",
+    "modality_gap",
+    "reverse_gradient",
+    "sigmoid_loss",
+]

@@ -1,0 +1,849 @@
+"""From raw photos and strings to the tensors that ACE-BERT reads.
+
+`AceBertImageProcessor` turns a photo of any size into a sequence of raw pixel patches at the photo's own aspect ratio,
+in the layout of SigLIP 2 NaFlex (https://arxiv.org/abs/2502.14786). Before that it crops a photo with a plain backdrop
+to its object, and afterwards leaves out the patches that show only the backdrop. The abstract of ACE-BERT (APWeb-WAIM
+2023) says that significant objects are detected and irrelevant background is removed; how is not known to us, so the
+method here (a plain-backdrop test, no detector, no weights) is this project's own.
+
+`AceBertProcessor` joins it with a tokenizer and keeps the lengths of queries and titles in its saved configuration.
+"""
+
+import io
+import os
+from collections.abc import Iterable
+from functools import lru_cache
+from itertools import chain
+from math import isqrt
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypedDict
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from transformers import AutoTokenizer
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.image_processing_backends import PilBackend
+from transformers.image_utils import ChannelDimension, PILImageResampling
+from transformers.processing_utils import ImagesKwargs, ProcessorMixin, Unpack
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils import TensorType, logging
+
+logger = logging.get_logger(__name__)
+
+Photo = Image.Image | np.ndarray | torch.Tensor | bytes | str | os.PathLike | dict[str, Any]
+
+NUM_CHANNELS = 3
+WHITE = (255, 255, 255)
+SINGLE_PHOTO = (Image.Image, bytes, bytearray, memoryview, str, os.PathLike, dict)
+
+# The backdrop is searched on a copy of about this many pixels per side, so that the cost doesn't grow with the photo.
+ANALYSIS_SIDE = 128
+# A smaller share of differing channel values than this is dust or noise, not an object to crop to.
+MIN_OBJECT_SHARE = 0.002
+
+
+class AceBertImageProcessorKwargs(ImagesKwargs, total=False):
+    r"""
+    patch_size (`int`, *optional*, defaults to `self.patch_size`):
+        Side of a square patch in pixels.
+    max_num_patches (`int`, *optional*, defaults to `self.max_num_patches`):
+        A photo is resized to the largest grid of at most this many patches.
+    padding (`str`, *optional*, defaults to `self.padding`):
+        `"longest"` pads to the longest patch sequence of the batch, `"max_length"` to `max_num_patches`.
+    do_salient_crop (`bool`, *optional*, defaults to `self.do_salient_crop`):
+        Whether to crop a photo with a plain backdrop to its object.
+    do_drop_background (`bool`, *optional*, defaults to `self.do_drop_background`):
+        Whether to leave out patches that show only the plain backdrop around the object.
+    salient_margin (`float`, *optional*, defaults to `self.salient_margin`):
+        Margin kept around the object, as a fraction of the longer side of its box.
+    background_tolerance (`int`, *optional*, defaults to `self.background_tolerance`):
+        A pixel belongs to the backdrop if no channel is further than this (0-255) from the backdrop's colour.
+    border_share (`float`, *optional*, defaults to `self.border_share`):
+        A side of the photo is plain if at least this share of its outermost channel values are the backdrop's.
+    """
+
+    patch_size: int
+    max_num_patches: int
+    padding: Literal["longest", "max_length"]
+    do_salient_crop: bool
+    do_drop_background: bool
+    salient_margin: float
+    background_tolerance: int
+    border_share: float
+
+
+@lru_cache(maxsize=4096)
+def get_patch_grid(height: int, width: int, max_num_patches: int) -> tuple[int, int]:
+    """
+    The largest grid of square patches, at the aspect ratio of a photo, that holds at most `max_num_patches`.
+
+    The grid at scale `s` (patches per pixel) is `(ceil(s * height), ceil(s * width))`. It changes only where a side is
+    a whole number of patches, so the two best such scales decide, in exact integer arithmetic.
+
+    Args:
+        height (`int`): Height of the photo in pixels, at least 1.
+        width (`int`): Width of the photo in pixels, at least 1.
+        max_num_patches (`int`): Upper bound of rows * columns, at least 1.
+
+    Returns:
+        `tuple[int, int]`: rows and columns, both at least 1.
+    """
+    rows = min(max_num_patches, isqrt(max_num_patches * height // width))
+    while rows * -(-width * rows // height) > max_num_patches:
+        rows -= 1
+    columns = min(max_num_patches, isqrt(max_num_patches * width // height))
+    while columns * -(-height * columns // width) > max_num_patches:
+        columns -= 1
+    if rows * width >= columns * height:
+        return rows, -(-width * rows // height)
+    return -(-height * columns // width), columns
+
+
+def to_numpy(values: np.ndarray | torch.Tensor) -> np.ndarray:
+    """An array from an array or from a tensor of any device and floating-point type."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = (values.float() if values.is_floating_point() else values).numpy()
+    return values
+
+
+def convert_to_uint8(array: np.ndarray) -> np.ndarray:
+    """Bring pixels of any shape to uint8: 16-bit is scaled down, floats are read as 0..1, other integers as 0..255."""
+    kind = array.dtype.kind
+    if kind == "u" and array.itemsize == 1:
+        return array
+    if kind == "u" and array.itemsize == 2:
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if kind not in "biuf":
+        raise ValueError(f"pixels of dtype {array.dtype} can't be read: pass uint8, or floats from 0 to 1")
+    top = 255 if kind in "iu" else 1
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= top):
+        raise ValueError(
+            f"{array.dtype} pixels must lie between 0 and {top}, got {low} to {high}: rescale, or pass uint8"
+        )
+    return np.rint(array * (255 / top)).astype(np.uint8)
+
+
+def find_channel_axis(shape: tuple[int, int, int]) -> int:
+    """Which axis (0 or 2) of an image array holds the channels: 3 of them are looked for first, then 4, then 1."""
+    for size in (3, 4, 1):
+        axes = [axis for axis in (0, 2) if shape[axis] == size]
+        if len(axes) == 1:
+            return axes[0]
+        if axes:
+            break
+    raise ValueError(
+        f"it is not clear which axis of the shape {shape} holds the channels: pass (H, W, C) or (C, H, W) with "
+        "1, 3 or 4 channels, and input_data_format where both fit"
+    )
+
+
+def array_to_photo(array: np.ndarray, input_data_format: str | None = None) -> Image.Image:
+    """A PIL image from an array of shape (height, width), (height, width, channels) or (channels, height, width)."""
+    if array.ndim not in (2, 3) or array.size == 0:
+        raise ValueError(
+            f"an array must hold pixels and be (H, W), (H, W, C) or (C, H, W), got the shape {array.shape}"
+        )
+    array = convert_to_uint8(array)
+    if array.ndim == 3:
+        if input_data_format is None:
+            axis = find_channel_axis(array.shape)
+        else:
+            axis = 0 if ChannelDimension(input_data_format) is ChannelDimension.FIRST else 2
+        array = np.moveaxis(array, axis, 2)
+        if array.shape[2] not in (1, 3, 4):
+            raise ValueError(f"a photo has 1, 3 or 4 channels, got {array.shape[2]}")
+        if array.shape[2] == 1:
+            array = array[:, :, 0]
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def open_photo(photo: Photo, input_data_format: str | None = None) -> Image.Image:
+    """A PIL image from anything that `AceBertImageProcessor` accepts; files are opened but not yet decoded."""
+    if isinstance(photo, dict):
+        source = photo.get("bytes") if photo.get("bytes") is not None else photo.get("path")
+        if source is None:
+            raise ValueError('a dict must hold the photo under "bytes" or "path": pass None for a missing photo')
+        photo = source
+    if isinstance(photo, Image.Image):
+        return photo
+    if isinstance(photo, str | os.PathLike):
+        if "://" in os.fspath(photo):
+            raise ValueError(f"{photo!r} is a URL and this code opens no network: download it and pass bytes or a path")
+        photo = Path(photo).read_bytes()
+    if isinstance(photo, bytes | bytearray | memoryview):
+        try:
+            return Image.open(io.BytesIO(photo))
+        except UnidentifiedImageError:
+            raise ValueError(f"its {len(photo)} bytes are in no image format that Pillow reads") from None
+    if isinstance(photo, np.ndarray | torch.Tensor):
+        return array_to_photo(to_numpy(photo), input_data_format)
+    raise ValueError(
+        f"{type(photo).__name__} is no photo: pass a PIL image, an array, a tensor, bytes, a path, or None for no photo"
+    )
+
+
+def to_upright_rgb(image: Image.Image, do_convert_rgb: bool) -> Image.Image:
+    """The first frame of an image, turned as its EXIF orientation says, in 8-bit RGB with transparency on white."""
+    if getattr(image, "is_animated", False):
+        image.seek(0)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if not do_convert_rgb:
+        raise ValueError(f"the mode is {image.mode} and do_convert_rgb is False: pass RGB, or do_convert_rgb=True")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        pixels = np.asarray(image)
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise ValueError(f"pixels of mode {image.mode} must lie between 0 and 65535: rescale, or pass uint8")
+        image = array_to_photo(pixels.astype(np.uint16))
+    elif image.mode == "F":
+        image = array_to_photo(np.asarray(image))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        canvas = Image.new("RGB", image.size, WHITE)
+        canvas.paste(image, mask=image.getchannel("A"))
+        return canvas
+    return image.convert("RGB")
+
+
+def differs_from(pixels: np.ndarray, colour: np.ndarray, tolerance: int) -> np.ndarray:
+    """Which channel values of uint8 pixels (rows, row_pixels * 3) are further than `tolerance` from a colour (3,)."""
+    tiled = np.tile(colour.astype(np.int16), pixels.shape[1] // NUM_CHANNELS)
+    low = np.maximum(tiled - tolerance, 0).astype(np.uint8)
+    high = np.minimum(tiled + tolerance, 255).astype(np.uint8)
+    return (pixels < low) | (pixels > high)
+
+
+def find_object(
+    pixels: np.ndarray, tolerance: int, border_share: float
+) -> tuple[np.ndarray, tuple[int, int, int, int]] | None:
+    """
+    The object of a photo that has a plain backdrop.
+
+    The backdrop's colour is the median of the outermost pixels. The backdrop is plain if two opposite sides have that
+    colour: an object may touch the other two, as trousers do that are cut at the waist and stand on the lower edge. All
+    that differs from the backdrop is the object.
+
+    Args:
+        pixels (`np.ndarray` of shape `(height, width, 3)`): uint8 RGB.
+        tolerance (`int`): Largest distance of a channel value from the backdrop's colour.
+        border_share (`float`): Share of a side's channel values that must be backdrop.
+
+    Returns:
+        The backdrop's colour (`np.ndarray` of shape `(3,)`) and the object's box (left, top, right, bottom), or `None`
+        for a photo without a plain backdrop and for one that shows nothing else.
+    """
+    height = len(pixels)
+    border = np.concatenate((pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
+    colour = np.sort(np.ascontiguousarray(border.T))[:, len(border) // 2]
+    differs = differs_from(pixels.reshape(height, -1), colour, tolerance)  # (height, width * 3)
+    if np.count_nonzero(differs) < MIN_OBJECT_SHARE * differs.size:
+        return None
+    top, bottom, left, right = (
+        np.count_nonzero(side) <= (1 - border_share) * side.size
+        for side in (differs[0], differs[-1], differs[:, :NUM_CHANNELS], differs[:, -NUM_CHANNELS:])
+    )
+    if not ((left and right) or (top and bottom)):
+        return None
+    rows = np.flatnonzero(differs.any(axis=1))
+    columns = np.flatnonzero(differs.any(axis=0)) // NUM_CHANNELS
+    return colour, (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+
+
+def fill_between(grid: np.ndarray) -> np.ndarray:
+    """
+    Add to a boolean grid (rows, columns) each cell between two true cells of its row or of its column.
+
+    A white shirt on white differs from its backdrop at the outline alone; what lies between is the product.
+    """
+    either = np.logical_or.accumulate
+    in_row = either(grid, axis=1) & either(grid[:, ::-1], axis=1)[:, ::-1]
+    in_column = either(grid, axis=0) & either(grid[::-1], axis=0)[::-1]
+    return in_row | in_column
+
+
+class PatchSequence(NamedTuple):
+    """The patches of one photo that are kept, before normalisation."""
+
+    values: np.ndarray  # (patches, patch_size² · 3) uint8
+    position_ids: np.ndarray  # (patches,) row * columns + column
+    grid: tuple[int, int]  # rows, columns
+
+
+class AceBertImageProcessor(PilBackend):
+    """
+    Turns photos into padded sequences of normalised pixel patches. Pillow and NumPy do the work: no torchvision.
+
+    A photo is cropped to its object where its backdrop is plain, resized at its own aspect ratio to the largest grid of
+    at most `max_num_patches` patches (small photos are enlarged, so an object fills the same grid at any resolution),
+    and split row by row. Patches that show only the backdrop around the object are left out of the sequence. A photo
+    without a plain backdrop stays whole, and so does one that shows nothing but backdrop.
+
+    The options and their defaults are the class attributes below; each is saved, and may be given to `__init__`,
+    `from_pretrained` or a call. They are documented in [`AceBertImageProcessorKwargs`].
+
+    A call takes one photo or a list. A photo is a PIL image of any mode, an array or tensor ((H, W), (H, W, C) or
+    (C, H, W); uint8, uint16, or floats from 0 to 1), encoded bytes, a path, or the `{"bytes": ..., "path": ...}` of
+    `datasets` columns with `decode=False`. `None` stands for a product without a photo. It returns a [`BatchFeature`]:
+
+    - **pixel_values** (`float32`, `(batch, patches, patch_size² * 3)`) -- within a patch: row, column, channel.
+    - **pixel_attention_mask** (`int64`, `(batch, patches)`) -- 1 for patches, 0 for padding.
+    - **spatial_shapes** (`int64`, `(batch, 2)`) -- rows and columns of the photo's whole grid; (0, 0) without a photo.
+    - **pixel_position_ids** (`int64`, `(batch, patches)`) -- row * columns + column of each patch in that grid; padding
+      holds 0.
+
+    It is empty if every photo is `None`. Without `return_tensors` the values are lists with one entry per photo.
+
+    Raises:
+        `ValueError`: If a photo can't be read; the message holds its index.
+    """
+
+    valid_kwargs = AceBertImageProcessorKwargs
+    model_input_names = ("pixel_values", "pixel_attention_mask", "spatial_shapes", "pixel_position_ids")
+
+    patch_size = 16
+    max_num_patches = 256
+    padding = "longest"
+    do_salient_crop = True
+    do_drop_background = True
+    salient_margin = 0.04
+    background_tolerance = 12
+    border_share = 0.9
+    resample = PILImageResampling.BILINEAR
+    do_convert_rgb = True
+    do_resize = True
+    do_rescale = True
+    do_normalize = True
+    image_mean = (0.5, 0.5, 0.5)
+    image_std = (0.5, 0.5, 0.5)
+
+    def __init__(self, **kwargs: Unpack[AceBertImageProcessorKwargs]) -> None:
+        super().__init__(**kwargs)
+        self._validate_preprocess_kwargs(**{name: getattr(self, name) for name in self._valid_kwargs_names})
+
+    def _validate_preprocess_kwargs(
+        self,
+        patch_size: int,
+        max_num_patches: int,
+        padding: str,
+        salient_margin: float,
+        background_tolerance: int,
+        border_share: float,
+        do_resize: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        for name, value in (("patch_size", patch_size), ("max_num_patches", max_num_patches)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if padding not in ("longest", "max_length"):
+            raise ValueError(f'padding must be "longest" or "max_length", got {padding!r}')
+        if not 0 <= salient_margin <= 1:
+            raise ValueError(f"salient_margin is a fraction from 0 to 1, got {salient_margin}")
+        if not 0 <= background_tolerance <= 255:
+            raise ValueError(f"background_tolerance is a distance from 0 to 255, got {background_tolerance}")
+        if not 0 < border_share <= 1:
+            raise ValueError(f"border_share is a fraction above 0 and up to 1, got {border_share}")
+        if np.any(np.asarray(kwargs.get("image_std")) == 0):
+            raise ValueError(f"image_std must not be 0, got {kwargs['image_std']}")
+        fixed = ("size", "crop_size", "do_center_crop", "do_pad", "pad_size", "data_format")
+        unusable = [name for name in fixed if kwargs.get(name)]
+        if unusable or not do_resize:
+            raise ValueError(
+                f"{', '.join(unusable) or 'do_resize=False'} can't be used: the size follows from patch_size and "
+                "max_num_patches"
+            )
+        super()._validate_preprocess_kwargs(**kwargs)
+
+    def _preprocess_image_like_inputs(
+        self,
+        images: Photo | Iterable[Photo | None] | None,
+        patch_size: int,
+        max_num_patches: int,
+        padding: str,
+        return_tensors: str | TensorType | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        sequences = []
+        for index, photo in enumerate(as_list(images, SINGLE_PHOTO)):
+            try:
+                sequences.append(
+                    None if photo is None else self._patchify(photo, patch_size, max_num_patches, **kwargs)
+                )
+            except Exception as error:  # Pillow's decoders raise errors of many kinds for broken files
+                raise ValueError(
+                    f"images[{index}] can't be used: {error}. Replace it, or pass None for no photo"
+                ) from error
+        if not sequences:
+            raise ValueError("images is empty: pass at least one photo or None")
+        if all(sequence is None for sequence in sequences):
+            return BatchFeature()
+
+        lengths = np.array([0 if sequence is None else len(sequence.values) for sequence in sequences])
+        longest = max_num_patches if padding == "max_length" else lengths.max()
+        mask = np.arange(longest) < lengths[:, None]  # (batch, patches)
+        photos = [sequence for sequence in sequences if sequence is not None]
+        scale, offset = self._get_scale_and_offset(patch_size, **kwargs)
+
+        pixel_values = np.zeros((*mask.shape, len(scale)), dtype=np.float32)
+        pixel_values[mask] = np.concatenate([photo.values for photo in photos]) * scale + offset
+        position_ids = np.zeros(mask.shape, dtype=np.int64)
+        position_ids[mask] = np.concatenate([photo.position_ids for photo in photos])
+        spatial_shapes = np.array([(0, 0) if sequence is None else sequence.grid for sequence in sequences], np.int64)
+        return to_batch(
+            {
+                "pixel_values": pixel_values,
+                "pixel_attention_mask": mask.astype(np.int64),
+                "spatial_shapes": spatial_shapes,
+                "pixel_position_ids": position_ids,
+            },
+            return_tensors,
+        )
+
+    def _patchify(
+        self,
+        photo: Photo,
+        patch_size: int,
+        max_num_patches: int,
+        resample: PILImageResampling | int,
+        do_convert_rgb: bool,
+        do_salient_crop: bool,
+        do_drop_background: bool,
+        salient_margin: float,
+        background_tolerance: int,
+        border_share: float,
+        input_data_format: str | None = None,
+        **kwargs: Any,
+    ) -> PatchSequence:
+        """One photo as the uint8 patches that are kept."""
+        image = open_photo(photo, input_data_format)
+        full_width, full_height = image.size
+        # A JPEG decodes several times faster at 1/2, 1/4 or 1/8 of its size; twice the pixels needed is plenty.
+        if image is not photo:
+            rows, columns = get_patch_grid(full_height, full_width, max_num_patches)
+            image.draft(None, (2 * columns * patch_size, 2 * rows * patch_size))
+        was_scaled = image.size != (full_width, full_height)
+        image = to_upright_rgb(image, do_convert_rgb)
+
+        found = None
+        if do_salient_crop or do_drop_background:
+            factor = max(1, max(image.size) // ANALYSIS_SIDE)
+            pixels = np.asarray(image.reduce(factor) if factor > 1 else image)
+            found = find_object(pixels, background_tolerance, border_share)
+        left, top, right, bottom = 0, 0, *image.size
+        if do_salient_crop and found is not None:
+            box = [factor * edge for edge in found[1]]
+            margin = round(salient_margin * max(box[2] - box[0], box[3] - box[1]))
+            left, top = max(left, box[0] - margin), max(top, box[1] - margin)
+            right, bottom = min(right, box[2] + margin), min(bottom, box[3] + margin)
+
+        rows, columns = get_patch_grid(bottom - top, right - left, max_num_patches)
+        size = (columns * patch_size, rows * patch_size)
+        if was_scaled and (right - left < size[0] or bottom - top < size[1]):
+            # The object is so small in its photo that the scaled decoding would blur it.
+            whole = to_upright_rgb(open_photo(photo), do_convert_rgb)
+            x, y = whole.width / image.width, whole.height / image.height
+            left, top, right, bottom = round(left * x), round(top * y), round(right * x), round(bottom * y)
+            image = whole
+        image = image.resize(size, resample, box=(left, top, right, bottom), reducing_gap=3.0)
+
+        # (rows, patch_size, columns, patch_size, 3) -> (rows, columns, patch_size, patch_size, 3)
+        values = np.asarray(image).reshape(rows, patch_size, columns, patch_size, NUM_CHANNELS).swapaxes(1, 2)
+        values = values.reshape(rows * columns, -1)
+        position_ids = np.arange(rows * columns)
+        if do_drop_background and found is not None:
+            differs = differs_from(values, found[0], background_tolerance).any(axis=1)
+            kept = np.flatnonzero(fill_between(differs.reshape(rows, columns)))
+            if kept.size:
+                values, position_ids = values[kept], kept
+        return PatchSequence(values, position_ids, (rows, columns))
+
+    def _get_scale_and_offset(
+        self,
+        patch_size: int,
+        do_rescale: bool,
+        rescale_factor: float,
+        do_normalize: bool,
+        image_mean: float | tuple[float, ...],
+        image_std: float | tuple[float, ...],
+        **kwargs: Any,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rescaling and normalising as one `values * scale + offset`, both of shape (patch_size² * 3,) and float32."""
+        scale = np.full(NUM_CHANNELS, rescale_factor if do_rescale else 1.0)
+        offset = np.zeros(NUM_CHANNELS)
+        if do_normalize:
+            scale = scale / np.asarray(image_std)
+            offset = offset - np.asarray(image_mean) / np.asarray(image_std)
+        return tuple(np.tile(values, patch_size**2).astype(np.float32) for values in (scale, offset))
+
+    def patches_to_image(
+        self,
+        pixel_values: torch.Tensor | np.ndarray,
+        pixel_position_ids: torch.Tensor | np.ndarray,
+        pixel_attention_mask: torch.Tensor | np.ndarray,
+        spatial_shape: torch.Tensor | np.ndarray | tuple[int, int],
+    ) -> Image.Image:
+        """
+        The picture that the model sees of one photo: the inverse of a call, with left-out background in white.
+
+        Args:
+            pixel_values (`torch.Tensor` or `np.ndarray` of shape `(patches, patch_size² * 3)`): One row of the batch.
+            pixel_position_ids (`torch.Tensor` or `np.ndarray` of shape `(patches,)`): Its positions in the grid.
+            pixel_attention_mask (`torch.Tensor` or `np.ndarray` of shape `(patches,)`): 1 for patches, 0 for padding.
+            spatial_shape (`torch.Tensor`, `np.ndarray` or `tuple` of 2 integers): Its rows and columns.
+
+        Returns:
+            `PIL.Image.Image`: of rows * patch_size by columns * patch_size pixels.
+
+        Raises:
+            `ValueError`: If the item has no photo.
+        """
+        rows, columns = (int(size) for size in spatial_shape)
+        if rows * columns == 0:
+            raise ValueError("spatial_shape is (0, 0): this product has no photo, so there is no picture to show")
+        options = {name: getattr(self, name) for name in self._valid_kwargs_names}
+        scale, offset = self._get_scale_and_offset(**options)
+        kept = to_numpy(pixel_attention_mask).astype(bool)
+        values = (to_numpy(pixel_values)[kept] - offset) / scale
+        grid = np.full((rows * columns, len(scale)), 255, dtype=np.uint8)
+        grid[to_numpy(pixel_position_ids)[kept]] = np.rint(values).clip(0, 255).astype(np.uint8)
+        grid = grid.reshape(rows, columns, self.patch_size, self.patch_size, NUM_CHANNELS).swapaxes(1, 2)
+        return Image.fromarray(grid.reshape(rows * self.patch_size, columns * self.patch_size, NUM_CHANNELS))
+
+
+def as_list(values: Any, single: tuple[type, ...]) -> list[Any]:
+    """A list of the items of a batch; one item of the types `single`, an image array or `None` becomes a batch of 1."""
+    if isinstance(values, np.ndarray | torch.Tensor) and values.ndim < 4:
+        return list(values) if values.ndim == 1 else [values]
+    if values is None or isinstance(values, single) or not isinstance(values, Iterable):
+        return [values]
+    return list(values)
+
+
+def to_batch(arrays: dict[str, np.ndarray], return_tensors: str | TensorType | None) -> BatchFeature:
+    """The arrays as PyTorch tensors (`"pt"`), as they are (`"np"`), or as lists with one entry per item (`None`)."""
+    if return_tensors is None:
+        return BatchFeature({name: list(a) if a.dtype == np.float32 else a.tolist() for name, a in arrays.items()})
+    if TensorType(return_tensors) is TensorType.PYTORCH:
+        return BatchFeature({name: torch.from_numpy(array) for name, array in arrays.items()})
+    if TensorType(return_tensors) is TensorType.NUMPY:
+        return BatchFeature(arrays)
+    raise ValueError(f'return_tensors must be "pt", "np" or None, got {return_tensors!r}')
+
+
+class TruncationCount(TypedDict):
+    """How often a text field was cut."""
+
+    cut: int
+    seen: int
+    longest: int  # tokens of the longest text seen, without special tokens
+
+
+class AceBertProcessor(ProcessorMixin):
+    """
+    Prepares queries and products for ACE-BERT: an [`AceBertImageProcessor`] and a tokenizer with the lengths to cut at.
+
+    A query is `[CLS] query [SEP]`. A product is `[CLS] title [SEP]`, or `[CLS] hot query [SEP] title [SEP]` when hot
+    queries are given; a missing title is an empty one. Only then `token_type_ids` are returned: 1 for the hot query and
+    its `[SEP]`, 0 for all else, so that a title has the same type with and without a hot query. Special tokens are the
+    tokenizer's own, and text that spells one ("[SEP]") is read as plain text.
+
+    Args:
+        image_processor (`AceBertImageProcessor`): Turns photos into patches.
+        tokenizer (`PreTrainedTokenizerBase`):
+            A tokenizer with a `cls_token`, a `sep_token` and a `pad_token`. Its `model_max_length` is set to the
+            longest sequence made here: `query_max_length + title_max_length - 1` tokens.
+        query_max_length (`int`, *optional*, defaults to 32): Longest query in tokens, with its two special tokens.
+            A hot query is cut to the same number of its own tokens.
+        title_max_length (`int`, *optional*, defaults to 64): Longest title in tokens, with its two special tokens.
+        truncation (`bool`, *optional*, defaults to `True`): Whether text that is too long is cut, which is counted in
+            `truncation_report` and warned of once per field. Otherwise it raises a `ValueError`.
+        padding (`str`, *optional*, defaults to `"longest"`): `"longest"` pads text to the longest of the batch,
+            `"max_length"` to the longest sequence that there can be. Photos have their own option in `image_processor`.
+        chat_template (`str`, *optional*): Kept for the mixin; ACE-BERT has no chat.
+
+    Attributes:
+        truncation_report (`dict[str, TruncationCount]`):
+            For each of "query", "title" and "hot_query" that was seen, how many texts were `seen`, how many were `cut`,
+            and the tokens of the `longest`.
+    """
+
+    def __init__(
+        self,
+        image_processor: AceBertImageProcessor,
+        tokenizer: PreTrainedTokenizerBase,
+        query_max_length: int = 32,
+        title_max_length: int = 64,
+        truncation: bool = True,
+        padding: Literal["longest", "max_length"] = "longest",
+        chat_template: str | None = None,
+    ) -> None:
+        for name, value in (("query_max_length", query_max_length), ("title_max_length", title_max_length)):
+            if value < 3:
+                raise ValueError(f"{name} must be at least 3 (two special tokens and one of text), got {value}")
+        for name in ("cls_token", "sep_token", "pad_token"):
+            if getattr(tokenizer, name, None) is None:
+                raise ValueError(f"the tokenizer has no {name}: set tokenizer.{name} to a token of its vocabulary")
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+        self.query_max_length = query_max_length
+        self.title_max_length = title_max_length
+        self.truncation = truncation
+        self.padding = self._check_padding(padding)
+        tokenizer.model_max_length = query_max_length + title_max_length - 1
+        self.truncation_report: dict[str, TruncationCount] = {}
+
+    @classmethod
+    def _get_arguments_from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        processor_dict: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """The image processor of this file and the tokenizer. The mixin would ask again whether to trust this code."""
+        for option in ("query_max_length", "title_max_length", "truncation", "padding"):
+            kwargs.pop(option, None)
+        return [
+            AceBertImageProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs),
+            AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs),
+        ]
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """The names of all tensors that a call may return."""
+        return ["input_ids", "attention_mask", "token_type_ids", *self.image_processor.model_input_names]
+
+    def __call__(
+        self,
+        text: str | Iterable[str | None] | None = None,
+        images: Photo | Iterable[Photo | None] | None = None,
+        hot_queries: str | Iterable[str | None] | None = None,
+        side: Literal["query", "product"] | None = None,
+        return_tensors: str | TensorType | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """
+        Prepare a batch of queries or of products.
+
+        Args:
+            text (`str` or `list[str]`, *optional*): Queries, or titles of products. A title may be `None`.
+            images (photo or list of photos, *optional*): See [`AceBertImageProcessor`]. A photo may be `None`.
+            hot_queries (`str` or `list[str]`, *optional*): A query that led to each product, for pre-training. May be
+                `None` for single products.
+            side (`str`, *optional*): `"query"` or `"product"`. By default text alone is read as queries, all else as
+                products.
+            return_tensors (`str`, *optional*): `"pt"`, `"np"`, or by default lists with one entry per item.
+            kwargs: `padding` and `truncation` in place of the saved ones, and options of the image processor.
+
+        Returns:
+            [`BatchFeature`]: `input_ids` and `attention_mask` (`int64`, `(batch, tokens)`) if text or hot queries are
+            given, `token_type_ids` of the same shape if hot queries are, and the image processor's four if photos are.
+
+        Raises:
+            `ValueError`: For a query, title or hot query that is empty, not a string or (where it may not be cut) too
+                long, for a product with nothing at all, for fields of different lengths; the message holds the index.
+            `TypeError`: For an unknown option.
+        """
+        if side not in (None, "query", "product"):
+            raise ValueError(f'side must be "query", "product" or None, got {side!r}')
+        if text is None and images is None and hot_queries is None:
+            raise ValueError("nothing to process: pass text, images or hot_queries")
+        if side is None:
+            side = "query" if images is None and hot_queries is None else "product"
+        if side == "product":
+            return self.process_products(text, images, hot_queries, return_tensors=return_tensors, **kwargs)
+        for name, values in (("images", images), ("hot_queries", hot_queries)):
+            if values is not None:
+                raise ValueError(f'a query has no {name}: leave {name} out, or pass side="product"')
+        return self.process_queries(text, return_tensors=return_tensors, **kwargs)
+
+    def process_queries(
+        self,
+        queries: str | Iterable[str],
+        return_tensors: str | TensorType | None = None,
+        padding: Literal["longest", "max_length"] | None = None,
+        truncation: bool | None = None,
+    ) -> BatchFeature:
+        """Prepare queries: `processor(text=queries, side="query")`; see [`AceBertProcessor.__call__`]."""
+        queries = as_list(queries, (str, bytes, dict))
+        for index, query in enumerate(queries):
+            if query is None:
+                raise ValueError(
+                    f"query[{index}] is None: a query needs text. For products with missing titles pass side='product'"
+                )
+        ids = self._tokenize("query", queries, self.query_max_length, truncation)
+        return to_batch(self._join(ids, None, self.query_max_length, padding), return_tensors)
+
+    def process_products(
+        self,
+        titles: str | Iterable[str | None] | None = None,
+        images: Photo | Iterable[Photo | None] | None = None,
+        hot_queries: str | Iterable[str | None] | None = None,
+        return_tensors: str | TensorType | None = None,
+        padding: Literal["longest", "max_length"] | None = None,
+        truncation: bool | None = None,
+        **images_kwargs: Any,
+    ) -> BatchFeature:
+        """Prepare products: `processor(text=titles, ..., side="product")`; see [`AceBertProcessor.__call__`]."""
+        unknown = sorted(set(images_kwargs) - set(self.image_processor.valid_kwargs.__annotations__))
+        if unknown:
+            raise TypeError(
+                f"unknown option {', '.join(unknown)}: lengths are set on the processor (query_max_length, "
+                "title_max_length), options of photos are those of the image processor"
+            )
+        fields = {
+            "titles": titles if titles is None else as_list(titles, (str, bytes, dict)),
+            "images": images if images is None else as_list(images, SINGLE_PHOTO),
+            "hot_queries": hot_queries if hot_queries is None else as_list(hot_queries, (str, bytes, dict)),
+        }
+        given = {name: values for name, values in fields.items() if values is not None}
+        sizes = {name: len(values) for name, values in given.items()}
+        if len(set(sizes.values())) != 1:
+            raise ValueError(
+                f"all fields must hold one entry per product, got {sizes or 'none'}: pass None for what one has not"
+            )
+        for index, values in enumerate(zip(*given.values(), strict=True)):
+            if all(value is None for value in values):
+                raise ValueError(
+                    f"product {index} has nothing in {', '.join(given)}: drop it or give it a title or photo"
+                )
+
+        features = BatchFeature()
+        size = next(iter(sizes.values()))
+        if titles is not None or hot_queries is not None:
+            title_ids = self._tokenize("title", fields["titles"] or [None] * size, self.title_max_length, truncation)
+            hot_ids, max_length = None, self.title_max_length
+            if hot_queries is not None:
+                hot_ids = self._tokenize("hot_query", fields["hot_queries"], self.query_max_length, truncation)
+                max_length += self.query_max_length - 1
+            features.update(to_batch(self._join(title_ids, hot_ids, max_length, padding), return_tensors))
+        if images is not None:
+            features.update(self.image_processor(fields["images"], return_tensors=return_tensors, **images_kwargs))
+        return features
+
+    @staticmethod
+    def _check_padding(padding: str | bool) -> str:
+        if padding is True:
+            return "longest"
+        if padding not in ("longest", "max_length"):
+            raise ValueError(f'padding must be "longest" or "max_length", got {padding!r}')
+        return padding
+
+    def _tokenize(
+        self, field: str, texts: list[str | None], max_length: int, truncation: bool | None
+    ) -> list[list[int]]:
+        """The token ids of each text without special tokens, cut to `max_length - 2`; of none for `None`."""
+        present = [index for index, text in enumerate(texts) if text is not None]
+        for index in present:
+            if not isinstance(texts[index], str):
+                raise ValueError(f"{field}[{index}] must be a string, got {type(texts[index]).__name__}")
+            if not texts[index] or texts[index].isspace():
+                remedy = "a query needs text" if field == "query" else f"pass None for a missing {field}"
+                raise ValueError(f"{field}[{index}] is empty: {remedy}")
+        if not texts:
+            raise ValueError(f"{field} is empty: pass at least one")
+        if not present:
+            return [[] for _ in texts]
+        encoded = self.tokenizer(
+            [texts[index] for index in present],
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+        ids: list[list[int]] = [[] for _ in texts]
+        limit = max_length - 2
+        too_long = []
+        longest = 0
+        for index, tokens in zip(present, encoded, strict=True):
+            if not tokens:
+                raise ValueError(
+                    f"{field}[{index}] {texts[index]!r} holds no token: pass text that the tokenizer can read"
+                )
+            longest = max(longest, len(tokens))
+            if len(tokens) > limit:
+                too_long.append((index, len(tokens)))
+            ids[index] = tokens[:limit]
+        self._report_truncation(field, too_long, len(present), longest, limit, truncation)
+        return ids
+
+    def _report_truncation(
+        self,
+        field: str,
+        too_long: list[tuple[int, int]],
+        seen: int,
+        longest: int,
+        limit: int,
+        truncation: bool | None,
+    ) -> None:
+        """Count the texts that were cut, warn at the first of a field, or raise if text may not be cut."""
+        option = "title_max_length" if field == "title" else "query_max_length"
+        if too_long and not (self.truncation if truncation is None else truncation):
+            index, length = too_long[0]
+            raise ValueError(
+                f"{field}[{index}] has {length} tokens, more than the {limit} that fit, and truncation is False: "
+                f"shorten it, raise {option} or allow truncation"
+            )
+        report = self.truncation_report.setdefault(field, {"cut": 0, "seen": 0, "longest": 0})
+        if too_long and not report["cut"]:
+            index, length = too_long[0]
+            logger.warning(
+                f"{len(too_long)} of {seen} {field} texts were cut to {limit} tokens; the first is at index {index} "
+                f"with {length}. Raise {option} to keep more. This is said once per field: later counts are in "
+                "processor.truncation_report."
+            )
+        report["cut"] += len(too_long)
+        report["seen"] += seen
+        report["longest"] = max(report["longest"], longest)
+
+    def _join(
+        self,
+        last: list[list[int]],
+        first: list[list[int]] | None,
+        max_length: int,
+        padding: str | None,
+    ) -> dict[str, np.ndarray]:
+        """
+        `[CLS] (first [SEP]) last [SEP]` for each item, padded on the right.
+
+        Args:
+            last (`list[list[int]]`): Token ids of queries or titles, empty for a missing title.
+            first (`list[list[int]]`, *optional*): Token ids of hot queries; where empty, its `[SEP]` is left out too.
+            max_length (`int`): Length to pad to for `padding="max_length"`.
+            padding (`str`, *optional*): In place of the saved one.
+
+        Returns:
+            `dict[str, np.ndarray]`: `input_ids`, `attention_mask` and, with `first`, `token_type_ids`: int64 arrays of
+            shape `(batch, tokens)`.
+        """
+        padding = self.padding if padding is None else self._check_padding(padding)
+        sep = self.tokenizer.sep_token_id
+        last_lengths = np.fromiter(map(len, last), np.int64, len(last))[:, None]  # (batch, 1)
+        starts = np.ones_like(last_lengths)
+        if first is not None:
+            first_lengths = np.fromiter(map(len, first), np.int64, len(first))[:, None]
+            starts += first_lengths + (first_lengths > 0)
+        ends = starts + last_lengths  # (batch, 1), where the closing [SEP] stands
+        positions = np.arange(max_length if padding == "max_length" else ends.max() + 1)  # (tokens,)
+        mask = positions <= ends
+
+        input_ids = np.full(mask.shape, self.tokenizer.pad_token_id, dtype=np.int64)
+        input_ids[:, 0] = self.tokenizer.cls_token_id
+        input_ids[(positions >= starts) & (positions < ends)] = np.fromiter(chain.from_iterable(last), np.int64)
+        input_ids[positions == ends] = sep
+        arrays = {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)}
+        if first is not None:
+            is_first = (positions >= 1) & (positions < starts)  # a hot query and its [SEP]
+            input_ids[is_first & (positions <= first_lengths)] = np.fromiter(chain.from_iterable(first), np.int64)
+            input_ids[is_first & (positions > first_lengths)] = sep
+            arrays["token_type_ids"] = is_first.astype(np.int64)
+        return arrays
+
+
+AceBertImageProcessor.register_for_auto_class("AutoImageProcessor")
+AceBertProcessor.register_for_auto_class("AutoProcessor")
+
+__all__ = ["AceBertImageProcessor", "AceBertProcessor"]

@@ -1,0 +1,171 @@
+"""The Space as a shopper meets it: served by its own process, used in a real browser, on a screen and on a phone.
+
+It searches the sample catalogue with the checkpoint in the repository root; ACEBERT_MODEL and ACEBERT_CATALOG name others.
+It needs `pip install playwright` and a Chromium, which CHROMIUM can point to. The screenshots are left in
+build/screenshots, to be looked at.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+SCREENSHOTS = ROOT / "build" / "screenshots"
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+CHROMIUM_ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the Space is served."""
+    model = os.environ.get("ACEBERT_MODEL", str(ROOT))
+    if model == str(ROOT) and not (ROOT / "config.json").exists():
+        pytest.skip("there is no checkpoint in the repository root: set ACEBERT_MODEL")
+    folder = tmp_path_factory.mktemp("space")
+    catalog = os.environ.get("ACEBERT_CATALOG")
+    if not catalog:
+        catalog = str(folder / "catalog")
+        draw = [sys.executable, "-m", "acebert.sample_catalog", "--output", catalog, "--num_products", "300"]
+        subprocess.run(draw, check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = ["--model", model, "--catalog", catalog, "--cache", str(folder / "cache"), "--port", str(port)]
+    space = subprocess.Popen([sys.executable, str(ROOT / "space" / "app.py"), *arguments])
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        deadline = time.monotonic() + 600
+        while True:
+            assert space.poll() is None, f"the Space stopped with exit status {space.returncode}"
+            assert time.monotonic() < deadline, "the Space did not come up within 10 minutes"
+            try:
+                urlopen(url, timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield url
+    finally:
+        space.terminate()
+        space.wait()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["playwright.Browser"]:
+    if not CHROMIUM:
+        pytest.skip("no Chromium found: set CHROMIUM to one")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[(size, scheme) for size in SIZES for scheme in ("light", "dark")], ids="-".join)
+def page(request: pytest.FixtureRequest, browser: "playwright.Browser", address: str) -> Iterator["playwright.Page"]:
+    """The open page. When the test is over, nothing may have gone wrong in it and no other host been asked."""
+    size, scheme = request.param
+    width, height = SIZES[size]
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page = context.new_page()
+    hosts, errors = set(), []
+    page.on("request", lambda asked: hosts.add(urlsplit(asked.url).netloc))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address)
+    heading(page, "From the catalogue")
+    yield page
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    context.close()
+    assert hosts <= {urlsplit(address).netloc, ""}  # "" is a data: address
+    assert errors == []
+    assert wide <= width
+
+
+def heading(page: "playwright.Page", text: str) -> None:
+    page.locator("#results h2", has_text=text).wait_for()
+
+
+def screenshot(page: "playwright.Page", request: pytest.FixtureRequest, name: str) -> None:
+    page.wait_for_function("!document.querySelector('#results .pending')")
+    page.wait_for_timeout(500)  # Gradio fades results in
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}-{request.node.callspec.id}.png")
+
+
+def test_words_find_products(page: "playwright.Page", request: pytest.FixtureRequest) -> None:
+    screenshot(page, request, "open")
+    page.get_by_label("What are you looking for?").fill("striped red t-shirt")
+    page.keyboard.press("Enter")
+    heading(page, "“striped red t-shirt”")
+    screenshot(page, request, "words")
+    assert page.url.endswith("?q=striped+red+t-shirt")
+    assert page.locator("#results .card").count() == 24
+    scores = [float(text.split()[0]) for text in page.locator("#results .score").all_inner_texts()]
+    assert len(scores) == 24 and scores == sorted(scores, reverse=True)
+    assert all(image.get_attribute("alt") for image in page.locator("#results img").all())
+
+    titles = page.locator("#results h3").all_inner_texts()
+    page.reload()
+    heading(page, "“striped red t-shirt”")
+    assert page.locator("#results h3").all_inner_texts() == titles
+
+
+def test_more_like_this_and_back(page: "playwright.Page", request: pytest.FixtureRequest) -> None:
+    page.get_by_role("button", name="black high heels").click()
+    heading(page, "“black high heels”")
+    title = page.locator("#results h3").nth(1).inner_text()
+    page.locator("#results a[data-like]").nth(1).focus()
+    page.keyboard.press("Enter")
+    heading(page, f"More like “{title}”")
+    screenshot(page, request, "similar")
+    assert "?like=" in page.url
+    assert page.evaluate("document.activeElement.tagName") == "H2"
+    page.go_back()
+    heading(page, "“black high heels”")
+    assert page.get_by_label("What are you looking for?").input_value() == "black high heels"
+
+
+def test_a_photo_and_filters_narrow_the_search(
+    page: "playwright.Page", request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    photo = tmp_path / "query.png"
+    page.locator("#results img").first.screenshot(path=photo)
+    page.locator("#photo input[type=file]").set_input_files(photo)
+    heading(page, "Like your photo")
+    page.get_by_role("button", name="Filters").click()
+    page.get_by_label("Gender").click()
+    page.get_by_role("option", name="Women", exact=True).click()
+    page.wait_for_url("**gender=Women**")
+    page.keyboard.press("Escape")
+    screenshot(page, request, "photo")
+    facts = page.locator("#results .facts").all_inner_texts()
+    assert facts and all(text.startswith("Women") for text in facts)
+
+
+def test_a_link_that_leads_nowhere_has_a_way_on(
+    page: "playwright.Page", request: pytest.FixtureRequest, address: str
+) -> None:
+    page.goto(f"{address}?like=no-such-product")
+    heading(page, "That didn't work")
+    screenshot(page, request, "nowhere")
+    page.get_by_role("link", name="Start again").click()
+    heading(page, "From the catalogue")

@@ -1,0 +1,711 @@
+"""Trains ACE-BERT on your own catalogue.
+
+    accelerate launch train_accelerate.py --stage pretrain --backbone sentence-transformers/all-MiniLM-L6-v2 \\
+        --dataset_name ashraq/fashion-product-images-small --title_column productDisplayName --output_dir runs/pretrained
+    accelerate launch train_accelerate.py --stage finetune --model_name_or_path runs/pretrained \\
+        --dataset_name ashraq/fashion-product-images-small --title_column productDisplayName \\
+        --query_templates "{gender} {baseColour} {articleType}" --output_dir runs/finetuned
+
+`--config run.yaml` reads any of the flags from a file; flags on the command line win. The same command started again
+goes on from its latest checkpoint. `--output_dir` itself always holds the best model so far as a complete Hub folder.
+"""
+
+import json
+import math
+import os
+import shutil
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, set_seed
+from huggingface_hub import HfApi
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, get_scheduler
+
+from acebert.data_acebert import (
+    Columns,
+    MaskingCollator,
+    PairCollator,
+    ProductPairs,
+    ProductParts,
+    QueryTemplates,
+    load_products,
+)
+from acebert.modeling_acebert import AceBertForPreTraining, AceBertForRetrieval, find_positives, modality_gap
+from acebert.processing_acebert import AceBertImageProcessor, AceBertProcessor
+
+
+@dataclass
+class ModelArguments:
+    """Where the weights come from, and the sizes of a model built around a backbone."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "ACE-BERT checkpoint to go on from (folder or Hub id). This or --backbone."}
+    )
+    backbone: str | None = field(
+        default=None, metadata={"help": "Pre-trained BERT (folder or Hub id) to build a new model around."}
+    )
+    product_layers: int | None = field(
+        default=None, metadata={"help": "Layers of the product encoder; all by default."}
+    )
+    query_layers: int | None = field(default=None, metadata={"help": "Layers of the query encoder; all by default."})
+    share_encoders: bool = field(default=False, metadata={"help": "Encode queries with the product encoder."})
+    pooling: Literal["mean", "cls"] = field(default="mean", metadata={"help": "From tokens to one vector."})
+    projection_dim: int = field(default=384, metadata={"help": "Width of the vectors."})
+    matryoshka_dims: list[int] = field(
+        default_factory=list, metadata={"help": "Smaller widths at which vectors are to stay good, e.g. 64 128."}
+    )
+    patch_size: int = field(default=16, metadata={"help": "Side of a patch, in pixels of the resized photo."})
+    max_num_patches: int = field(default=196, metadata={"help": "Patches of a photo at most."})
+    pixel_group_size: int = field(default=4, metadata={"help": "Side of a pixel group; divides --patch_size."})
+    use_patch_features: bool = field(default=True, metadata={"help": "Image tokens hold patch features."})
+    use_pixel_features: bool = field(default=True, metadata={"help": "Image tokens hold pixel features."})
+    crop_to_object: bool = field(
+        default=True, metadata={"help": "Crop photos with a uniform background to the object and leave background out."}
+    )
+    loss: Literal["info_nce", "sigmoid"] = field(default="info_nce", metadata={"help": "Retrieval loss."})
+    dropout: float | None = field(default=None, metadata={"help": "Of hidden states; the backbone's by default."})
+    attention_dropout: float | None = field(default=None, metadata={"help": "Of attention; the backbone's by default."})
+    query_max_length: int = field(default=32, metadata={"help": "Tokens of a query at most."})
+    title_max_length: int = field(default=64, metadata={"help": "Tokens of a title at most."})
+
+
+@dataclass
+class DataArguments:
+    """Which catalogue, and how queries are drawn from it."""
+
+    dataset_name: list[str] = field(
+        metadata={"help": "Catalogues to train on, one or more: Hub id, folder, CSV, TSV, JSON or Parquet file."}
+    )
+    dataset_revision: str | None = field(default=None, metadata={"help": "Revision of Hub datasets."})
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    validation_split: str | None = field(
+        default="validation", metadata={"help": "Split that picks the best checkpoint; 'none' for no validation."}
+    )
+    validation_size: int = field(
+        default=2000, metadata={"help": "Products of it that are used, evenly spaced; 0 for all."}
+    )
+    id_column: str = field(default="id", metadata={"help": "Product id."})
+    title_column: str = field(default="title", metadata={"help": "Title."})
+    image_column: str = field(default="image", metadata={"help": "Photo, or the path of one."})
+    query_column: str | None = field(default=None, metadata={"help": "Real query that led to the product."})
+    hot_query_column: str | None = field(default=None, metadata={"help": "The product's hot query."})
+    query_templates: list[str] = field(
+        default_factory=list,
+        metadata={"help": 'Templates that make (synthetic) queries from attributes: "{gender} {colour} shoes".'},
+    )
+    drop_attribute_probability: float = field(default=0.3, metadata={"help": "Of each attribute of a template."})
+    title_query_probability: float = field(
+        default=0.5,
+        metadata={"help": "Share of rows whose query is the title; the product then shows its photo alone."},
+    )
+    drop_title_probability: float = field(default=0.2, metadata={"help": "Of the product's title, in the other rows."})
+    drop_image_probability: float = field(default=0.1, metadata={"help": "Of the product's photo, in the other rows."})
+    flip_probability: float = field(default=0.5, metadata={"help": "Of mirroring a photo."})
+    num_workers: int = field(default=1, metadata={"help": "Processes that read and prepare data."})
+
+
+@dataclass
+class RunArguments:
+    """How long, how fast and where to."""
+
+    stage: Literal["pretrain", "finetune"] = field(metadata={"help": "Cross-modal pre-training or retrieval."})
+    output_dir: str = field(metadata={"help": "Folder of the run: best model, checkpoints, logs."})
+    overwrite_output_dir: bool = field(default=False, metadata={"help": "Start over instead of resuming."})
+    seed: int = field(default=0, metadata={"help": "Of weights, data order, draws and dropout."})
+    num_train_epochs: float = field(default=5, metadata={"help": "Passes over the training split."})
+    max_train_steps: int | None = field(default=None, metadata={"help": "Optimizer steps; wins over epochs."})
+    per_device_batch_size: int = field(
+        default=256, metadata={"help": "Products a process and step. All other products in a step are negatives."}
+    )
+    chunk_size: int = field(default=64, metadata={"help": "Products of about equal length that are encoded together."})
+    gradient_accumulation_steps: int = field(
+        default=1,
+        metadata={"help": "Batches an optimizer step. This adds no negatives: each batch is contrasted alone."},
+    )
+    learning_rate: float = field(default=2e-4, metadata={"help": "Peak rate of the BERT layers and text embeddings."})
+    image_learning_rate: float = field(default=1e-3, metadata={"help": "Peak rate of the image embeddings."})
+    head_learning_rate: float = field(
+        default=5e-4, metadata={"help": "Peak rate of projections, heads, domain classifier and temperature."}
+    )
+    lr_scheduler_type: str = field(default="linear", metadata={"help": "Any name of transformers' get_scheduler."})
+    warmup_ratio: float = field(default=0.05, metadata={"help": "Share of the steps that warm up."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Of matrices; never of biases, norms, temperature."})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm."})
+    adversarial_strength: float = field(
+        default=0.1, metadata={"help": "Final factor of the reversed gradient; 0 for no adversary."}
+    )
+    label_smoothing: float = field(default=0.0, metadata={"help": "Of the classification losses."})
+    mlm_probability: float = field(default=0.15, metadata={"help": "Share of words masked in pre-training."})
+    patch_mask_probability: float = field(default=0.5, metadata={"help": "Share of patches hidden in pre-training."})
+    mismatch_probability: float = field(
+        default=0.25, metadata={"help": "Share of rows with another product's photo or hot query in pre-training."}
+    )
+    mixed_precision: Literal["no", "bf16", "fp16"] = field(default="bf16", metadata={"help": "Autocast type."})
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "Less memory, about a third more time."})
+    eval_steps: int = field(default=500, metadata={"help": "Optimizer steps between validations."})
+    checkpointing_steps: int = field(default=200, metadata={"help": "Optimizer steps between checkpoints."})
+    checkpoints_total_limit: int = field(default=2, metadata={"help": "Checkpoints to keep."})
+    logging_steps: int = field(default=10, metadata={"help": "Optimizer steps between log entries."})
+    report_to: str = field(default="none", metadata={"help": "tensorboard, wandb, trackio or none."})
+    save_dtype: Literal["float32", "bfloat16"] = field(default="float32", metadata={"help": "Of the saved model."})
+    push_to_hub: bool = field(default=False, metadata={"help": "Upload the best model when the run ends."})
+    hub_model_id: str | None = field(default=None, metadata={"help": "Repository; the folder's name by default."})
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Runs one stage. Returns the last validation's metrics of the best model (empty without a validation split)."""
+    model_args, data_args, args = parse_arguments(sys.argv[1:] if argv is None else argv)
+    accelerator = Accelerator(
+        mixed_precision=args.mixed_precision,
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        log_with=None if args.report_to == "none" else args.report_to,
+        project_dir=args.output_dir,
+        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=args.seed),
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    set_seed(args.seed)
+    settings = {**asdict(model_args), **asdict(data_args), **asdict(args)}
+    prepare_output_dir(args, settings, accelerator)
+
+    # The catalogue and the model.
+    train_data, validation_data = load_data(data_args, args, accelerator)
+    model, processor = load_model_and_processor(model_args, args, accelerator)
+    train_loader = make_loader(train_data, processor, data_args, args, shuffle=True)
+    validation_loader = validation_data and make_loader(validation_data, processor, data_args, args, shuffle=False)
+
+    # The optimizer, and a schedule that ends with the last step. A prepared scheduler moves once per process and step.
+    optimizer = make_optimizer(model, args)
+    model, optimizer, train_loader = accelerator.prepare(model, optimizer, train_loader)
+    steps_per_epoch = math.ceil(len(train_loader) / args.gradient_accumulation_steps)
+    total_steps = args.max_train_steps or math.ceil(args.num_train_epochs * steps_per_epoch)
+    scheduler = get_scheduler(
+        args.lr_scheduler_type,
+        optimizer,
+        num_warmup_steps=round(args.warmup_ratio * total_steps) * accelerator.num_processes,
+        num_training_steps=total_steps * accelerator.num_processes,
+    )
+    scheduler = accelerator.prepare(scheduler)
+    accelerator.init_trackers("acebert", config={k: v for k, v in settings.items() if isinstance(v, int | float | str)})
+
+    progress = Progress()
+    accelerator.register_for_checkpointing(progress)
+    resume(accelerator, args)
+    stopper = Stopper()
+    bar = tqdm(total=total_steps, initial=progress.step, disable=not accelerator.is_local_main_process, unit="step")
+
+    # One step: encode both sides, gather the vectors of all processes, contrast, fool the domain classifier, update.
+    window = LogWindow()
+    while progress.step < total_steps:
+        train_loader.set_epoch(progress.epoch)
+        train_data.set_epoch(progress.epoch)
+        loader = accelerator.skip_first_batches(train_loader, progress.batch)
+        for batch in loader:
+            progress.batch += 1
+            with accelerator.accumulate(model):
+                strength = adversarial_schedule(progress.step / total_steps, args.adversarial_strength)
+                values = compute_loss(model, batch, args.stage, accelerator, strength)
+                accelerator.backward(values["loss"])
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+                optimizer.step()
+                scheduler.step()
+                optimizer.zero_grad()
+            window.add(values, args.per_device_batch_size * accelerator.num_processes)
+            if not accelerator.sync_gradients:
+                continue
+
+            progress.step += 1
+            bar.update()
+            last = progress.step == total_steps
+            if progress.step % args.logging_steps == 0 or last:
+                entry = window.flush() | {"learning_rate": scheduler.get_last_lr()[0], "adversarial_strength": strength}
+                accelerator.log({f"train/{name}": value for name, value in entry.items()}, step=progress.step)
+                append_log(args.output_dir, {"step": progress.step, **entry}, accelerator)
+                shown = ("loss", "recall@1", "domain_accuracy", "rate")
+                bar.set_postfix({name: f"{entry[name]:.3g}" for name in shown if name in entry})
+            if validation_loader and (progress.step % args.eval_steps == 0 or last):
+                metrics = validate(model, validation_loader, args.stage, accelerator)
+                accelerator.log({f"validation/{name}": value for name, value in metrics.items()}, step=progress.step)
+                append_log(args.output_dir, {"step": progress.step, "validation": metrics}, accelerator)
+                bar.write(
+                    f"step {progress.step}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+                )
+                if progress.improve(metrics["score"], metrics):
+                    save_model(model, processor, args, accelerator)
+            if progress.step % args.checkpointing_steps == 0 or last or stopper.asked(accelerator):
+                save_checkpoint(accelerator, args, progress)
+                if stopper.stopping and not last:
+                    raise SystemExit(f"Stopped after step {progress.step}; the same command goes on from there.")
+            if last:
+                break
+        else:
+            progress.epoch, progress.batch = progress.epoch + 1, 0
+    bar.close()
+
+    if validation_loader is None:
+        save_model(model, processor, args, accelerator)
+    accelerator.end_training()
+    if args.push_to_hub and accelerator.is_main_process:
+        push_to_hub(args)
+    accelerator.print(f"The {'best' if validation_loader else 'last'} model is in {args.output_dir}")
+    return progress.best_metrics
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Settings
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, RunArguments]:
+    """Flags, and before them those of the YAML file that `--config` names."""
+    parser = HfArgumentParser((ModelArguments, DataArguments, RunArguments), description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default=None, help="YAML file of flags; those on the command line win.")
+    if "--config" in argv:
+        position = argv.index("--config")
+        if position + 1 == len(argv):
+            parser.error("--config needs the path of a YAML file.")
+        values = yaml.safe_load(Path(argv[position + 1]).read_text(encoding="utf-8")) or {}
+        from_file = []
+        for name, value in values.items():
+            if value is not None:
+                from_file += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+        argv = from_file + argv[:position] + argv[position + 2 :]
+    model_args, data_args, args, _ = parser.parse_args_into_dataclasses(args=argv)
+    if (model_args.model_name_or_path is None) == (model_args.backbone is None):
+        parser.error("Give --model_name_or_path to go on from a checkpoint, or --backbone to build a new model.")
+    for name in ("per_device_batch_size", "chunk_size", "gradient_accumulation_steps", "eval_steps", "logging_steps"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(args, name)}.")
+    if data_args.validation_split in ("none", ""):
+        data_args.validation_split = None
+    return model_args, data_args, args
+
+
+def prepare_output_dir(args: RunArguments, settings: dict[str, Any], accelerator: Accelerator) -> None:
+    """Keeps the settings beside the model, and refuses to continue a run with others."""
+    folder, file = Path(args.output_dir), Path(args.output_dir) / "training_args.json"
+    free = ("overwrite_output_dir", "num_workers", "logging_steps", "report_to", "push_to_hub", "hub_model_id")
+    settings = {name: value for name, value in settings.items() if name not in free}
+    if accelerator.is_main_process:
+        if args.overwrite_output_dir:
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            (folder / "train_log.jsonl").unlink(missing_ok=True)
+        elif file.exists() and (folder / "checkpoints").exists():
+            before = json.loads(file.read_text())
+            changed = {k: (before.get(k), v) for k, v in settings.items() if before.get(k) != v}
+            if changed:
+                raise SystemExit(
+                    f"{folder} holds a run with other settings (then, now): {changed}. Use another --output_dir, or "
+                    "--overwrite_output_dir to start over."
+                )
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(settings, indent=2))
+    accelerator.wait_for_everyone()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Data and model
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def load_data(
+    data_args: DataArguments, args: RunArguments, accelerator: Accelerator
+) -> tuple[ProductPairs, ProductPairs | None]:
+    """The training split and, where there is one, the validation split, as pairs or as parts by stage."""
+    templates = None
+    if data_args.query_templates:
+        templates = QueryTemplates(data_args.query_templates, data_args.drop_attribute_probability)
+        accelerator.print(
+            "The queries made by --query_templates are synthetic: measure on real ones before you decide."
+        )
+    columns = Columns(
+        id=data_args.id_column,
+        title=data_args.title_column,
+        image=data_args.image_column,
+        query=data_args.query_column,
+        hot_query=data_args.hot_query_column,
+        attributes=templates.attributes if templates else [],
+    )
+    kind = ProductParts if args.stage == "pretrain" else ProductPairs
+
+    def load(split: str, flip_probability: float) -> ProductPairs:
+        # One process fills the cache, the others read it.
+        with accelerator.main_process_first():
+            products = load_products(data_args.dataset_name, split, columns, revision=data_args.dataset_revision)
+        if split == data_args.validation_split and 0 < data_args.validation_size < len(products):
+            spacing = len(products) / data_args.validation_size
+            products = products.select([int(i * spacing) for i in range(data_args.validation_size)])
+        return kind(
+            products,
+            columns,
+            templates,
+            title_query_probability=data_args.title_query_probability,
+            drop_title_probability=data_args.drop_title_probability,
+            drop_image_probability=data_args.drop_image_probability,
+            flip_probability=flip_probability,
+            seed=args.seed,
+        )
+
+    train = load(data_args.train_split, data_args.flip_probability)
+    validation = load(data_args.validation_split, 0.0) if data_args.validation_split else None
+    accelerator.print(f"{len(train)} products to train on, {len(validation) if validation else 0} to validate on.")
+    return train, validation
+
+
+def load_model_and_processor(
+    model_args: ModelArguments, args: RunArguments, accelerator: Accelerator
+) -> tuple[AceBertForPreTraining | AceBertForRetrieval, AceBertProcessor]:
+    """A checkpoint's model and processor, or new ones around the backbone."""
+    model_class = AceBertForPreTraining if args.stage == "pretrain" else AceBertForRetrieval
+    dropouts = {
+        "hidden_dropout_prob": model_args.dropout,
+        "attention_probs_dropout_prob": model_args.attention_dropout,
+    }
+    dropouts = {name: value for name, value in dropouts.items() if value is not None}
+    if model_args.model_name_or_path:
+        config = AutoConfig.from_pretrained(model_args.model_name_or_path, trust_remote_code=True)
+        for name, value in dropouts.items():
+            setattr(config.text_config, name, value)
+            setattr(config.query_config, name, value)
+        config.adversarial_strength, config.label_smoothing = args.adversarial_strength, args.label_smoothing
+        if model_args.matryoshka_dims:
+            config.matryoshka_dims = model_args.matryoshka_dims
+        model = model_class.from_pretrained(model_args.model_name_or_path, config=config, dtype=torch.float32)
+        processor = AceBertProcessor.from_pretrained(model_args.model_name_or_path)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(model_args.backbone)
+        layers = {"product": model_args.product_layers, "query": model_args.query_layers}
+        layers = {side: {"num_hidden_layers": n} if n else {} for side, n in layers.items()}
+        if model_args.share_encoders:
+            layers["query"] = layers["product"]
+        model = model_class.from_backbone(
+            model_args.backbone,
+            text_config={**dropouts, **layers["product"]},
+            query_config={**dropouts, **layers["query"]},
+            share_encoders=model_args.share_encoders,
+            pooling=model_args.pooling,
+            projection_dim=model_args.projection_dim,
+            matryoshka_dims=model_args.matryoshka_dims or None,
+            patch_size=model_args.patch_size,
+            pixel_group_size=model_args.pixel_group_size,
+            use_patch_features=model_args.use_patch_features,
+            use_pixel_features=model_args.use_pixel_features,
+            loss=model_args.loss,
+            adversarial_strength=args.adversarial_strength,
+            label_smoothing=args.label_smoothing,
+            cls_token_id=tokenizer.cls_token_id,
+            sep_token_id=tokenizer.sep_token_id,
+        )
+        accelerator.print(f"Taken from the backbone {model_args.backbone}: {model.config.backbone}")
+        image_processor = AceBertImageProcessor(
+            patch_size=model_args.patch_size,
+            max_num_patches=model_args.max_num_patches,
+            do_salient_crop=model_args.crop_to_object,
+            do_drop_background=model_args.crop_to_object,
+        )
+        processor = AceBertProcessor(
+            image_processor,
+            tokenizer,
+            query_max_length=model_args.query_max_length,
+            title_max_length=model_args.title_max_length,
+        )
+    if args.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    if args.stage == "pretrain":
+        # The query side takes no part in this stage; it goes through unchanged.
+        for name, parameter in model.acebert.named_parameters():
+            parameter.requires_grad_(name.startswith("product_encoder."))
+    return model, processor
+
+
+def make_loader(
+    data: ProductPairs, processor: AceBertProcessor, data_args: DataArguments, args: RunArguments, shuffle: bool
+) -> DataLoader:
+    if shuffle and len(data) < args.per_device_batch_size:
+        raise SystemExit(
+            f"The training split has {len(data)} products, fewer than one batch of {args.per_device_batch_size}: "
+            "lower --per_device_batch_size."
+        )
+    if args.stage == "pretrain":
+        collator = MaskingCollator(
+            processor, data, args.mlm_probability, args.patch_mask_probability, args.mismatch_probability, args.seed
+        )
+    else:
+        collator = PairCollator(processor, args.chunk_size)
+    return DataLoader(
+        data,
+        batch_size=args.per_device_batch_size,
+        shuffle=shuffle,
+        drop_last=shuffle,
+        collate_fn=collator,
+        num_workers=data_args.num_workers,
+    )
+
+
+def make_optimizer(model: torch.nn.Module, args: RunArguments) -> torch.optim.AdamW:
+    """AdamW with a rate for each part of the model, and weight decay on matrices alone."""
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if ".image_embeddings." in name:
+            rate = args.image_learning_rate
+        elif "_encoder." in name:
+            rate = args.learning_rate
+        else:
+            rate = args.head_learning_rate
+        decay = args.weight_decay if parameter.ndim >= 2 else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    # The text embeddings and BERT layers come first: their rate is the one that is logged.
+    ordered = sorted(groups.items(), key=lambda group: group[0][0] != args.learning_rate)
+    parameters = [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in ordered]
+    return torch.optim.AdamW(parameters, betas=(0.9, 0.98), eps=1e-6, fused=True)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# One step
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def adversarial_schedule(done: float, strength: float) -> float:
+    """From 0 at the start to `strength`, as Ganin et al. 2016 (arXiv 1505.07818, section 5.2.2) do it; `done` in [0, 1]."""
+    return strength * (2 / (1 + math.exp(-10 * done)) - 1)
+
+
+def compute_loss(
+    model: torch.nn.Module, batch: dict[str, Any], stage: str, accelerator: Accelerator, strength: float
+) -> dict[str, torch.Tensor]:
+    """The loss of one batch and what is logged of it.
+
+    In fine-tuning every process computes the same loss, that of all processes' vectors. The backward pass of the gather
+    sums what the processes send back and data parallelism averages it, so the gradient is that of one process with
+    the whole batch.
+    """
+    if stage == "pretrain":
+        outputs = model(**batch)
+        return {name: outputs[name] for name in ("loss", "mlm_loss", "patch_loss", "matching_loss") if name in outputs}
+    query_embeds, product_embeds = encode(model, batch)
+    query_embeds, product_embeds = gather(query_embeds), gather(product_embeds)
+    positives = gathered_positives(batch, accelerator)
+    values = accelerator.unwrap_model(model).compute_loss(query_embeds, product_embeds, positives, strength)
+    with torch.no_grad():
+        values["recall@1"] = capped_recall(query_embeds @ product_embeds.t(), positives, k=1).mean()
+        values["modality_gap"] = modality_gap(query_embeds, product_embeds)
+    return values
+
+
+def encode(model: torch.nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Query and product vectors of a batch, (rows, projection_dim) each, chunk by chunk."""
+    outputs = [model(**chunk, return_loss=False) for chunk in batch["chunks"]]
+    return torch.cat([x.query_embeds for x in outputs]), torch.cat([x.product_embeds for x in outputs])
+
+
+def gather(x: torch.Tensor) -> torch.Tensor:
+    """The rows of all processes, in their order, with gradient."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return x
+    return torch.cat(torch.distributed.nn.functional.all_gather(x))
+
+
+def gathered_positives(batch: dict[str, Any], accelerator: Accelerator) -> torch.Tensor:
+    names = ("product_ids", "query_ids", "product_attributes", "query_attributes")
+    return find_positives(**{name: accelerator.gather(batch[name]) for name in names})
+
+
+def capped_recall(scores: torch.Tensor, positives: torch.Tensor, k: int) -> torch.Tensor:
+    """Recall@k of each query, where more than k matches count as k (as BEIR does, arXiv 2104.08663): (queries,)."""
+    k = min(k, scores.shape[1])
+    top = scores.topk(k, dim=1).indices
+    return positives.gather(1, top).sum(1) / positives.sum(1).clamp(max=k)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Validation, logs
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def validate(model: torch.nn.Module, loader: DataLoader, stage: str, accelerator: Accelerator) -> dict[str, float]:
+    """Metrics on the validation split, drawn the same way every time. `score` is what picks the best model.
+
+    Fine-tuning: capped recall@10 of each query among all validation products, apart for titles (the product shows its
+    photo alone) and for other queries; the score is their mean. Pre-training: the losses; the score is minus the loss.
+    """
+    model.eval()
+    inner = accelerator.unwrap_model(model)
+    try:
+        if stage == "pretrain":
+            sums: dict[str, float] = {}
+            for batch in loader:
+                with accelerator.autocast():
+                    outputs = inner(**to_device(batch, accelerator.device))
+                for name in ("loss", "mlm_loss", "patch_loss", "matching_loss"):
+                    sums[name] = sums.get(name, 0.0) + float(outputs.get(name, 0.0)) / len(loader)
+            return {**sums, "score": -sums["loss"]}
+        collected: dict[str, list[torch.Tensor]] = {}
+        for batch in loader:
+            batch = to_device(batch, accelerator.device)
+            with accelerator.autocast():
+                query_embeds, product_embeds = encode(inner, batch)
+            batch |= {"query_embeds": query_embeds.float(), "product_embeds": product_embeds.float()}
+            for name, value in batch.items():
+                if name != "chunks":
+                    collected.setdefault(name, []).append(value)
+        whole = {name: torch.cat(values) for name, values in collected.items()}
+        query_embeds, product_embeds = whole.pop("query_embeds"), whole.pop("product_embeds")
+        from_title = whole.pop("from_titles").bool()
+        recall = capped_recall(query_embeds @ product_embeds.t(), find_positives(**whole), k=10)
+        parts = {"title_to_image_recall@10": recall[from_title], "query_to_product_recall@10": recall[~from_title]}
+        metrics = {name: float(values.mean()) for name, values in parts.items() if len(values)}
+        score = sum(metrics.values()) / len(metrics)
+        return {**metrics, "modality_gap": float(modality_gap(query_embeds, product_embeds)), "score": score}
+    finally:
+        model.train()
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device)
+    if isinstance(batch, dict):
+        return {name: to_device(value, device) for name, value in batch.items()}
+    return [to_device(value, device) for value in batch]
+
+
+class LogWindow:
+    """Means of the logged values, and products per second, since the last entry. Reads the device only when it is due."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, torch.Tensor] = {}
+        self.batches, self.products, self.start = 0, 0, time.perf_counter()
+
+    def add(self, values: dict[str, torch.Tensor], products: int) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.detach()
+        self.batches, self.products = self.batches + 1, self.products + products
+
+    def flush(self) -> dict[str, float]:
+        entry = {name: float(value) / self.batches for name, value in self.sums.items()}
+        entry["rate"] = self.products / (time.perf_counter() - self.start)
+        self.__init__()
+        return entry
+
+
+def append_log(folder: str, entry: dict[str, Any], accelerator: Accelerator) -> None:
+    if accelerator.is_main_process:
+        with open(Path(folder) / "train_log.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Checkpoints
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class Progress:
+    """Where the run stands; saved and restored with every checkpoint."""
+
+    def __init__(self) -> None:
+        self.step = self.epoch = self.batch = 0
+        self.best_score, self.best_metrics = -math.inf, {}
+
+    def improve(self, score: float, metrics: dict[str, float]) -> bool:
+        if score <= self.best_score:
+            return False
+        self.best_score, self.best_metrics = score, metrics
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+
+class Stopper:
+    """Turns the first Ctrl-C or SIGTERM into a checkpoint after the step in flight; the second one stops at once."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(kind, self._ask)
+
+    def _ask(self, kind: int, frame: Any) -> None:
+        self.stopping = True
+        signal.signal(kind, signal.default_int_handler if kind == signal.SIGINT else signal.SIG_DFL)
+
+    def asked(self, accelerator: Accelerator) -> bool:
+        """Whether any process was asked, so that all of them stop after the same step."""
+        if accelerator.num_processes > 1:
+            flag = torch.tensor(int(self.stopping), device=accelerator.device)
+            self.stopping = bool(accelerator.reduce(flag, reduction="sum") > 0)
+        return self.stopping
+
+
+def checkpoints_of(output_dir: str) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    return sorted(Path(output_dir, "checkpoints").glob("step_*[0-9]"), key=lambda path: int(path.name[5:]))
+
+
+def save_checkpoint(accelerator: Accelerator, args: RunArguments, progress: Progress) -> None:
+    """Writes beside and renames, so that a folder named step_N is always whole; then removes the oldest ones."""
+    folder = Path(args.output_dir, "checkpoints", f"step_{progress.step}")
+    unfinished = folder.with_suffix(".unfinished")
+    accelerator.save_state(str(unfinished))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(unfinished, folder)
+        for old in checkpoints_of(args.output_dir)[: -args.checkpoints_total_limit]:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+
+
+def resume(accelerator: Accelerator, args: RunArguments) -> None:
+    found = checkpoints_of(args.output_dir)
+    if found:
+        accelerator.print(f"Going on from {found[-1]}.")
+        accelerator.load_state(str(found[-1]))
+
+
+def save_model(
+    model: torch.nn.Module, processor: AceBertProcessor, args: RunArguments, accelerator: Accelerator
+) -> None:
+    """Model and processor as a complete Hub folder, in `--output_dir` itself."""
+    if accelerator.is_main_process:
+        inner, dtype = accelerator.unwrap_model(model), getattr(torch, args.save_dtype)
+        state = {
+            name: value.to(dtype) if value.is_floating_point() else value
+            for name, value in accelerator.get_state_dict(inner).items()
+        }
+        before, inner.config.dtype = inner.config.dtype, dtype
+        inner.save_pretrained(args.output_dir, state_dict=state)
+        inner.config.dtype = before
+        processor.save_pretrained(args.output_dir)
+    accelerator.wait_for_everyone()
+
+
+def push_to_hub(args: RunArguments) -> None:
+    api = HfApi()
+    repository = api.create_repo(args.hub_model_id or Path(args.output_dir).name, exist_ok=True).repo_id
+    api.upload_folder(
+        repo_id=repository,
+        folder_path=args.output_dir,
+        ignore_patterns=["checkpoints/*", "*.unfinished"],
+        commit_message=f"ACE-BERT after {args.stage}",
+    )
+    print(f"Pushed to {repository}")
+
+
+if __name__ == "__main__":
+    transformers.utils.logging.set_verbosity_warning()
+    main()
