@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, Image, concatenate_datasets, load_dataset
+from datasets import Dataset, Image, Value, concatenate_datasets, load_dataset
 from PIL import Image as PILImage
 from PIL import ImageOps
 
@@ -68,8 +68,11 @@ def load_products(
             raise ValueError(f"'{source}' has no split '{split}': it has {sorted(splits)}.")
         part = splits[split]
         part = part.select_columns([name for name in columns.names() if name in part.column_names])
+        for name, feature in part.features.items():
+            if getattr(feature, "dtype", None) == "large_string":
+                part = part.cast_column(name, Value("string"))
         if columns.image in part.column_names:
-            if part.features[columns.image].dtype == "string":
+            if part.features[columns.image] == Value("string"):
                 folder = path.parent if path.is_file() else path
                 part = part.map(_resolve, fn_kwargs={"column": columns.image, "folder": str(folder)})
             part = part.cast_column(columns.image, Image(decode=False))

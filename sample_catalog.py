@@ -1,11 +1,11 @@
-"""The sample catalogue: a shop of invented, illustrated products that anyone may copy, and queries with exact relevance.
+"""The sample catalogue: a shop of invented, illustrated products that anyone may copy, and queries with known answers.
 
     python -m acebert.sample_catalog --output build/sample-catalog --num_products 3000 --seed 0
 
 writes a folder for `datasets.load_dataset(folder)` (splits train and validation, with the columns of the Hub dataset
-`ashraq/fashion-product-images-small` and a few more) and `load_dataset(folder, "queries")`. A known share of the titles leaves
-out what only the picture shows. The queries are synthetic: they are made from the attributes, and a product is relevant
-when its attributes meet all that the query asks for.
+`ashraq/fashion-product-images-small` and a few more) and `load_dataset(folder, "queries")`. A known share of the titles
+leaves out what only the picture shows. The queries are synthetic: they are made from the attributes, and a product is
+relevant when its attributes meet all that the query asks for.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from .sample_drawing import draw
 
 VERSION = 1  # of what is written: raise it when the same arguments no longer give the same catalogue
 FIRST_ID = 1_000_000  # above every id of the fashion dataset, so that both can be concatenated
+_MANIFEST, _GENERATOR = "manifest.json", "acebert.sample_catalog"
 HIDEABLE = ("colour", "pattern", "kind")
 
 # What titles call a value (first), and what shoppers call it.
@@ -59,21 +60,16 @@ PATTERN_WORDS: dict[str, tuple[str, ...]] = {
     "Zigzag": ("zigzag", "chevron"),
     "Star Print": ("star print", "starry"),
 }
-GENDER_WORDS: dict[str, tuple[str, ...]] = {
-    "Men": ("men's", "mens"),
-    "Women": ("women's", "ladies"),
-    "Boys": ("boys", "boys'"),
-    "Girls": ("girls", "girls'"),
-    "Unisex": ("unisex",),
+# What titles say; what shoppers say and whose products they accept then.
+GENDER_WORDS: dict[str, str] = {"Men": "men's", "Women": "women's", "Boys": "boys", "Girls": "girls", "Unisex": ""}
+_GENDER_ASKS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
+    "Men": (("men's", ("Men", "Unisex")), ("mens", ("Men", "Unisex"))),
+    "Women": (("women's", ("Women", "Unisex")), ("ladies", ("Women", "Unisex"))),
+    "Boys": (("boys", ("Boys",)), ("kids", ("Boys", "Girls"))),
+    "Girls": (("girls", ("Girls",)), ("kids", ("Boys", "Girls"))),
 }
 _COLOUR_WEIGHTS = (1.5, 1.2, 0.9, 1.3, 0.7, 0.9, 0.7, 0.8, 1.0, 0.7, 1.2, 1.1, 0.7, 0.9, 0.8)
 _PATTERN_WEIGHTS = (0.40, 0.17, 0.11, 0.10, 0.11, 0.06, 0.05)
-_ACCEPTED_GENDERS = {
-    "Men": ("Men", "Unisex"),
-    "Women": ("Women", "Unisex"),
-    "Boys": ("Boys",),
-    "Girls": ("Girls",),
-}
 
 
 @dataclass(frozen=True)
@@ -125,7 +121,7 @@ KINDS: dict[str, KindFacts] = {
         _EVERYONE, _SPORTY, (25, 75), weight=1.2,
     ),
     "Sweaters": KindFacts(
-        _TOPWEAR, ("sweater", "jumper", "knit"),
+        _TOPWEAR, ("sweater", "jumper"),
         {"Crew Neck": "crew neck {noun}", "Turtleneck": "turtleneck {noun}", "Cardigan": "cardigan"},
         _EVERYONE, _EVERYDAY, (29, 99),
     ),
@@ -143,11 +139,13 @@ KINDS: dict[str, KindFacts] = {
         _FEMALE, _EVERYDAY, (19, 69),
     ),
     "Trousers": KindFacts(
-        _BOTTOMWEAR, ("trousers", "pants"), {"Slim": "slim {noun}", "Wide-Leg": "wide-leg {noun}", "Cargo": "cargo {noun}"},
+        _BOTTOMWEAR, ("trousers", "pants"),
+        {"Slim": "slim {noun}", "Wide-Leg": "wide-leg {noun}", "Cargo": "cargo {noun}"},
         _EVERYONE, _SMART, (25, 89), weight=1.2, plain=0.65,
     ),
     "Shorts": KindFacts(
-        _BOTTOMWEAR, ("shorts",), {"Chino": "chino {noun}", "Drawstring": "drawstring {noun}"}, _EVERYONE, _SPORTY, (15, 49),
+        _BOTTOMWEAR, ("shorts",), {"Chino": "chino {noun}", "Drawstring": "drawstring {noun}"},
+        _EVERYONE, _SPORTY, (15, 49),
     ),
     "Casual Shoes": KindFacts(
         _SHOES, ("sneakers", "trainers", "canvas shoes"),
@@ -165,7 +163,10 @@ KINDS: dict[str, KindFacts] = {
     ),
     "Handbags": KindFacts(
         _BAGS, ("handbag", "purse"),
-        {"Tote": "tote {noun}", "Crossbody": "crossbody {noun}", "Bucket": "bucket {noun}", "Top-Handle": "top-handle {noun}"},
+        {
+            "Tote": "tote {noun}", "Crossbody": "crossbody {noun}",
+            "Bucket": "bucket {noun}", "Top-Handle": "top-handle {noun}",
+        },
         ("Women",), ("Casual", "Casual", "Formal"), (29, 199), weight=1.3, plain=0.5,
     ),
     "Backpacks": KindFacts(
@@ -190,12 +191,12 @@ KINDS: dict[str, KindFacts] = {
         ("Women", "Unisex", "Girls"), _EVERYDAY, (12, 45), weight=0.8,
     ),
     "Socks": KindFacts(
-        ("Accessories", "Socks"), ("socks", "pair of socks"),
+        ("Accessories", "Socks"), ("socks",),
         {"Ankle": "ankle {noun}", "Crew": "{noun}", "Knee-High": "knee-high {noun}"},
         (*_EVERYONE, "Unisex"), _SPORTY, (5, 19), plain=0.25,
     ),
     "Scarves": KindFacts(
-        ("Accessories", "Scarves"), ("scarf", "shawl"), {"Hemmed": "{noun}", "Fringed": "fringed {noun}", "Snood": "snood"},
+        ("Accessories", "Scarves"), ("scarf",), {"Hemmed": "{noun}", "Fringed": "fringed {noun}", "Snood": "snood"},
         _ADULTS, _EVERYDAY, (12, 59), plain=0.3,
     ),
     "Umbrellas": KindFacts(
@@ -203,11 +204,13 @@ KINDS: dict[str, KindFacts] = {
         _ALL, ("Casual", "Travel"), (15, 49), plain=0.35,
     ),
     "Mugs": KindFacts(
-        ("Home", "Tableware"), ("mug", "coffee mug"), {"Classic": "{noun}", "Tall": "tall {noun}", "Espresso": "espresso {noun}"},
+        ("Home", "Tableware"), ("mug", "coffee mug"),
+        {"Classic": "{noun}", "Tall": "tall {noun}", "Espresso": "espresso {noun}"},
         _ALL, ("Home",), (7, 25), weight=1.2, plain=0.3,
     ),
     "Water Bottle": KindFacts(
-        ("Accessories", "Water Bottle"), ("water bottle", "drinks bottle"), {"Flask": "{noun}", "Sports": "sports {noun}"},
+        ("Accessories", "Water Bottle"), ("water bottle", "drinks bottle"),
+        {"Flask": "{noun}", "Sports": "sports {noun}"},
         _ALL, ("Sports", "Travel"), (12, 39), weight=0.8,
     ),
     "Lamps": KindFacts(
@@ -216,10 +219,12 @@ KINDS: dict[str, KindFacts] = {
         _ALL, ("Home",), (25, 149),
     ),
     "Chairs": KindFacts(
-        ("Home", "Furniture"), ("chair", "seat"), {"Armchair": "armchair", "Dining": "dining {noun}"},
+        ("Home", "Furniture"), ("chair",), {"Armchair": "armchair", "Dining": "dining {noun}"},
         _ALL, ("Home",), (79, 499),
     ),
-    "Stools": KindFacts(("Home", "Furniture"), ("stool",), {"Bar Stool": "bar {noun}"}, _ALL, ("Home",), (49, 179), weight=0.6),
+    "Stools": KindFacts(
+        ("Home", "Furniture"), ("stool",), {"Bar Stool": "bar {noun}"}, _ALL, ("Home",), (49, 179), weight=0.6,
+    ),
     "Cushion Covers": KindFacts(
         ("Home", "Home Furnishing"), ("cushion", "throw pillow"), {"Square": "square {noun}", "Round": "round {noun}"},
         _ALL, ("Home",), (12, 49), plain=0.25,
@@ -228,13 +233,14 @@ KINDS: dict[str, KindFacts] = {
 
 # All invented. Neither list may hold a word for a colour, a pattern or a kind: titles must be able to hide them.
 _BRANDS = (
-    "Norvik", "Tallowe", "Ostravelle", "Quillmere", "Fennwicke", "Lumarro", "Kestrand", "Vellunor", "Marlowick", "Zephrine",
-    "Dovarro", "Hollisane", "Pemberlo", "Ravenno", "Tindrell", "Wexholme", "Yarrowen", "Calvandra", "Elmsworthe", "Grovanti",
+    "Norvik", "Tallowe", "Ostravelle", "Quillmere", "Fennwicke", "Lumarro", "Kestrand", "Vellunor", "Marlowick",
+    "Zephrine", "Dovarro", "Hollisane", "Pemberlo", "Ravenno", "Tindrell", "Wexholme", "Yarrowen", "Calvandra",
+    "Elmsworthe", "Grovanti",
 )  # fmt: skip
 _LINES = (
-    "Weekender", "Studio", "Everyday", "Drift", "Atlas", "Signature", "Heritage", "Metro", "Voyage", "Encore", "Original",
-    "Crest", "Tempo", "Orbit", "Sunday", "Avenue", "Compass", "Nomad", "Solstice", "Horizon", "Pioneer", "Cadence", "Echo",
-    "Prelude", "Summit", "Harbour", "Riviera", "Alba",
+    "Weekender", "Studio", "Everyday", "Drift", "Atlas", "Signature", "Heritage", "Metro", "Voyage", "Encore",
+    "Original", "Crest", "Tempo", "Orbit", "Sunday", "Avenue", "Compass", "Nomad", "Solstice", "Horizon", "Pioneer",
+    "Cadence", "Echo", "Prelude", "Summit", "Harbour", "Riviera", "Alba",
 )  # fmt: skip
 
 # In the shop window: these are there from the start, half of them with titles that say neither colour nor pattern.
@@ -248,14 +254,22 @@ _WINDOW = (
 )
 _WINDOW_COPIES = 4
 _HIDDEN_SETS = (
-    ("colour", "pattern"),
-    ("colour",),
-    ("pattern",),
-    ("colour", "pattern", "kind"),
-    ("kind",),
-    ("colour", "kind"),
-)
+    ("colour", "pattern"), ("colour",), ("pattern",), ("colour", "pattern", "kind"), ("kind",), ("colour", "kind"),
+)  # fmt: skip
 _HIDDEN_WEIGHTS = (0.42, 0.15, 0.13, 0.16, 0.06, 0.08)
+
+
+# What shoppers ask for besides the kind, and the share of them who ask for just this.
+_ASKS = (
+    (("baseColour", "pattern"), 0.35),
+    (("baseColour",), 0.16),
+    (("pattern",), 0.14),
+    (("baseColour", "style"), 0.1),
+    (("style", "pattern"), 0.06),
+    (("gender", "pattern"), 0.07),
+    (("gender", "baseColour"), 0.07),
+    ((), 0.05),
+)
 
 
 @dataclass(frozen=True)
@@ -270,8 +284,8 @@ class Product:
         pattern: "Plain", "Striped", ...
         brand: An invented one.
         price: In any one currency.
-        hidden: What the title leaves out, comma-joined, of "colour", "pattern" and "kind" (with its style); "" for nothing.
-            A plain product's pattern never counts as left out.
+        hidden: What the title leaves out, comma-joined, of "colour", "pattern" and "kind" (with its style); "" for
+            nothing. A plain product's pattern never counts as left out.
         hot_query: What shoppers type to find it; None for some.
         seed: The catalogue's seed, which the picture depends on too.
     """
@@ -360,7 +374,7 @@ def _title(attributes: Mapping[str, str], hidden: Sequence[str], rng: np.random.
     if "kind" not in hidden:
         noun = _pick(rng, facts.nouns[:2])
         noun = _noun_phrase(kind, attributes["style"] if rng.random() < 0.6 else None, noun)
-    gender = GENDER_WORDS[attributes["gender"]][0] if attributes["gender"] != "Unisex" and rng.random() < 0.8 else ""
+    gender = GENDER_WORDS[attributes["gender"]] if rng.random() < 0.8 else ""
     number = str(int(rng.integers(2, 100)))
     edition = ""
     if "kind" in hidden:
@@ -376,46 +390,47 @@ def _title(attributes: Mapping[str, str], hidden: Sequence[str], rng: np.random.
             "{brand} {line} {pattern} {noun} {edition} {gender} {colour}",
         ),
     )
-    return _title_case(
-        template.format(
-            brand=attributes["brand"],
-            gender=gender,
-            line=line,
-            edition=edition,
-            colour=colour,
-            pattern=pattern,
-            noun=noun,
-        )
+    words = template.format(
+        brand=attributes["brand"], gender=gender, line=line, edition=edition, colour=colour, pattern=pattern, noun=noun
     )
+    return _title_case(words)
 
 
-def _query_text(attributes: Mapping[str, str], asks: Sequence[str], rng: np.random.Generator) -> str:
-    """What a shopper types for the attributes named in `asks`, in one of the words and orders that people use."""
+def _ask(
+    attributes: Mapping[str, str], asks: Sequence[str], rng: np.random.Generator
+) -> tuple[str, dict[str, tuple[str, ...]]]:
+    """What a shopper types who wants these attributes, in one of the words and orders that people use.
+
+    Args:
+        attributes: A product's.
+        asks: Names of the attributes to ask for besides the kind. Those that nobody types (a style without a word, the
+            gender of a mug) are passed over.
+
+    Returns:
+        The query, and for each attribute the accepted values, none for any.
+    """
     kind = attributes["articleType"]
-    noun = _noun_phrase(kind, attributes["style"] if "style" in asks else None, _pick(rng, KINDS[kind].nouns))
-    colour = _pick(rng, COLOUR_WORDS[attributes["baseColour"]]) if "baseColour" in asks else ""
-    pattern = _pick(rng, PATTERN_WORDS[attributes["pattern"]]) if "pattern" in asks else ""
-    gender = _pick(rng, GENDER_WORDS[attributes["gender"]]) if "gender" in asks else ""
-    template = _pick(
-        rng,
-        (
-            "{gender} {colour} {pattern} {noun}",
-            "{gender} {pattern} {colour} {noun}",
-            "{pattern} {noun} {colour} {gender}",
-        ),
-        (0.45, 0.35, 0.2),
+    accepted: dict[str, tuple[str, ...]] = {name: () for name in _CONSTRAINTS}
+    accepted["articleType"] = (kind,)
+    words = dict.fromkeys(("gender", "colour", "pattern"), "")
+    noun = _pick(rng, KINDS[kind].nouns)
+    if "style" in asks and KINDS[kind].styles[attributes["style"]] != "{noun}":
+        noun = _noun_phrase(kind, attributes["style"], noun)
+        accepted["style"] = (attributes["style"],)
+    if "baseColour" in asks:
+        words["colour"] = _pick(rng, COLOUR_WORDS[attributes["baseColour"]])
+        accepted["baseColour"] = (attributes["baseColour"],)
+    if "pattern" in asks:
+        words["pattern"] = _pick(rng, PATTERN_WORDS[attributes["pattern"]])
+        accepted["pattern"] = (attributes["pattern"],)
+    if "gender" in asks and attributes["gender"] in _GENDER_ASKS:
+        words["gender"], accepted["gender"] = _pick(rng, _GENDER_ASKS[attributes["gender"]])
+    orders = (
+        "{gender} {colour} {pattern} {noun}",
+        "{gender} {pattern} {colour} {noun}",
+        "{pattern} {noun} {colour} {gender}",
     )
-    return " ".join(template.format(gender=gender, colour=colour, pattern=pattern, noun=noun).split())
-
-
-def _asks_worth_typing(attributes: Mapping[str, str], asks: Sequence[str]) -> list[str]:
-    """`asks` without what nobody types: a style without a word, "plain" often understood, no gender on a mug."""
-    kind = attributes["articleType"]
-    silent = {
-        "style": KINDS[kind].styles[attributes["style"]] == "{noun}",
-        "gender": attributes["gender"] == "Unisex",
-    }
-    return [ask for ask in asks if not silent.get(ask, False)]
+    return " ".join(_pick(rng, orders, (0.45, 0.35, 0.2)).format(noun=noun, **words).split()), accepted
 
 
 def _check_count(name: str, value: int, least: int) -> None:
@@ -429,8 +444,8 @@ def generate_products(num_products: int = 3000, seed: int = 0, hidden_share: flo
     Args:
         num_products: How many.
         seed: Non-negative.
-        hidden_share: Share of the products, 0 to 1, whose titles leave out something that the picture shows; met exactly
-            but for rounding.
+        hidden_share: Share of the products, 0 to 1, whose titles leave out something that the picture shows; met
+            exactly but for rounding.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -489,12 +504,9 @@ def _product(
         "brand": _pick(rng, _BRANDS),
     }
     warm = kind in ("Sweaters", "Jackets", "Sweatshirts", "Boots", "Scarves")
-    asks = _pick(
-        rng,
-        (("baseColour", "pattern"), ("baseColour",), ("baseColour", "style"), ("gender", "baseColour"), ("pattern",), ("gender", "pattern")),
-        (0.3, 0.2, 0.15, 0.1, 0.15, 0.1),
-    )  # fmt: skip
-    hot_query = _query_text(attributes, _asks_worth_typing(attributes, asks), rng) if rng.random() < 0.85 else None
+    hot_query = None
+    if rng.random() < 0.85:
+        hot_query, _ = _ask(attributes, _pick(rng, *zip(*_ASKS, strict=True)), rng)
     return Product(
         id=FIRST_ID + index,
         masterCategory=facts.category[0],
@@ -512,25 +524,13 @@ def _product(
 
 
 def draw_product(product: Product, size: tuple[int, int] | None = None) -> PILImage.Image:
-    """The product's picture: RGB, `size` (width, height) in pixels or, by default, its own, 180 to 320 on the long side."""
+    """The product's picture, RGB; `size` is its width and height in pixels, by default its own (180 to 320 at most)."""
     return draw(
         product.articleType, product.style, product.baseColour, product.pattern, (product.seed, product.id), size
     )
 
 
 # --- Queries ----------------------------------------------------------------------------------------------------------
-
-# What queries ask for besides the kind, and the share of the queries that ask for just this.
-_ASKS = (
-    (("baseColour", "pattern"), 0.35),
-    (("baseColour",), 0.16),
-    (("pattern",), 0.14),
-    (("baseColour", "style"), 0.1),
-    (("style", "pattern"), 0.06),
-    (("gender", "pattern"), 0.07),
-    (("gender", "baseColour"), 0.07),
-    ((), 0.05),
-)  # fmt: skip
 
 
 def make_queries(products: Sequence[Product], seed: int = 0, num_queries: int = 200) -> list[Query]:
@@ -545,38 +545,26 @@ def make_queries(products: Sequence[Product], seed: int = 0, num_queries: int = 
     _check_count("num_queries", num_queries, 1)
     rng = np.random.default_rng([seed, 2])
     queries: dict[tuple, Query] = {}
-    texts: set[str] = set()
 
     def add(product: Product, asks: Sequence[str]) -> None:
-        attributes = dataclasses.asdict(product)
-        asks = ("articleType", *_asks_worth_typing(attributes, asks))
-        accepted = tuple(
-            ()
-            if name not in asks
-            else _ACCEPTED_GENDERS[product.gender]
-            if name == "gender"
-            else (getattr(product, name),)
-            for name in _CONSTRAINTS
-        )
-        text = _query_text(attributes, asks, rng)
-        if accepted in queries or text in texts:
+        text, accepted = _ask(dataclasses.asdict(product), asks, rng)
+        key = tuple(accepted.values())
+        if key in queries:
             return
-        constraints = dict(zip(_CONSTRAINTS, accepted, strict=True))
         relevant = tuple(
             candidate.id
             for candidate in products
-            if all(not values or getattr(candidate, name) in values for name, values in constraints.items())
+            if all(not values or getattr(candidate, name) in values for name, values in accepted.items())
         )
-        queries[accepted] = Query(query_id=len(queries), query=text, relevant_ids=relevant, **constraints)
-        texts.add(text)
+        queries[key] = Query(query_id=len(queries), query=text, relevant_ids=relevant, **accepted)
 
     for product in products[: len(_WINDOW) * _WINDOW_COPIES : _WINDOW_COPIES]:
         add(product, ("baseColour", "pattern"))
-    shares = [share for _, share in _ASKS]
+    choices, shares = zip(*_ASKS, strict=True)
     for _ in range(20 * num_queries):
         if len(queries) >= num_queries:
             break
-        add(products[int(rng.integers(len(products)))], _pick(rng, [asks for asks, _ in _ASKS], shares))
+        add(products[int(rng.integers(len(products)))], _pick(rng, choices, shares))
     return list(queries.values())[:num_queries]
 
 
@@ -636,18 +624,38 @@ Invented products with drawn pictures, made by `python -m acebert.sample_catalog
 Brands, titles, prices and queries are synthetic; no shop and no photo stands behind them.
 
 {train} products in `train`, {validation} in `validation`; no title is in both. The columns are those of
-`ashraq/fashion-product-images-small`, and `style`, `pattern`, `brand`, `price`, `hidden` (what the title leaves out and only the
-picture shows) and `hot_query`.
+`ashraq/fashion-product-images-small`, and `style`, `pattern`, `brand`, `price`, `hidden` (what the title leaves out and
+only the picture shows) and `hot_query`.
 
-The `queries` configuration holds {queries} queries, the attribute values that each accepts (an empty list accepts any) and
-`relevant_ids`: exactly the products, over both splits, whose attributes meet the query.
+The `queries` configuration holds {queries} queries, the attribute values that each accepts (an empty list accepts any)
+and `relevant_ids`: exactly the products, over both splits, whose attributes meet the query.
 """
 
 
 def _contents(folder: Path) -> dict[str, int]:
-    return {
-        path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    """The folder's files but the manifest and hidden ones, as paths in it, with their sizes in bytes."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    sizes.pop(_MANIFEST, None)
+    return sizes
+
+
+def _is_whole(folder: Path, arguments: Mapping[str, float]) -> bool:
+    """Whether the folder holds what the arguments give, untouched; raises FileExistsError if it holds anything else."""
+    try:
+        made = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        made = None
+    if not isinstance(made, dict) or made.get("generator") != _GENERATOR:
+        raise FileExistsError(f"{folder} is neither empty nor a sample catalogue: name another folder or remove it")
+    contents = _contents(folder)
+    foreign = sorted(contents.keys() - made["files"].keys())
+    if foreign:
+        raise FileExistsError(
+            f"{folder} holds files that are not the sample catalogue's ({', '.join(foreign[:5])}): "
+            "name another folder or remove them"
+        )
+    return made["arguments"] == arguments and made["files"] == contents
 
 
 def write_sample_catalog(
@@ -672,31 +680,19 @@ def write_sample_catalog(
     _check_count("num_proc", num_proc, 1)
     folder = Path(folder)
     arguments = {"version": VERSION, "num_products": num_products, "seed": seed, "hidden_share": hidden_share}
-    products = generate_products(num_products, seed, hidden_share)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        manifest = folder / "manifest.json"
-        if not manifest.is_file():
-            raise FileExistsError(
-                f"{folder} is not a sample catalogue and not empty: name another folder, or remove it"
-            )
-        made = json.loads(manifest.read_text(encoding="utf-8"))
-        contents = _contents(folder)
-        del contents["manifest.json"]
-        if made.get("arguments") == arguments and made.get("files") == contents:
-            return folder
-        foreign = sorted(contents.keys() - made.get("files", {}).keys())
-        if foreign:
-            raise FileExistsError(f"{folder} holds files that are not the sample catalogue's: {', '.join(foreign[:5])}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and _is_whole(folder, arguments):
+        return folder
 
-    scratch = folder.parent / f".{folder.name}.{os.getpid()}"
-    shutil.rmtree(scratch, ignore_errors=True)
+    products = generate_products(num_products, seed, hidden_share)
+    scratch, old = (folder.parent / f".{folder.name}.{os.getpid()}.{end}" for end in ("new", "old"))
     try:
         _write(scratch, products, arguments, num_proc)
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(old)
         scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
@@ -713,20 +709,20 @@ def _write(folder: Path, products: Sequence[Product], arguments: Mapping[str, fl
     )
     splits = split_products(products, seed)
     for split, members in splits.items():
-        rows = [{**dataclasses.asdict(product), "image": {"bytes": images[product.id], "path": f"{product.id}.jpg"}} for product in members]  # fmt: skip
+        rows = [
+            {**dataclasses.asdict(product), "image": {"bytes": images[product.id], "path": f"{product.id}.jpg"}}
+            for product in members
+        ]
         _write_parquet(folder / "data" / f"{split}-00000-of-00001.parquet", rows, FEATURES)
     queries = make_queries(products, seed)
-    _write_parquet(
-        folder / "queries" / "test-00000-of-00001.parquet",
-        [dataclasses.asdict(query) for query in queries],
-        QUERY_FEATURES,
-    )
+    rows = [dataclasses.asdict(query) for query in queries]
+    _write_parquet(folder / "queries" / "test-00000-of-00001.parquet", rows, QUERY_FEATURES)
     counts = {split: len(members) for split, members in splits.items()}
     described = ", ".join(f"{name} {value}" for name, value in arguments.items())
     readme = _README.format(arguments=described, queries=len(queries), **counts)
     (folder / "README.md").write_text(readme, encoding="utf-8")
-    manifest = {"arguments": dict(arguments), "files": _contents(folder)}
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    manifest = {"generator": _GENERATOR, "arguments": dict(arguments), "files": _contents(folder)}
+    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_parquet(path: Path, rows: Sequence[Mapping], features: Features) -> None:
@@ -740,9 +736,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", required=True, help="folder to write")
     parser.add_argument("--num_products", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--hidden_share", type=float, default=0.4, help="share of titles that leave something to the picture"
-    )
+    parser.add_argument("--hidden_share", type=float, default=0.4, help="share of titles that leave something out")
     parser.add_argument("--num_proc", type=int, default=1, help="processes that draw")
     args = parser.parse_args(argv)
     folder = write_sample_catalog(args.output, args.num_products, args.seed, args.hidden_share, args.num_proc)

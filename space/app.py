@@ -27,6 +27,7 @@ import gradio as gr
 import numpy as np
 import torch
 from datasets import Dataset, Image, load_dataset
+from PIL.Image import DecompressionBombError
 from PIL.Image import Image as Photo
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -326,6 +327,18 @@ window.addEventListener("popstate", () => location.reload());
 """
 
 
+class PhotoBox(gr.Image):
+    """Gradio's image input, with an error that a shopper understands for a file that is no photo."""
+
+    is_template = True  # shown by the same front end as `gr.Image`
+
+    def preprocess(self, payload: Any) -> Photo | None:
+        try:
+            return super().preprocess(payload)
+        except (OSError, DecompressionBombError) as error:
+            raise gr.Error("That file can't be read as a photo: try a JPEG or PNG.", print_exception=False) from error
+
+
 class Shop:
     """The page and the API over one catalogue."""
 
@@ -422,7 +435,7 @@ class Shop:
                     )
                     with gr.Row(elem_id="examples"):
                         chips = [gr.Button(example, size="sm", min_width=0) for example in self.examples]
-                photo = gr.Image(
+                photo = PhotoBox(
                     label="Or a photo like it",
                     type="pil",
                     sources=["upload"],

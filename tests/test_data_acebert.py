@@ -1,0 +1,216 @@
+"""Catalogues as training data: loading, queries, draws that don't depend on workers, and batches."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from datasets import Dataset
+from helpers import draw, product_rows
+
+from acebert.data_acebert import (
+    Columns,
+    MaskingCollator,
+    PairCollator,
+    ProductPairs,
+    ProductParts,
+    QueryTemplates,
+    group_products,
+    hash_text,
+    load_products,
+)
+from acebert.processing_acebert import AceBertProcessor
+
+COLUMNS = Columns(attributes=["colour", "kind"])
+TEMPLATES = QueryTemplates(["{colour} {kind}"], drop_probability=0.0)
+
+
+@pytest.fixture
+def products(catalog_folder: Path) -> Dataset:
+    return load_products([str(catalog_folder)], "train", COLUMNS)
+
+
+class TestLoading:
+    def test_folder(self, products: Dataset) -> None:
+        assert products.num_rows == 64
+        assert set(products.column_names) == {"id", "title", "image", "colour", "kind"}
+        assert set(products[0]["image"]) == {"bytes", "path"}  # not decoded
+
+    def test_csv_with_paths_relative_to_it(self, tmp_path: Path) -> None:
+        draw("shirt", "red", 0).save(tmp_path / "a.png")
+        table = pd.DataFrame({"id": [1, 2], "title": ["red shirt", "mug"], "image": ["a.png", None]})
+        table.to_csv(tmp_path / "shop.csv", index=False)
+        loaded = load_products([str(tmp_path / "shop.csv")], "train", Columns())
+        assert loaded[0]["image"]["path"] == str(tmp_path / "a.png")
+        assert loaded[1]["image"] is None
+
+    def test_two_catalogues_one_after_another(self, catalog_folder: Path, tmp_path: Path) -> None:
+        Dataset.from_list([{"id": 1, "title": "no photo", "brand": "x"}]).to_parquet(tmp_path / "other.parquet")
+        columns = Columns(attributes=["brand", "kind"])
+        both = load_products([str(catalog_folder), str(tmp_path / "other.parquet")], "train", columns)
+        assert both.num_rows == 65
+        assert both[64] == {"id": 1, "title": "no photo", "brand": "x", "kind": None, "image": None}
+        assert both[0]["brand"] is None
+
+    def test_missing_columns_and_splits_are_named(self, catalog_folder: Path) -> None:
+        with pytest.raises(ValueError, match=r"No column \['name'\].*--title_column"):
+            load_products([str(catalog_folder)], "train", Columns(title="name"))
+        with pytest.raises(ValueError, match=r"no split 'test': it has \['train', 'validation'\]"):
+            load_products([str(catalog_folder)], "test", COLUMNS)
+
+
+class TestQueries:
+    def test_template(self) -> None:
+        rng = np.random.default_rng(0)
+        product = {"colour": "red", "kind": "shoe", "gender": None}
+        assert TEMPLATES.make(product, rng) == ("red shoe", ["colour", "kind"])
+        with_gender = QueryTemplates(["{gender} {colour} {kind}"], drop_probability=0.0)
+        assert with_gender.make(product, rng) == ("red shoe", ["colour", "kind"])
+        assert QueryTemplates(["{gender}"]).make(product, rng) is None
+
+    def test_attributes_are_dropped_but_never_all(self) -> None:
+        templates, rng = QueryTemplates(["{colour} {kind}"], drop_probability=0.5), np.random.default_rng(0)
+        drawn = Counter(templates.make({"colour": "red", "kind": "shoe"}, rng)[0] for _ in range(2000))
+        assert set(drawn) == {"red shoe", "red", "shoe"}
+        assert drawn["red shoe"] / 2000 == pytest.approx(0.25, abs=0.04)
+
+    def test_what_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="names no attribute"):
+            QueryTemplates(["shoes"])
+        with pytest.raises(ValueError, match=r"\[0, 1\)"):
+            QueryTemplates(["{kind}"], drop_probability=1.0)
+
+    def test_hash_ignores_case_and_spacing(self) -> None:
+        assert hash_text("Red  Shoe ") == hash_text("red shoe") != hash_text("redshoe")
+        assert hash_text("red shoe") == 7666004451309501555  # the same in every process and version
+
+    def test_groups_join_ids_and_titles(self) -> None:
+        groups = group_products([1, 2, 1, 3, 4, 5], ["a", "b", "c", "C", None, None])
+        assert groups[0] == groups[2] == groups[3]
+        assert len({groups[0], groups[1], groups[4], groups[5]}) == 4
+
+
+class TestPairs:
+    def test_title_queries_show_the_photo_alone(self, products: Dataset) -> None:
+        for row in range(10):
+            item = ProductPairs(products, COLUMNS, TEMPLATES, title_query_probability=1.0)[row]
+            assert item["query"] == products[row]["title"]
+            assert item["title"] is None and item["image"] is not None and item["from_title"]
+            assert (item["query_attributes"] == -1).all()
+
+    def test_shares_are_as_asked(self, products: Dataset) -> None:
+        data = ProductPairs(products, COLUMNS, TEMPLATES, 0.0, drop_title_probability=0.3, drop_image_probability=0.2)
+        items = []
+        for epoch in range(20):
+            data.set_epoch(epoch)
+            items += [data[row] for row in range(len(data))]
+        shares = Counter((item["title"] is None, item["image"] is None) for item in items)
+        assert shares[True, True] == 0
+        assert shares[True, False] / len(items) == pytest.approx(0.3, abs=0.05)
+        assert shares[False, True] / len(items) == pytest.approx(0.2, abs=0.05)
+
+    def test_a_query_knows_which_products_answer_it(self, products: Dataset) -> None:
+        item = ProductPairs(products, COLUMNS, TEMPLATES, 0.0)[5]
+        assert item["query"] == f"{products[5]['colour']} {products[5]['kind']}"
+        assert (item["query_attributes"] == item["product_attributes"]).all()
+
+    def test_draws_depend_on_seed_epoch_and_row_alone(self, products: Dataset) -> None:
+        def draws(seed: int, epoch: int) -> list[tuple]:
+            data = ProductPairs(products, COLUMNS, QueryTemplates(["{colour} {kind}"]), seed=seed)
+            data.set_epoch(epoch)
+            return [(data[row]["query"], data[row]["title"]) for row in (3, 1, 3, 2)]
+
+        assert draws(0, 1) == draws(0, 1)
+        assert draws(0, 1)[0] == draws(0, 1)[2]
+        assert len({str(draws(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+    def test_mirrored_photos(self, products: Dataset) -> None:
+        flipped = ProductPairs(products, COLUMNS, TEMPLATES, 1.0, flip_probability=1.0)[0]["image"]
+        plain = load_products_decoded(products[0]["image"])
+        assert np.array_equal(np.asarray(flipped), np.asarray(plain)[:, ::-1])
+
+    def test_real_and_hot_queries_are_used(self) -> None:
+        rows = [{"id": 1, "title": "x", "query": "warm shirt", "hot": "shirts", "image": None}]
+        columns = Columns(query="query", hot_query="hot")
+        data = ProductPairs(Dataset.from_list(rows), columns, None, 0.0)
+        seen = set()
+        for epoch in range(30):
+            data.set_epoch(epoch)
+            seen.add(data[0]["query"])
+        assert seen == {"warm shirt", "shirts"}
+
+    def test_rows_that_teach_nothing_are_named(self) -> None:
+        rows = [{"id": "p7", "title": "x", "image": None}, {"id": "p8", "title": " ", "image": None}]
+        data = ProductPairs(Dataset.from_list(rows), Columns(), None)
+        with pytest.raises(ValueError, match=r"Product 'p7' \(row 0\) has neither a query"):
+            data[0]
+        with pytest.raises(ValueError, match="no product"):
+            ProductPairs(Dataset.from_dict({"id": [], "title": []}), Columns(), None)
+
+
+def load_products_decoded(photo: dict) -> "object":
+    import io
+
+    from PIL import Image
+
+    return Image.open(io.BytesIO(photo["bytes"])).convert("RGB")
+
+
+class TestBatches:
+    def test_chunks_hold_every_row_once_and_little_padding(
+        self, products: Dataset, tiny_processor: AceBertProcessor
+    ) -> None:
+        data = ProductPairs(products, COLUMNS, TEMPLATES, 0.5)
+        rows = [data[i] for i in range(30)]
+        batch = PairCollator(tiny_processor, chunk_size=8)(rows)
+        assert [len(chunk["query_input_ids"]) for chunk in batch["chunks"]] == [8, 8, 8, 6]
+        for chunk in batch["chunks"]:
+            for mask in ("query_attention_mask", "attention_mask", "pixel_attention_mask"):
+                assert chunk[mask].sum(1).max() == chunk[mask].shape[1] or chunk[mask].shape[1] == 1
+            assert chunk["pixel_values"].shape[1] == chunk["pixel_position_ids"].shape[1]
+        assert sorted(batch["query_ids"].tolist()) == sorted(row["query_id"] for row in rows)
+        words = {hash_text(row["query"]): row["query"] for row in rows}
+        queries = [ids for chunk in batch["chunks"] for ids in chunk["query_input_ids"]]
+        decoded = [tiny_processor.tokenizer.decode(ids, skip_special_tokens=True) for ids in queries]
+        assert decoded == [words[i] for i in batch["query_ids"].tolist()]
+        lengths = [int((c["attention_mask"].sum(1) + c["pixel_attention_mask"].sum(1)).max()) for c in batch["chunks"]]
+        assert lengths == sorted(lengths)
+
+    def test_masking(self, tiny_processor: AceBertProcessor) -> None:
+        rows = product_rows(64)
+        products = Dataset.from_list([{**row, "image": None} for row in rows])
+        data = ProductParts(products, Columns(), None)
+        items = [data[i] | {"image": row["image"]} for i, row in enumerate(rows)] * 8
+        collate = MaskingCollator(tiny_processor, data, 0.3, 0.4, mismatch_probability=0.25)
+        batch = collate(items)
+        masked = batch["labels"] != -100
+        ordinary = batch["input_ids"] > 4
+        original = torch.where(masked, batch["labels"], batch["input_ids"])
+        assert not (masked & (original <= 4)).any()  # special tokens are never masked
+        assert masked.sum() / (original > 4).sum() == pytest.approx(0.3, abs=0.04)
+        is_mask = batch["input_ids"] == tiny_processor.tokenizer.mask_token_id
+        assert is_mask.sum() / masked.sum() == pytest.approx(0.8, abs=0.05)
+        assert not (is_mask & ~masked).any() and ordinary.any()
+        patches = batch["pixel_attention_mask"].bool()
+        assert (batch["bool_masked_pos"] & ~patches).sum() == 0
+        assert batch["bool_masked_pos"].sum() / patches.sum() == pytest.approx(0.4, abs=0.04)
+        assert 1 - batch["matching_labels"].float().mean() == pytest.approx(0.25, abs=0.06)
+        again = collate(items)
+        assert all(torch.equal(batch[name], again[name]) for name in batch)
+        data.set_epoch(1)
+        assert not torch.equal(collate(items)["labels"], batch["labels"])
+
+    def test_a_mismatched_row_really_is_one(self, tiny_processor: AceBertProcessor) -> None:
+        rows = product_rows(16)
+        data = ProductParts(Dataset.from_list([{**row, "image": None} for row in rows]), Columns(), None)
+        items = [data[i] | {"image": row["image"], "hot_query": None} for i, row in enumerate(rows)]
+        collate = MaskingCollator(tiny_processor, data, 0.0, 0.0, mismatch_probability=1.0)
+        batch = collate(items)
+        plain = tiny_processor(text=[r["title"] for r in rows], images=[r["image"] for r in rows], return_tensors="pt")
+        width = plain["pixel_values"].shape[1]
+        same = [torch.equal(batch["pixel_values"][i][:width], plain["pixel_values"][i]) for i in range(16)]
+        # Another product may have an equal photo, but a row labelled as matching always keeps its own.
+        assert all(kept for kept, label in zip(same, batch["matching_labels"].tolist(), strict=True) if label == 1)
+        assert sum(same) < 8

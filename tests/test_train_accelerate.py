@@ -1,0 +1,280 @@
+"""The training script, run as users run it: both stages, resume, stop, several processes, bad settings."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from helpers import WORDS, unit_vectors
+from safetensors.torch import load_file
+from torch.multiprocessing import spawn
+from transformers import AutoModel, BertConfig, BertModel, BertTokenizer
+
+from acebert import train_accelerate as script
+from acebert.configuration_acebert import AceBertConfig
+from acebert.modeling_acebert import AceBertForRetrieval, find_positives
+
+ROOT = Path(script.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = str(tmp_path_factory.mktemp("backbone"))
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 48}
+    BertModel(BertConfig(vocab_size=len(WORDS), max_position_embeddings=128, **sizes)).save_pretrained(folder)
+    BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def flags(backbone: str, catalog_folder: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """Flags of a short run, with dropout, which a resumed run must draw alike."""
+
+    def make(stage: str = "finetune", output: str = "run", **changes: object) -> list[str]:
+        values = {
+            "stage": stage,
+            "backbone": backbone,
+            "dataset_name": str(catalog_folder),
+            "output_dir": str(tmp_path / output),
+            "query_templates": ["{colour} {kind}", "{gender} {kind}"],
+            "patch_size": 8,
+            "max_num_patches": 12,
+            "projection_dim": 16,
+            "per_device_batch_size": 16,
+            "chunk_size": 8,
+            "max_train_steps": 6,
+            "eval_steps": 3,
+            "checkpointing_steps": 2,
+            "logging_steps": 1,
+            "num_workers": 0,
+            "mixed_precision": "no",
+            **changes,
+        }
+        return [
+            part
+            for name, value in values.items()
+            if value is not None
+            for part in (f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)]))
+        ]
+
+    return make
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def log(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
+
+
+def test_pretrain_then_finetune(flags: Callable[..., list[str]], tmp_path: Path) -> None:
+    metrics = script.main(flags("pretrain", "pretrained"))
+    assert metrics["mlm_loss"] > 0 and metrics["patch_loss"] > 0 and metrics["matching_loss"] > 0
+    query_side = [name for name in weights(tmp_path / "pretrained") if "query_" in name]
+    assert query_side  # it goes through this stage, and into the next
+
+    finetune = flags(backbone=None, model_name_or_path=tmp_path / "pretrained", num_train_epochs=10, max_train_steps=None)
+    metrics = script.main([*finetune, "--learning_rate", "1e-3", "--adversarial_strength", "0.05"])
+    assert {"title_to_image_recall@10", "query_to_product_recall@10", "modality_gap"} < set(metrics)
+    entries = [entry for entry in log(tmp_path / "run") if "loss" in entry]
+    assert [entry["step"] for entry in entries] == list(range(1, 41))  # 4 batches of 16 for each of 10 epochs
+    assert entries[-1]["matching_loss"] < 0.7 * entries[0]["matching_loss"]
+    assert entries[-1]["learning_rate"] == 0.0  # the schedule ends with the run
+    assert max(entry["learning_rate"] for entry in entries) == pytest.approx(1e-3)
+    assert entries[0]["adversarial_strength"] == 0.0
+    assert entries[-1]["adversarial_strength"] == pytest.approx(0.05, rel=0.01)
+    assert all(0 <= entry["domain_accuracy"] <= 1 and entry["modality_gap"] > 0 for entry in entries)
+    assert len(script.checkpoints_of(str(tmp_path / "run"))) == 2  # the limit
+
+    folder = tmp_path / "run"
+    assert {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json"} < set(os.listdir(folder))
+    assert {"modeling_acebert.py", "configuration_acebert.py", "processing_acebert.py"} < set(os.listdir(folder))
+    assert AutoModel.from_pretrained(folder, trust_remote_code=True).config.adversarial_strength == 0.05
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_a_resumed_run_ends_with_the_same_bits(stage: str, flags: Callable[..., list[str]], tmp_path: Path) -> None:
+    arguments = flags(stage, checkpoints_total_limit=9)
+    script.main(arguments)
+    whole, entries = weights(tmp_path / "run"), log(tmp_path / "run")
+    for step in (4, 6):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step_{step}")
+    (tmp_path / "run" / "checkpoints" / "step_99.unfinished").mkdir()  # a torn one is not looked at
+    script.main(arguments)
+    resumed = weights(tmp_path / "run")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    again = log(tmp_path / "run")[len(entries) :]
+    assert [entry["step"] for entry in again if "loss" in entry] == [3, 4, 5, 6]
+    for entry in again:
+        if "loss" in entry:
+            before = next(e for e in entries if e["step"] == entry["step"] and "loss" in e)
+            assert entry["loss"] == before["loss"]
+
+
+def test_other_settings_do_not_resume(flags: Callable[..., list[str]], tmp_path: Path) -> None:
+    script.main(flags(max_train_steps=2))
+    with pytest.raises(SystemExit, match=r"learning_rate.*overwrite_output_dir"):
+        script.main([*flags(max_train_steps=2), "--learning_rate", "0.5"])
+    script.main([*flags(max_train_steps=2), "--learning_rate", "0.5", "--overwrite_output_dir", "True"])
+    assert log(tmp_path / "run")[-1]["step"] == 2
+
+
+def test_accumulation_schedule_and_no_validation(flags: Callable[..., list[str]], tmp_path: Path) -> None:
+    arguments = flags(max_train_steps=None, num_train_epochs=2, gradient_accumulation_steps=2, validation_split="none")
+    assert script.main(arguments) == {}
+    entries = [entry for entry in log(tmp_path / "run") if "loss" in entry]
+    assert [entry["step"] for entry in entries] == [1, 2, 3, 4]  # 4 batches an epoch, two of them a step
+    assert entries[-1]["learning_rate"] == 0.0
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_yaml_config_and_flags(flags: Callable[..., list[str]], tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"seed": 5, "query_templates": ["{kind}"], "report_to": None}))
+    arguments = [flag for flag in flags(query_templates=None)]
+    model_args, data_args, args = script.parse_arguments(["--config", str(tmp_path / "run.yaml"), *arguments])
+    assert (args.seed, data_args.query_templates) == (5, ["{kind}"])
+    _, _, args = script.parse_arguments([*arguments, "--config", str(tmp_path / "run.yaml"), "--seed", "6"])
+    assert args.seed == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": None}, "--model_name_or_path"),
+        ({"title_column": "name"}, "--title_column"),
+        ({"per_device_batch_size": 100}, "lower --per_device_batch_size"),
+        ({"chunk_size": 0}, "--chunk_size must be at least 1"),
+        ({"query_templates": ["shoes"]}, "names no attribute"),
+        ({"query_templates": ["{material}"]}, "material"),
+    ],
+)
+def test_bad_settings(
+    changes: dict, message: str, flags: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises((SystemExit, ValueError)) as error:
+        script.main(flags(**changes))
+    assert message in str(error.value) + capsys.readouterr().err
+
+
+def test_parameter_groups(tiny_config: Callable[..., AceBertConfig], flags: Callable[..., list[str]]) -> None:
+    _, _, args = script.parse_arguments(flags())
+    model = AceBertForRetrieval(tiny_config())
+    optimizer = script.make_optimizer(model, args)
+    of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    named = {name: of[id(p)] for name, p in model.named_parameters()}
+    assert len(of) == len(named)
+    assert optimizer.param_groups[0]["lr"] == args.learning_rate
+    for name, parameter in model.named_parameters():
+        assert named[name]["weight_decay"] == (args.weight_decay if parameter.ndim >= 2 else 0.0), name
+    assert named["acebert.logit_scale"]["lr"] == args.head_learning_rate
+    assert named["acebert.product_encoder.image_embeddings.patch_features.weight"]["lr"] == args.image_learning_rate
+    assert named["acebert.query_encoder.encoder.layer.0.output.dense.weight"]["lr"] == args.learning_rate
+
+
+def test_adversarial_schedule() -> None:
+    assert script.adversarial_schedule(0.0, 0.3) == 0.0
+    assert script.adversarial_schedule(0.5, 0.3) == pytest.approx(0.3 * (2 / (1 + 2.718281828**-5) - 1))
+    assert script.adversarial_schedule(1.0, 0.3) == pytest.approx(0.3, rel=1e-3)
+
+
+def test_capped_recall() -> None:
+    scores = torch.tensor([[0.9, 0.8, 0.1, 0.2], [0.1, 0.2, 0.3, 0.4]])
+    positives = torch.tensor([[True, False, True, True], [True, False, False, False]])
+    assert script.capped_recall(scores, positives, k=2).tolist() == [0.5, 0.0]
+    assert script.capped_recall(scores, positives, k=9).tolist() == [1.0, 1.0]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Several processes
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def two_sided_loss(rank: int, processes: int, port: int, folder: str, config: AceBertConfig) -> None:
+    """Computes the gathered loss of this process's rows and writes it with the averaged gradients."""
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_RANK=str(rank)
+    )
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True, mixed_precision="no")
+    torch.manual_seed(0)
+    model = accelerator.prepare(AceBertForRetrieval(config))
+    generator = torch.Generator().manual_seed(1)
+    rows = slice(rank * 8 // processes, (rank + 1) * 8 // processes)
+    ids = torch.randint(5, 20, (8, 5), generator=generator)
+    chunk = {
+        "query_input_ids": ids[:, :3],
+        "input_ids": ids,
+        "pixel_values": torch.randn(8, 4, 192, generator=generator),
+        "spatial_shapes": torch.full((8, 2), 2),
+    }
+    batch = {
+        "chunks": [{name: value[rows] for name, value in chunk.items()}],
+        "product_ids": torch.tensor([0, 1, 2, 3, 0, 5, 6, 7])[rows],  # the first and the fifth are one product
+        "query_ids": torch.arange(8)[rows],
+        "product_attributes": torch.zeros(8, 1, dtype=torch.long)[rows],
+        "query_attributes": torch.full((8, 1), -1)[rows],
+    }
+    values = script.compute_loss(model, batch, "finetune", accelerator, strength=0.3)
+    accelerator.backward(values["loss"])
+    if rank == 0:
+        gradients = {name: p.grad for name, p in accelerator.unwrap_model(model).named_parameters()}
+        torch.save({"loss": values["loss"].detach(), "gradients": gradients}, f"{folder}/{processes}.pt")
+    accelerator.end_training()
+    if processes > 1:
+        torch.distributed.destroy_process_group()
+
+
+def test_two_processes_give_the_loss_and_gradients_of_one(
+    tiny_config: Callable[..., AceBertConfig], tmp_path: Path
+) -> None:
+    port = 20000 + os.getpid() % 20000
+    for processes in (1, 2):
+        spawn(two_sided_loss, (processes, port + processes, str(tmp_path), tiny_config()), nprocs=processes)
+    one, two = (torch.load(tmp_path / f"{processes}.pt", weights_only=True) for processes in (1, 2))
+    assert torch.allclose(one["loss"], two["loss"], atol=1e-6)
+    assert set(one["gradients"]) == set(two["gradients"])
+    for name, gradient in one["gradients"].items():
+        assert torch.allclose(gradient, two["gradients"][name], atol=1e-5), name
+
+
+def test_cached_positives_reach_the_loss(tiny_config: Callable[..., AceBertConfig]) -> None:
+    model = AceBertForRetrieval(tiny_config())
+    query, product = unit_vectors(4, 16), unit_vectors(4, 16, seed=1)
+    positives = find_positives(product_ids=torch.tensor([0, 0, 1, 2]))
+    with_them = model.compute_loss(query, product, positives)["matching_loss"]
+    assert with_them < model.compute_loss(query, product)["matching_loss"]  # fewer negatives
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# As a command
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_the_same_command_goes_on(flags: Callable[..., list[str]], tmp_path: Path) -> None:
+    arguments = flags(max_train_steps=60, checkpointing_steps=1000, eval_steps=1000, num_workers=1)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", str(ROOT / "train_accelerate.py")]
+    process = subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "train_log.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(int(children[0]), signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert "the same command goes on from there" in stderr
+    steps = [int(path.name[5:]) for path in script.checkpoints_of(str(tmp_path / "run"))]
+    assert len(steps) == 1 and steps[0] < 60
+    result = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=240)
+    assert f"Going on from {tmp_path}/run/checkpoints/step_{steps[0]}" in result.stdout
+    assert log(tmp_path / "run")[-1]["step"] == 60
