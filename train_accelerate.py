@@ -11,6 +11,7 @@ goes on from its latest checkpoint. `--output_dir` itself always holds the best 
 """
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -21,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import transformers
 import yaml
@@ -165,6 +167,8 @@ class RunArguments:
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Runs one stage. Returns the last validation's metrics of the best model (empty without a validation split)."""
     model_args, data_args, args = parse_arguments(sys.argv[1:] if argv is None else argv)
+    # Tied word embeddings are saved once, which accelerate warns of at every checkpoint.
+    logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
         gradient_accumulation_steps=args.gradient_accumulation_steps,
@@ -211,6 +215,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         loader = accelerator.skip_first_batches(train_loader, progress.batch)
         for batch in loader:
             progress.batch += 1
+            # Dropout depends on the place in the run alone, so that a resumed run draws what an unbroken one does.
+            seed_step(args.seed, progress, accelerator.process_index)
             with accelerator.accumulate(model):
                 strength = adversarial_schedule(progress.step / total_steps, args.adversarial_strength)
                 values = compute_loss(model, batch, args.stage, accelerator, strength)
@@ -477,6 +483,11 @@ def make_optimizer(model: torch.nn.Module, args: RunArguments) -> torch.optim.Ad
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+def seed_step(seed: int, progress: "Progress", process: int) -> None:
+    state = np.random.SeedSequence((seed, progress.epoch, progress.batch, process)).generate_state(1, np.uint64)
+    torch.manual_seed(int(state[0] >> np.uint64(1)))
+
+
 def adversarial_schedule(done: float, strength: float) -> float:
     """From 0 at the start to `strength`, as Ganin et al. 2016 (arXiv 1505.07818, section 5.2.2) do it; `done` in [0, 1]."""
     return strength * (2 / (1 + math.exp(-10 * done)) - 1)
@@ -495,7 +506,8 @@ def compute_loss(
         outputs = model(**batch)
         return {name: outputs[name] for name in ("loss", "mlm_loss", "patch_loss", "matching_loss") if name in outputs}
     query_embeds, product_embeds = encode(model, batch)
-    query_embeds, product_embeds = gather(query_embeds), gather(product_embeds)
+    if accelerator.num_processes > 1:
+        query_embeds, product_embeds = GatherRows.apply(query_embeds), GatherRows.apply(product_embeds)
     positives = gathered_positives(batch, accelerator)
     values = accelerator.unwrap_model(model).compute_loss(query_embeds, product_embeds, positives, strength)
     with torch.no_grad():
@@ -510,11 +522,20 @@ def encode(model: torch.nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor,
     return torch.cat([x.query_embeds for x in outputs]), torch.cat([x.product_embeds for x in outputs])
 
 
-def gather(x: torch.Tensor) -> torch.Tensor:
-    """The rows of all processes, in their order, with gradient."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return x
-    return torch.cat(torch.distributed.nn.functional.all_gather(x))
+class GatherRows(torch.autograd.Function):
+    """All processes' rows, in their order. The gradient of a row is the sum of what all processes send back to it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        parts = [torch.empty_like(x) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.contiguous()
+        torch.distributed.all_reduce(gradient)
+        return gradient.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
 
 
 def gathered_positives(batch: dict[str, Any], accelerator: Accelerator) -> torch.Tensor:

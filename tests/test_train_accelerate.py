@@ -231,8 +231,6 @@ def two_sided_loss(rank: int, processes: int, port: int, folder: str, config: Ac
         gradients = {name: p.grad for name, p in accelerator.unwrap_model(model).named_parameters()}
         torch.save({"loss": values["loss"].detach(), "gradients": gradients}, f"{folder}/{processes}.pt")
     accelerator.end_training()
-    if processes > 1:
-        torch.distributed.destroy_process_group()
 
 
 def test_two_processes_give_the_loss_and_gradients_of_one(
