@@ -22,8 +22,8 @@ AUTO_MAP = {
 @strict
 class AceBertConfig(PreTrainedConfig):
     r"""
-    Configuration of [`AceBertModel`], [`AceBertForPreTraining`] and [`AceBertForRetrieval`]. The defaults give a model of
-    BERT-base size; `AceBertConfig.small()` gives one that trains on a laptop.
+    Configuration of [`AceBertModel`], [`AceBertForPreTraining`] and [`AceBertForRetrieval`]. The defaults give a model
+    of BERT-base size; `AceBertConfig.small()` gives one that trains on a laptop.
 
     The papers (arXiv 2112.07209; APWeb-WAIM 2023) are known here by their abstracts alone. They name patch features,
     pixel features, a BERT backbone, separate query and title networks, hot queries and a domain classifier; every size,
@@ -191,7 +191,8 @@ class AceBertConfig(PreTrainedConfig):
         elif self.tie_word_embeddings and text.hidden_size != query.hidden_size:
             raise ValueError(
                 f"Shared word embeddings need equal widths, but `text_config.hidden_size` is {text.hidden_size} and "
-                f"`query_config.hidden_size` is {query.hidden_size}: make them equal or set `tie_word_embeddings=False`."
+                f"`query_config.hidden_size` is {query.hidden_size}: make them equal or set "
+                "`tie_word_embeddings=False`."
             )
         if not (self.use_patch_features or self.use_pixel_features):
             raise ValueError("An image token needs `use_patch_features`, `use_pixel_features` or both.")
@@ -206,7 +207,8 @@ class AceBertConfig(PreTrainedConfig):
         for width in self.matryoshka_dims or []:
             if not 0 < width < self.projection_dim:
                 raise ValueError(
-                    f"`matryoshka_dims` must lie between 1 and `projection_dim` - 1 ({self.projection_dim - 1}), got {width}."
+                    f"`matryoshka_dims` must lie between 1 and `projection_dim` - 1 ({self.projection_dim - 1}), "
+                    f"got {width}."
                 )
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"`label_smoothing` must lie in [0, 1), got {self.label_smoothing}.")

@@ -1,7 +1,7 @@
 """Catalogues as training data: any `datasets` source, columns by name, queries by log or template, and batches.
 
-Nothing is drawn from a global random state: item `i` of epoch `e` is the same whatever worker makes it and however often
-the run was interrupted.
+Nothing is drawn from a global random state: item `i` of epoch `e` is the same whatever worker makes it and however
+often the run was interrupted.
 """
 
 import hashlib
@@ -103,8 +103,8 @@ def _resolve(row: dict[str, Any], column: str, folder: str) -> dict[str, Any]:
 class QueryTemplates:
     """Makes shopper-style queries from attributes: `"{gender} {baseColour} {articleType}"`.
 
-    Such queries are synthetic. Each attribute of a template but one may be dropped at random, since shoppers rarely name
-    them all; an attribute that the product doesn't have is dropped in any case.
+    Such queries are synthetic. Each attribute of a template but one may be dropped at random, since shoppers rarely
+    name them all; an attribute that the product doesn't have is dropped in any case.
 
     Args:
         templates: format strings whose fields are attribute columns.
@@ -152,7 +152,7 @@ def hash_text(text: str) -> int:
 
 
 def group_products(ids: Sequence[Any], titles: Sequence[str | None]) -> np.ndarray:
-    """Numbers the products so that rows with one id, or with one title (letter case aside), share a number: (rows,) int64."""
+    """Numbers the products, (rows,) int64: rows with one id or one title (letter case aside) share a number."""
     parent = list(range(len(ids)))
 
     def find(i: int) -> int:
@@ -266,8 +266,8 @@ class ProductPairs(torch.utils.data.Dataset):
                     photo = None
         else:
             raise ValueError(
-                f"Product {self.ids[row]!r} (row {row}) has neither a query nor both title and photo, so nothing can be "
-                "learned from it: give it a query, hot query or attributes for --query_templates, or leave it out."
+                f"Product {self.ids[row]!r} (row {row}) has neither a query nor both title and photo: nothing can be "
+                "learned from it: give it a query, hot query or attributes for --query_templates, or drop it."
             )
         if title is None and photo is None:
             raise ValueError(f"Product {self.ids[row]!r} (row {row}) has neither a title nor a photo: leave it out.")
@@ -312,7 +312,7 @@ def _text(value: Any) -> str | None:
 
 @dataclass
 class PairCollator:
-    """Rows of [`ProductPairs`] to chunks of arguments for `AceBertForRetrieval.forward`, and to those of `find_positives`.
+    """Rows of [`ProductPairs`] to arguments of `AceBertForRetrieval.forward`, in chunks, and of `find_positives`.
 
     The rows are sorted by the length of their product and cut into chunks, each padded only to its own longest row: a
     photo alone doesn't pay for the longest title in the batch.

@@ -55,7 +55,8 @@ def find_positives(
         query_ids: (queries,) integers. Rows that share one are the same query, so each answers the other.
         product_attributes: (products, attributes) integer codes, -1 where the product has no value.
         query_attributes: (queries, attributes) integer codes, -1 where the query doesn't ask. A product answers a query
-            if it has every code that the query asks for; a query that asks for nothing is answered by its own row alone.
+            if it has every code that the query asks for; a query that asks for nothing is answered by its own row
+            alone.
         shape: (queries, products), needed where no tensor tells it.
         device: of the result, needed where no tensor tells it.
 
@@ -119,7 +120,8 @@ def sigmoid_loss(
 ) -> torch.Tensor:
     """Pairwise sigmoid loss (Zhai et al. 2023, arXiv 2303.15343, algorithm 1): a sum over pairs, a mean over queries.
 
-    Arguments as in [`info_nce_loss`], and `bias`, which is added to the logits. Off-diagonal positives count neither way.
+    Arguments as in [`info_nce_loss`], and `bias`, which is added to the logits. Off-diagonal positives count neither
+    way.
     """
     logits = scale * query_embeds @ product_embeds.t() + bias  # (n, m)
     own = torch.eye(*logits.shape, dtype=torch.bool, device=logits.device)
@@ -151,7 +153,7 @@ def domain_loss(
 
 
 def reverse_gradient(x: torch.Tensor, strength: float | torch.Tensor) -> torch.Tensor:
-    """Gradient reversal (Ganin and Lempitsky 2015, arXiv 1409.7495): the value of `x`, minus `strength` times its gradient."""
+    """Gradient reversal (Ganin and Lempitsky 2015, arXiv 1409.7495): `x`, with minus `strength` times its gradient."""
     return (1 + strength) * x.detach() - strength * x
 
 
@@ -198,9 +200,10 @@ class AceBertForPreTrainingOutput(ModelOutput):
     """
     loss (`torch.Tensor` of shape `()`, *optional*): weighted sum of the losses whose labels were given.
     mlm_loss, patch_loss, matching_loss (`torch.Tensor` of shape `()`, *optional*): its parts, before weighting.
-    prediction_logits (`torch.Tensor` of shape `(batch, title tokens, vocab_size)`): word scores; with `labels` given, of
-        shape `(masked words, vocab_size)`.
-    patch_predictions (`torch.Tensor` of shape `(batch, patches, patch_size² · channels)`, *optional*): predicted pixels.
+    prediction_logits (`torch.Tensor` of shape `(batch, title tokens, vocab_size)`): word scores; with `labels` given,
+        of shape `(masked words, vocab_size)`.
+    patch_predictions (`torch.Tensor` of shape `(batch, patches, patch_size² · channels)`, *optional*): predicted
+        pixels.
     matching_logits (`torch.Tensor` of shape `(batch, 2)`): scores of "doesn't belong together" and "belongs together".
     """
 
@@ -223,8 +226,9 @@ class AceBertForPreTrainingOutput(ModelOutput):
 class AceBertPixelFeatures(nn.Module):
     """Embeds the pixel groups inside each patch, mixes them among themselves, and joins them to one pixel feature.
 
-    The 2021 abstract names pixel features without a method. Ours: a patch of P x P pixels holds (P / g)² groups of g x g
-    pixels; one MLP-Mixer block (Tolstikhin et al. 2021, arXiv 2105.01601) mixes the groups of a patch, then their channels.
+    The 2021 abstract names pixel features without a method. Ours: a patch of P x P pixels holds (P / g)² groups of
+    g x g pixels; one MLP-Mixer block (Tolstikhin et al. 2021, arXiv 2105.01601) mixes a patch's groups, then their
+    channels.
     """
 
     def __init__(self, config: AceBertConfig):
@@ -362,7 +366,7 @@ class AceBertPreTrainedModel(PreTrainedModel):
 class AceBertProductEncoder(AceBertPreTrainedModel):
     """One Transformer of BERT's layers over `[CLS] title [SEP]` and then the image tokens.
 
-    Token types tell the parts apart: 0 is the title, 1 a hot query before it, and image tokens have a type of their own.
+    Token types tell the parts apart: 0 is the title, 1 a hot query before it; image tokens have a type of their own.
     """
 
     _can_record_outputs = {"hidden_states": BertLayer, "attentions": BertSelfAttention}  # noqa: RUF012
@@ -392,7 +396,7 @@ class AceBertProductEncoder(AceBertPreTrainedModel):
         pixel_position_ids: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
-        """Arguments as in [`AceBertModel.get_product_features`]; `pooler_output` is (batch, hidden_size), not projected."""
+        """Arguments as in [`AceBertModel.get_product_features`]; `pooler_output` is (batch, hidden_size)."""
         if input_ids is None and pixel_values is None:
             raise ValueError("A product needs `input_ids` (its title), `pixel_values` (its photo) or both.")
         if input_ids is None:
@@ -430,6 +434,9 @@ def _pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tenso
     return (weights[:, None, :] @ hidden)[:, 0] / weights.sum(1, keepdim=True).clamp(min=1)
 
 
+_WORD_EMBEDDINGS = "product_encoder.bert.embeddings.word_embeddings.weight"
+
+
 class AceBertModel(AceBertPreTrainedModel):
     """Query encoder and product encoder with their projections: unit vectors in one space, compared by dot product."""
 
@@ -446,7 +453,7 @@ class AceBertModel(AceBertPreTrainedModel):
             self.query_encoder = BertModel(config.query_config, add_pooling_layer=False)
             self.query_projection = nn.Linear(config.query_config.hidden_size, config.projection_dim, bias=False)
             self._tied_weights_keys = {
-                "query_encoder.embeddings.word_embeddings.weight": "product_encoder.bert.embeddings.word_embeddings.weight"
+                "query_encoder.embeddings.word_embeddings.weight": _WORD_EMBEDDINGS,
             }
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         has_bias = config.loss == "sigmoid"
@@ -463,9 +470,9 @@ class AceBertModel(AceBertPreTrainedModel):
     def from_backbone(cls, backbone: str, **overrides: Any) -> "AceBertPreTrainedModel":
         """Builds the model around a pre-trained BERT, whose weights go into both encoders.
 
-        The sizes are the backbone's. An encoder with fewer layers takes evenly spaced ones, the first and the last among
-        them. Both projections start as the identity, cut to `projection_dim`: at first, two texts are as near as the
-        backbone's own pooled vectors are. What was taken is logged and kept in `config.backbone`.
+        The sizes are the backbone's. An encoder with fewer layers takes evenly spaced ones, the first and the last
+        among them. Both projections start as the identity, cut to `projection_dim`: at first, two texts are as near
+        as the backbone's own pooled vectors are. What was taken is logged and kept in `config.backbone`.
 
         Args:
             backbone: Hub id or folder of any checkpoint of model type "bert".
@@ -562,13 +569,15 @@ class AceBertModel(AceBertPreTrainedModel):
             attention_mask: (batch, tokens), 1 for tokens, 0 for padding.
             token_type_ids: (batch, tokens), 0 title, 1 hot query; needed only with hot queries.
             pixel_values: (batch, patches, patch_size² · channels) raw patches, normalised by the processor.
-            pixel_attention_mask: (batch, patches), 1 for patches, 0 for padding; a row of 0 is a product without a photo.
+            pixel_attention_mask: (batch, patches), 1 for patches, 0 for padding; a row of 0 is a product without a
+                photo.
             spatial_shapes: (batch, 2) rows and columns of each photo's grid of patches.
             pixel_position_ids: (batch, patches) place of each patch in its grid, row · columns + column. Left out, the
                 patches are the whole grid in order.
 
         Returns:
-            `pooler_output` (batch, projection_dim), unit length; `last_hidden_state` (batch, tokens + patches, hidden_size).
+            `pooler_output` (batch, projection_dim), unit length; `last_hidden_state` (batch, tokens + patches,
+            hidden_size).
         """
         outputs = self.product_encoder(
             input_ids=input_ids,
@@ -601,7 +610,8 @@ class AceBertModel(AceBertPreTrainedModel):
         )
 
     def _to_unit_vector(self, projected: torch.Tensor) -> torch.Tensor:
-        # Under autocast the projection is in half precision: the norm is taken in float32, the result has the weights' type.
+        # Under autocast the projection is in half precision: the norm is taken in float32, the result has the weights'
+        # type.
         return F.normalize(projected.float(), dim=-1).to(self.product_projection.weight.dtype)
 
     @property
@@ -692,10 +702,10 @@ def _copy_bert(encoder: nn.Module, source: nn.Module, name: str) -> list[int]:
 
 
 class AceBertForPreTraining(AceBertPreTrainedModel):
-    """Cross-modal pre-training of the product encoder: masked words, masked patches, and whether the parts belong together."""
+    """Pre-training of the product encoder: masked words, masked patches, and whether the parts belong together."""
 
     _tied_weights_keys = {  # noqa: RUF012 - the library reads a plain class attribute
-        "mlm_head.decoder.weight": "acebert.product_encoder.bert.embeddings.word_embeddings.weight",
+        "mlm_head.decoder.weight": f"acebert.{_WORD_EMBEDDINGS}",
         "mlm_head.decoder.bias": "mlm_head.bias",
     }
 
@@ -745,7 +755,8 @@ class AceBertForPreTraining(AceBertPreTrainedModel):
             labels: (batch, tokens) true ids of the masked words, -100 elsewhere.
             bool_masked_pos: (batch, patches) booleans, the patches to hide and predict. A hidden patch is mid-grey.
                 Their loss is the mean squared error of the raw, normalised pixels.
-            matching_labels: (batch,) 1 if all parts are one product's, else 0. Rows of 0 take no part in the other losses.
+            matching_labels: (batch,) 1 if all parts are one product's, else 0. Rows of 0 take no part in the other
+                losses.
         """
         visible = pixel_values
         if pixel_values is not None and bool_masked_pos is not None:
@@ -802,7 +813,7 @@ def _mean_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, label_smooth
 
 
 class AceBertForRetrieval(AceBertPreTrainedModel):
-    """Fine-tuning: query-product matching, and a domain classifier behind a gradient reversal that can't tell the sides."""
+    """Fine-tuning: query-product matching, and a domain classifier behind a gradient reversal."""
 
     def __init__(self, config: AceBertConfig):
         super().__init__(config)
@@ -870,7 +881,7 @@ class AceBertForRetrieval(AceBertPreTrainedModel):
         return_loss: bool | None = True,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AceBertOutput:
-        """As [`AceBertModel.forward`]; the loss, on by default, adds the adversary of [`AceBertForRetrieval.compute_loss`]."""
+        """As [`AceBertModel.forward`], but with the loss of `compute_loss`, adversary included, by default."""
         outputs = self.acebert(
             query_input_ids,
             query_attention_mask,
@@ -892,7 +903,7 @@ class AceBertForRetrieval(AceBertPreTrainedModel):
 
 AceBertModel.register_for_auto_class("AutoModel")
 AceBertForPreTraining.register_for_auto_class("AutoModelForPreTraining")
-# Registered so that its folder gets the code too; the folder's AutoModel is AceBertModel (see AceBertConfig.save_pretrained).
+# Registered so that its folder gets the code too; the folder's AutoModel stays AceBertModel: AceBertConfig sees to it.
 AceBertForRetrieval.register_for_auto_class("AutoModel")
 
 __all__ = [

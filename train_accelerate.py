@@ -1,7 +1,8 @@
 """Trains ACE-BERT on your own catalogue.
 
     accelerate launch train_accelerate.py --stage pretrain --backbone sentence-transformers/all-MiniLM-L6-v2 \\
-        --dataset_name ashraq/fashion-product-images-small --title_column productDisplayName --output_dir runs/pretrained
+        --dataset_name ashraq/fashion-product-images-small --title_column productDisplayName \\
+        --output_dir runs/pretrained
     accelerate launch train_accelerate.py --stage finetune --model_name_or_path runs/pretrained \\
         --dataset_name ashraq/fashion-product-images-small --title_column productDisplayName \\
         --query_templates "{gender} {baseColour} {articleType}" --output_dir runs/finetuned
@@ -489,7 +490,7 @@ def seed_step(seed: int, progress: "Progress", process: int) -> None:
 
 
 def adversarial_schedule(done: float, strength: float) -> float:
-    """From 0 at the start to `strength`, as Ganin et al. 2016 (arXiv 1505.07818, section 5.2.2) do it; `done` in [0, 1]."""
+    """From 0 to `strength` as `done` goes from 0 to 1 (Ganin et al. 2016, arXiv 1505.07818, section 5.2.2)."""
     return strength * (2 / (1 + math.exp(-10 * done)) - 1)
 
 
@@ -603,7 +604,7 @@ def to_device(batch: Any, device: torch.device) -> Any:
 
 
 class LogWindow:
-    """Means of the logged values, and products per second, since the last entry. Reads the device only when it is due."""
+    """Means of the logged values, and products per second, since the last entry. Reads the device only to flush."""
 
     def __init__(self) -> None:
         self.sums: dict[str, torch.Tensor] = {}

@@ -15,6 +15,7 @@ from transformers import BertTokenizer
 from acebert.configuration_acebert import AceBertConfig
 from acebert.processing_acebert import AceBertImageProcessor, AceBertProcessor
 
+
 @pytest.fixture(scope="session")
 def minilm() -> str:
     """Folder of all-MiniLM-L6-v2: a real pre-trained BERT."""
@@ -69,7 +70,8 @@ def catalog_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     rows = product_rows(80)
     splits = DatasetDict(
-        train=Dataset.from_list(rows[:64], features=features), validation=Dataset.from_list(rows[64:], features=features)
+        train=Dataset.from_list(rows[:64], features=features),
+        validation=Dataset.from_list(rows[64:], features=features),
     )
     for name, split in splits.items():
         (folder / "data").mkdir(exist_ok=True)

@@ -57,12 +57,15 @@ class TestLosses:
         product.requires_grad_()
         info_nce_loss(query[:1], product[:2], 5.0, positives[:1, :2]).backward()
         assert product.grad[1].abs().sum() == 0  # left out of query 0's denominator
-        rows = [F.cross_entropy((5 * query @ product.t())[i][~positives[i] | torch.eye(4).bool()[i]][None], t) for i, t in
-                ((0, torch.tensor([0])), (1, torch.tensor([0])), (2, torch.tensor([2])), (3, torch.tensor([3])))]  # fmt: skip
+        scores, own = 5 * query @ product.t(), torch.eye(4, dtype=torch.bool)
+        rows = []
+        for i, place in enumerate((0, 0, 2, 3)):  # of the own product among those that are left
+            left = scores[i][~positives[i] | own[i]]
+            rows.append(F.cross_entropy(left[None], torch.tensor([place])))
         columns = info_nce_loss(product, query, 5.0, positives.t()) * 2
         both = info_nce_loss(query, product, 5.0, positives) * 2
         assert both.item() == pytest.approx(columns.item(), abs=1e-6)
-        logits = (5 * query @ product.t()).masked_fill(positives & ~torch.eye(4).bool(), -torch.inf)
+        logits = scores.masked_fill(positives & ~own, -torch.inf)
         expected = torch.stack(rows).mean() + F.cross_entropy(logits.t(), torch.arange(4))
         assert both.item() == pytest.approx(expected.item(), abs=1e-6)
 
@@ -80,7 +83,7 @@ class TestLosses:
             query_attributes=torch.tensor([[1, -1], [-1, -1], [-1, -1]]),
         )
         assert found.tolist() == [
-            [True, True, True, True, False],  # itself, the same query, the same product, the attribute that it asks for
+            [True, True, True, True, False],  # itself, its query, its product, the attribute that it asks for
             [True, True, False, False, False],  # asks for nothing: its own row and the row of the same query
             [True, False, True, False, False],
         ]
@@ -103,7 +106,8 @@ class TestLosses:
         assert torch.allclose(x.grad, torch.tensor([-0.3, -1.2]))
 
     def test_modality_gap(self) -> None:
-        assert modality_gap(torch.tensor([[1.0, 0.0]] * 3), torch.tensor([[0.0, 1.0]] * 2)).item() == pytest.approx(2**0.5)
+        gap = modality_gap(torch.tensor([[1.0, 0.0]] * 3), torch.tensor([[0.0, 1.0]] * 2))
+        assert gap.item() == pytest.approx(2**0.5)
 
     def test_matryoshka_is_the_mean_over_widths(self, tiny_config: MakeConfig) -> None:
         model = AceBertModel(tiny_config(matryoshka_dims=[4, 8]))
@@ -148,13 +152,13 @@ class TestVectors:
         tiny_processor.image_processor.padding = "max_length"
         long = tiny_processor(**arguments, padding="max_length")
         assert long["input_ids"].shape[1] > short["input_ids"].shape[1]
-        assert torch.allclose(
-            model.get_product_features(**short).pooler_output, model.get_product_features(**long).pooler_output, atol=1e-6
-        )
+        vectors = [model.get_product_features(**inputs).pooler_output for inputs in (short, long)]
+        assert torch.allclose(*vectors, atol=1e-6)
 
     def test_all_parts_matter(self, model: AceBertModel, tiny_processor: AceBertProcessor) -> None:
         def encode(**parts: object) -> torch.Tensor:
-            return model.get_product_features(**tiny_processor(return_tensors="pt", side="product", **parts)).pooler_output
+            inputs = tiny_processor(return_tensors="pt", side="product", **parts)
+            return model.get_product_features(**inputs).pooler_output
 
         photo, other = [draw("shirt", "red", 0)], [draw("shirt", "blue", 0)]
         vectors = [
@@ -303,7 +307,8 @@ class TestLibrary:
         model.save_pretrained(tmp_path)
         state = load_file(tmp_path / "model.safetensors")
         dropped = [name for name in state if "image_embeddings" in name or name == "logit_bias"]
-        save_file({k: v for k, v in state.items() if k not in dropped}, tmp_path / "model.safetensors", {"format": "pt"})
+        kept = {name: value for name, value in state.items() if name not in dropped}
+        save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
         loaded = AceBertModel.from_pretrained(tmp_path)
         assert loaded.logit_scale.item() == 4.0
         assert loaded.logit_bias.item() == -10.0
@@ -343,7 +348,8 @@ class TestPreTraining:
         hidden = {k: v.clone() for k, v in product_inputs.items()}
         hidden["pixel_values"][masked] = 0
         plain = model(**hidden)
-        mlm = F.cross_entropy(torch.stack([plain.prediction_logits[0, 1], plain.prediction_logits[2, 2]]), torch.tensor([7, 8]))
+        words = torch.stack([plain.prediction_logits[0, 1], plain.prediction_logits[2, 2]])
+        mlm = F.cross_entropy(words, torch.tensor([7, 8]))
         patch = (plain.patch_predictions[0, 2] - product_inputs["pixel_values"][0, 2]).pow(2).mean()
         match = F.cross_entropy(plain.matching_logits, matching)
         for got, expected in ((output.mlm_loss, mlm), (output.patch_loss, patch), (output.matching_loss, match)):
@@ -415,9 +421,11 @@ class TestRetrieval:
             model(**inputs, adversarial_strength=0.0).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-        unseen = tiny_processor(text=["the shirt"] * 4, images=[draw("shirt", c, 2) for c in colours], return_tensors="pt")
+        photos = [draw("shirt", c, 2) for c in colours]
+        unseen = tiny_processor(text=["the shirt"] * 4, images=photos, return_tensors="pt")
         products = model.acebert.get_product_features(**unseen).pooler_output
-        queries = model.acebert.get_text_features(**tiny_processor(text=[f"{c} shirt" for c in colours], return_tensors="pt"))
+        asked = tiny_processor(text=[f"{c} shirt" for c in colours], return_tensors="pt")
+        queries = model.acebert.get_text_features(**asked)
         assert (queries.pooler_output @ products.t()).argmax(1).tolist() == [0, 1, 2, 3]
 
 
@@ -425,7 +433,8 @@ class TestBackbone:
     def test_text_outputs_equal_the_backbones_own(self, minilm: str) -> None:
         model = AceBertModel.from_backbone(minilm, projection_dim=384).eval()
         tokenizer, source = AutoTokenizer.from_pretrained(minilm), AutoModel.from_pretrained(minilm).eval()
-        inputs = tokenizer(["red shoes for men", "a table lamp with a very long arm"], return_tensors="pt", padding=True)
+        texts = ["red shoes for men", "a table lamp with a very long arm"]
+        inputs = tokenizer(texts, return_tensors="pt", padding=True)
         with torch.no_grad():
             expected = source(**inputs).last_hidden_state
             real = inputs["attention_mask"].bool()

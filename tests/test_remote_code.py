@@ -28,7 +28,8 @@ COMPLETE = {
     "tokenizer_config.json",
 }
 
-# Run with -I: neither the working directory nor PYTHONPATH is on the path. The editable install's finder is taken off it too.
+# Run with -I: neither the working directory nor PYTHONPATH is on the path. The editable install's finder is taken off
+# it too.
 STRANGER = """
 import importlib.util, json, sys
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]

@@ -83,7 +83,8 @@ def test_pretrain_then_finetune(flags: Callable[..., list[str]], tmp_path: Path)
     query_side = [name for name in weights(tmp_path / "pretrained") if "query_" in name]
     assert query_side  # it goes through this stage, and into the next
 
-    finetune = flags(backbone=None, model_name_or_path=tmp_path / "pretrained", num_train_epochs=10, max_train_steps=None)
+    start = {"backbone": None, "model_name_or_path": tmp_path / "pretrained"}
+    finetune = flags(**start, num_train_epochs=10, max_train_steps=None)
     metrics = script.main([*finetune, "--learning_rate", "1e-3", "--adversarial_strength", "0.05"])
     assert {"title_to_image_recall@10", "query_to_product_recall@10", "modality_gap"} < set(metrics)
     entries = [entry for entry in log(tmp_path / "run") if "loss" in entry]
@@ -141,7 +142,7 @@ def test_accumulation_schedule_and_no_validation(flags: Callable[..., list[str]]
 def test_yaml_config_and_flags(flags: Callable[..., list[str]], tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({"seed": 5, "query_templates": ["{kind}"], "report_to": None}))
     arguments = [flag for flag in flags(query_templates=None)]
-    model_args, data_args, args = script.parse_arguments(["--config", str(tmp_path / "run.yaml"), *arguments])
+    _, data_args, args = script.parse_arguments(["--config", str(tmp_path / "run.yaml"), *arguments])
     assert (args.seed, data_args.query_templates) == (5, ["{kind}"])
     _, _, args = script.parse_arguments([*arguments, "--config", str(tmp_path / "run.yaml"), "--seed", "6"])
     assert args.seed == 6
@@ -262,7 +263,8 @@ def test_cached_positives_reach_the_loss(tiny_config: Callable[..., AceBertConfi
 @pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_goes_on(flags: Callable[..., list[str]], tmp_path: Path) -> None:
     arguments = flags(max_train_steps=60, checkpointing_steps=1000, eval_steps=1000, num_workers=1)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", str(ROOT / "train_accelerate.py")]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1"]
+    command = [*launch, str(ROOT / "train_accelerate.py")]
     process = subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "train_log.jsonl").exists() and time.monotonic() < deadline:
