@@ -146,9 +146,10 @@ class AceBertConfig(PreTrainedConfig):
 
     @classmethod
     def small(cls, vocab_size: int = 30522, **kwargs: Any) -> "AceBertConfig":
-        """A model of MiniLM's size (6 product layers and 4 query layers, 384 wide, about 33 million parameters).
+        """A model of MiniLM's size (6 product layers and 4 query layers, 384 wide, about 30 million parameters).
 
-        It trains on a laptop: photos of 60x80 pixels make at most 48 patches of 10x10.
+        It trains on a laptop. With `max_num_patches=36` in the processor, its patches show as many pixels as a photo of
+        60x80 has.
         """
         layers = {
             "vocab_size": vocab_size,
@@ -159,8 +160,7 @@ class AceBertConfig(PreTrainedConfig):
         sizes = {
             "text_config": {**layers, "num_hidden_layers": 6},
             "query_config": {**layers, "num_hidden_layers": 4},
-            "patch_size": 10,
-            "pixel_group_size": 5,
+            "patch_size": 12,
             "projection_dim": 384,
         }
         return cls(**{**sizes, **kwargs})
