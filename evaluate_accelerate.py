@@ -708,7 +708,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     with timed(seconds, "load model"), accelerator.main_process_first():
         options = {"revision": args.revision, "trust_remote_code": True}
         processor = AutoProcessor.from_pretrained(args.model_name_or_path, **options)
-        model = AutoModel.from_pretrained(args.model_name_or_path, **options).to(accelerator.device).eval()
+        # Half precision is --bf16's to choose, whatever the weights are saved in.
+        model = AutoModel.from_pretrained(args.model_name_or_path, dtype=torch.float32, **options)
+        model = model.to(accelerator.device).eval()
     with timed(seconds, "load catalogue"), accelerator.main_process_first():
         catalog = Catalog.load(args)
         tasks = make_tasks(args, catalog)

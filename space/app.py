@@ -84,7 +84,10 @@ class Encoder:
         if not hasattr(self.processor, "image_processor"):
             raise ValueError(f"{model!r} has no image processor, so it can't read photos: name an ACE-BERT checkpoint.")
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = AutoModel.from_pretrained(source, revision=revision, trust_remote_code=True).to(self.device).eval()
+        # The released weights are bfloat16, which many a CPU only emulates.
+        dtype = "auto" if self.device == "cuda" else torch.float32
+        model = AutoModel.from_pretrained(source, revision=revision, dtype=dtype, trust_remote_code=True)
+        self.model = model.to(self.device).eval()
         self.fingerprint = self._fingerprint()
         # A fast tokenizer keeps its padding as state and can't be shared by two threads at once.
         self._lock = threading.Lock()
@@ -285,7 +288,7 @@ def card(catalog: Catalog, hit: Hit) -> str:
     title = catalog.titles[hit.row] or f"Product {catalog.ids[hit.row]}"
     safe, product = html.escape(title), catalog.ids[hit.row]
     thumbnail = catalog.thumbnail(hit.row)
-    photo = f'<img src="{thumbnail}" alt="{safe}" loading="lazy">' if thumbnail else "<span>No photo</span>"
+    photo = f'<img src="{thumbnail}" alt="{safe}" decoding="async">' if thumbnail else "<span>No photo</span>"
     facts = "&nbsp;· ".join(html.escape(value) for value in catalog.facts(hit.row).values())
     score = (
         f'<span class="score" title="Cosine similarity">{hit.score:.2f} match</span>' if hit.score is not None else ""
@@ -541,9 +544,7 @@ def launch(page: gr.Blocks, **kwargs: Any) -> tuple:
     # The theme's own fonts are a service's; style.css asks for the system's instead.
     theme = gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=("sans-serif",), font_mono=("monospace",))
     style = Path(__file__).with_name("style.css")
-    return page.launch(
-        theme=theme, css_paths=style, footer_links=["api", "settings"], enable_monitoring=False, **kwargs
-    )
+    return page.launch(theme=theme, css_paths=style, footer_links=[], enable_monitoring=False, **kwargs)
 
 
 if __name__ == "__main__":
