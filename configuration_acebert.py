@@ -165,6 +165,11 @@ class AceBertConfig(PreTrainedConfig):
         }
         return cls(**{**sizes, **kwargs})
 
+    @property
+    def hidden_size(self) -> int:
+        """Width of the product encoder, where the library asks a configuration for one width."""
+        return self.text_config.hidden_size
+
     def validate_architecture(self) -> None:
         """Part of `@strict` validation: refuses sizes that don't fit each other, before any weight exists."""
         text, query = self.text_config, self.query_config

@@ -440,6 +440,7 @@ _WORD_EMBEDDINGS = "product_encoder.bert.embeddings.word_embeddings.weight"
 class AceBertModel(AceBertPreTrainedModel):
     """Query encoder and product encoder with their projections: unit vectors in one space, compared by dot product."""
 
+    main_input_name = "query_input_ids"
     # Heads of the classes below, in whose checkpoints this model is found too.
     _keys_to_ignore_on_load_unexpected = (r"^domain_classifier\.", r"^(mlm|patch|matching)_head\.")
 
@@ -538,17 +539,16 @@ class AceBertModel(AceBertPreTrainedModel):
                 f"The query side reads text alone, but got {photo}: use `get_product_features` for photos."
             )
         if self.query_encoder is None:
-            return self.get_product_features(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
-        outputs = self.query_encoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+            return self.get_product_features(input_ids, attention_mask, return_dict=True, **kwargs)
+        outputs = self.query_encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         pooled = _pool(outputs.last_hidden_state, mask, self.config.pooling)
-        outputs = BaseModelOutputWithPooling(
+        return BaseModelOutputWithPooling(
             last_hidden_state=outputs.last_hidden_state,
             pooler_output=self._to_unit_vector(self.query_projection(pooled)),
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-        return outputs
 
     @can_return_tuple
     def get_product_features(
@@ -587,6 +587,7 @@ class AceBertModel(AceBertPreTrainedModel):
             pixel_attention_mask=pixel_attention_mask,
             spatial_shapes=spatial_shapes,
             pixel_position_ids=pixel_position_ids,
+            return_dict=True,
             **kwargs,
         )
         outputs.pooler_output = self._to_unit_vector(self.product_projection(outputs.pooler_output))
@@ -658,7 +659,7 @@ class AceBertModel(AceBertPreTrainedModel):
             positives: (queries, products) booleans of [`find_positives`], for the loss.
             return_loss: take query i and product i as a pair and return the retrieval loss.
         """
-        query_outputs = self.get_text_features(query_input_ids, query_attention_mask, **kwargs)
+        query_outputs = self.get_text_features(query_input_ids, query_attention_mask, return_dict=True, **kwargs)
         product_outputs = self.get_product_features(
             input_ids,
             attention_mask,
@@ -667,6 +668,7 @@ class AceBertModel(AceBertPreTrainedModel):
             pixel_attention_mask,
             spatial_shapes,
             pixel_position_ids,
+            return_dict=True,
             **kwargs,
         )
         query_embeds, product_embeds = query_outputs.pooler_output, product_outputs.pooler_output
@@ -769,6 +771,7 @@ class AceBertForPreTraining(AceBertPreTrainedModel):
             pixel_attention_mask=pixel_attention_mask,
             spatial_shapes=spatial_shapes,
             pixel_position_ids=pixel_position_ids,
+            return_dict=True,
             **kwargs,
         )
         hidden = outputs.last_hidden_state
@@ -814,6 +817,8 @@ def _mean_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, label_smooth
 
 class AceBertForRetrieval(AceBertPreTrainedModel):
     """Fine-tuning: query-product matching, and a domain classifier behind a gradient reversal."""
+
+    main_input_name = "query_input_ids"
 
     def __init__(self, config: AceBertConfig):
         super().__init__(config)
@@ -892,6 +897,7 @@ class AceBertForRetrieval(AceBertPreTrainedModel):
             pixel_attention_mask,
             spatial_shapes,
             pixel_position_ids,
+            return_dict=True,
             **kwargs,
         )
         if return_loss:

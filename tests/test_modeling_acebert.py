@@ -240,6 +240,23 @@ class TestLibrary:
         expected = info_nce_loss(output.query_embeds, output.product_embeds, model.scale)
         assert torch.allclose(output.loss, expected)
 
+    def test_tuples_on_request(self, tiny_config: MakeConfig, query_inputs: Inputs, product_inputs: Inputs) -> None:
+        inputs = pairs(query_inputs, product_inputs)
+        for model_class, given in (
+            (AceBertModel, inputs),
+            (AceBertForRetrieval, inputs),
+            (AceBertForPreTraining, dict(product_inputs)),
+        ):
+            model = model_class(tiny_config(return_dict=False)).eval()
+            as_tuple, as_output = model(**given), model(**given, return_dict=True)
+            assert isinstance(as_tuple, tuple)
+            flat = as_output.to_tuple()
+            assert len(as_tuple) == len(flat)
+            assert all(torch.equal(a, b) for a, b in zip(as_tuple, flat, strict=True) if isinstance(a, torch.Tensor))
+        model = AceBertModel(tiny_config(return_dict=False)).eval()
+        assert model.get_text_features(**query_inputs)[1].shape == (4, 16)
+        assert model.get_product_features(**product_inputs)[1].shape == (4, 16)
+
     def test_eager_equals_sdpa(self, model: AceBertModel, query_inputs: Inputs, product_inputs: Inputs) -> None:
         inputs = pairs(query_inputs, product_inputs)
         assert model.product_encoder.bert.config._attn_implementation == "sdpa"
