@@ -38,16 +38,13 @@ class Columns:
         return list(dict.fromkeys(name for name in (*single, *self.attributes) if name))
 
 
-def load_products(
-    sources: Sequence[str], split: str, columns: Columns, optional: Sequence[str] = (), revision: str | None = None
-) -> Dataset:
+def load_products(sources: Sequence[str], split: str, columns: Columns, revision: str | None = None) -> Dataset:
     """Loads one split of one or more catalogues and puts them one after another.
 
     Args:
         sources: each a Hub id, a folder or a CSV, TSV, JSON or Parquet file. Image paths in a file are relative to it.
         split: name of the split; a single file has the split "train".
         columns: the columns to read. A catalogue may lack some, as long as another has them; the values are then null.
-        optional: columns that all catalogues may lack.
         revision: of a Hub dataset.
 
     Returns:
@@ -78,7 +75,7 @@ def load_products(
             part = part.cast_column(columns.image, Image(decode=False))
         parts.append(part)
     available = {name for part in parts for name in part.column_names}
-    missing = [name for name in columns.names() if name not in available and name not in optional]
+    missing = [name for name in columns.names() if name not in available]
     if missing:
         raise ValueError(
             f"No column {missing} in the split '{split}' of {list(sources)}: the columns are {sorted(available)}. "
@@ -167,6 +164,37 @@ def group_products(ids: Sequence[Any], titles: Sequence[str | None]) -> np.ndarr
         for key in keys:
             parent[find(row)] = find(first.setdefault(key, row))
     return np.array([find(row) for row in range(len(ids))], dtype=np.int64)
+
+
+def hold_out(products: Dataset, columns: Columns, share: float) -> tuple[Dataset, Dataset]:
+    """Splits a catalogue in two by a hash of the products' ids, so that the same products are held out in every run.
+
+    Products that share an id or a title go to the same side.
+
+    Args:
+        products: rows of [`load_products`].
+        columns: which column holds what.
+        share: of the products to hold out, in (0, 1), met but for chance.
+
+    Returns:
+        The larger rest and what is held out.
+
+    Raises:
+        ValueError: if nothing would be held out or nothing left.
+    """
+    ids = products[columns.id][:]
+    titles = products[columns.title][:] if columns.title in products.column_names else [None] * len(ids)
+    groups = group_products(ids, [_text(title) for title in titles])
+    least: dict[int, str] = {}  # id of each group: it stands for all of them, whatever the order of the rows
+    for group, product_id in zip(groups, map(str, ids), strict=True):
+        least[group] = min(product_id, least.get(group, product_id))
+    held = np.array([hash_text(f"hold out {least[group]}") % 1_000_000 < 1_000_000 * share for group in groups])
+    if held.all() or not held.any():
+        raise ValueError(
+            f"Holding out a share of {share} of {len(ids)} products leaves one side empty: change --validation_share, "
+            "or name a --validation_split."
+        )
+    return products.select(np.flatnonzero(~held)), products.select(np.flatnonzero(held))
 
 
 class ProductPairs(torch.utils.data.Dataset):

@@ -29,6 +29,7 @@ import transformers
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, set_seed
+from datasets import Dataset
 from huggingface_hub import HfApi
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -41,6 +42,7 @@ from acebert.data_acebert import (
     ProductPairs,
     ProductParts,
     QueryTemplates,
+    hold_out,
     load_products,
 )
 from acebert.modeling_acebert import AceBertForPreTraining, AceBertForRetrieval, find_positives, modality_gap
@@ -92,7 +94,15 @@ class DataArguments:
     dataset_revision: str | None = field(default=None, metadata={"help": "Revision of Hub datasets."})
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     validation_split: str | None = field(
-        default="validation", metadata={"help": "Split that picks the best checkpoint; 'none' for no validation."}
+        default=None,
+        metadata={"help": "Split that picks the best checkpoint; see --validation_share."},
+    )
+    validation_share: float = field(
+        default=0.05,
+        metadata={
+            "help": "Share of the training split that is held out to pick the best checkpoint where no "
+            "--validation_split is named. Products with one id or title stay together. 0 for no validation."
+        },
     )
     validation_size: int = field(
         default=2000, metadata={"help": "Products of it that are used, evenly spaced; 0 for all."}
@@ -293,8 +303,8 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Run
     for name in ("per_device_batch_size", "chunk_size", "gradient_accumulation_steps", "eval_steps", "logging_steps"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(args, name)}.")
-    if data_args.validation_split in ("none", ""):
-        data_args.validation_split = None
+    if not 0 <= data_args.validation_share < 1:
+        parser.error(f"--validation_share must lie in [0, 1), got {data_args.validation_share}.")
     return model_args, data_args, args
 
 
@@ -345,13 +355,20 @@ def load_data(
     )
     kind = ProductParts if args.stage == "pretrain" else ProductPairs
 
-    def load(split: str, flip_probability: float) -> ProductPairs:
-        # One process fills the cache, the others read it.
-        with accelerator.main_process_first():
-            products = load_products(data_args.dataset_name, split, columns, revision=data_args.dataset_revision)
-        if split == data_args.validation_split and 0 < data_args.validation_size < len(products):
-            spacing = len(products) / data_args.validation_size
-            products = products.select([int(i * spacing) for i in range(data_args.validation_size)])
+    # One process fills the cache, the others read it.
+    with accelerator.main_process_first():
+        products = load_products(data_args.dataset_name, data_args.train_split, columns, data_args.dataset_revision)
+        held_out = None
+        if data_args.validation_split:
+            named = (data_args.dataset_name, data_args.validation_split, columns, data_args.dataset_revision)
+            held_out = load_products(*named)
+        elif data_args.validation_share:
+            products, held_out = hold_out(products, columns, data_args.validation_share)
+    if held_out is not None and 0 < data_args.validation_size < len(held_out):
+        spacing = len(held_out) / data_args.validation_size
+        held_out = held_out.select([int(i * spacing) for i in range(data_args.validation_size)])
+
+    def draw_from(products: Dataset, flip_probability: float) -> ProductPairs:
         return kind(
             products,
             columns,
@@ -363,8 +380,8 @@ def load_data(
             seed=args.seed,
         )
 
-    train = load(data_args.train_split, data_args.flip_probability)
-    validation = load(data_args.validation_split, 0.0) if data_args.validation_split else None
+    train = draw_from(products, data_args.flip_probability)
+    validation = None if held_out is None else draw_from(held_out, flip_probability=0.0)
     accelerator.print(f"{len(train)} products to train on, {len(validation) if validation else 0} to validate on.")
     return train, validation
 

@@ -19,6 +19,7 @@ from acebert.data_acebert import (
     QueryTemplates,
     group_products,
     hash_text,
+    hold_out,
     load_products,
 )
 from acebert.processing_acebert import AceBertProcessor
@@ -59,6 +60,18 @@ class TestLoading:
             load_products([str(catalog_folder)], "train", Columns(title="name"))
         with pytest.raises(ValueError, match=r"no split 'test': it has \['train', 'validation'\]"):
             load_products([str(catalog_folder)], "test", COLUMNS)
+
+    def test_hold_out_keeps_products_together_and_is_the_same_every_time(self) -> None:
+        rows = [{"id": i, "title": f"title {i % 300}", "image": None} for i in range(600)]
+        products = Dataset.from_list(rows)
+        rest, held = hold_out(products, Columns(), 0.2)
+        assert len(rest) + len(held) == 600
+        assert len(held) / 600 == pytest.approx(0.2, abs=0.06)
+        assert not set(rest["title"]) & set(held["title"])
+        backwards = hold_out(products.select(range(599, -1, -1)), Columns(), 0.2)[1]
+        assert set(backwards["id"]) == set(held["id"])
+        with pytest.raises(ValueError, match="--validation_share"):
+            hold_out(products.select(range(3)), Columns(), 0.001)
 
 
 class TestQueries:

@@ -45,6 +45,7 @@ def flags(backbone: str, catalog_folder: Path, tmp_path: Path) -> Callable[..., 
             "backbone": backbone,
             "dataset_name": str(catalog_folder),
             "output_dir": str(tmp_path / output),
+            "validation_split": "validation",
             "query_templates": ["{colour} {kind}", "{gender} {kind}"],
             "patch_size": 8,
             "max_num_patches": 12,
@@ -131,7 +132,8 @@ def test_other_settings_do_not_resume(flags: Callable[..., list[str]], tmp_path:
 
 
 def test_accumulation_schedule_and_no_validation(flags: Callable[..., list[str]], tmp_path: Path) -> None:
-    arguments = flags(max_train_steps=None, num_train_epochs=2, gradient_accumulation_steps=2, validation_split="none")
+    no_validation = {"validation_split": None, "validation_share": 0}
+    arguments = flags(max_train_steps=None, num_train_epochs=2, gradient_accumulation_steps=2, **no_validation)
     assert script.main(arguments) == {}
     entries = [entry for entry in log(tmp_path / "run") if "loss" in entry]
     assert [entry["step"] for entry in entries] == [1, 2, 3, 4]  # 4 batches an epoch, two of them a step
@@ -154,6 +156,8 @@ def test_yaml_config_and_flags(flags: Callable[..., list[str]], tmp_path: Path) 
         ({"backbone": None}, "--model_name_or_path"),
         ({"title_column": "name"}, "--title_column"),
         ({"per_device_batch_size": 100}, "lower --per_device_batch_size"),
+        ({"validation_split": "dev"}, "has no split 'dev'"),
+        ({"validation_split": None, "validation_share": 1.5}, "--validation_share must lie in"),
         ({"chunk_size": 0}, "--chunk_size must be at least 1"),
         ({"query_templates": ["shoes"]}, "names no attribute"),
         ({"query_templates": ["{material}"]}, "material"),
