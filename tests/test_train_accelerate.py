@@ -282,3 +282,27 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(flags: Callable[..., list[str
     result = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=240)
     assert f"Going on from {tmp_path}/run/checkpoints/step_{steps[0]}" in result.stdout
     assert log(tmp_path / "run")[-1]["step"] == 60
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_twice_the_batch(flags: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Not bit for bit, since sums run in another order, and without dropout, which each process draws for itself."""
+    common = {"max_train_steps": 4, "dropout": 0, "attention_dropout": 0, "flip_probability": 0, "eval_steps": 4}
+    script.main(flags(output="one", per_device_batch_size=16, **common))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"]
+    command = [*launch, str(ROOT / "train_accelerate.py"), *flags(output="two", per_device_batch_size=8, **common)]
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, "ACCELERATE_USE_CPU": "1"}
+    )
+    assert result.returncode == 0, result.stderr
+    one, two = ([e for e in log(tmp_path / name) if "loss" in e] for name in ("one", "two"))
+    assert [e["step"] for e in two] == [1, 2, 3, 4]
+    assert one[0]["loss"] == pytest.approx(two[0]["loss"], rel=1e-4)
+    assert one[-1]["loss"] == pytest.approx(two[-1]["loss"], rel=1e-2)
+    assert [e["learning_rate"] for e in one] == pytest.approx([e["learning_rate"] for e in two])
+
+
+@pytest.mark.slow
+def test_trackers(flags: Callable[..., list[str]], tmp_path: Path) -> None:
+    script.main(flags(max_train_steps=2, report_to="tensorboard"))
+    assert list((tmp_path / "run").rglob("events.out.tfevents*"))
