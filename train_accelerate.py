@@ -11,6 +11,7 @@
 goes on from its latest checkpoint. `--output_dir` itself always holds the best model so far as a complete Hub folder.
 """
 
+import copy
 import json
 import logging
 import math
@@ -721,14 +722,9 @@ def save_model(
 ) -> None:
     """Model and processor as a complete Hub folder, in `--output_dir` itself."""
     if accelerator.is_main_process:
-        inner, dtype = accelerator.unwrap_model(model), getattr(torch, args.save_dtype)
-        state = {
-            name: value.to(dtype) if value.is_floating_point() else value
-            for name, value in accelerator.get_state_dict(inner).items()
-        }
-        before, inner.config.dtype = inner.config.dtype, dtype
-        inner.save_pretrained(args.output_dir, state_dict=state)
-        inner.config.dtype = before
+        # A copy of the whole model, not of its tensors one by one, keeps tied weights tied: they are saved once.
+        saved = copy.deepcopy(accelerator.unwrap_model(model)).to("cpu", getattr(torch, args.save_dtype))
+        saved.save_pretrained(args.output_dir)
         processor.save_pretrained(args.output_dir)
     accelerator.wait_for_everyone()
 

@@ -123,6 +123,17 @@ def test_a_resumed_run_ends_with_the_same_bits(stage: str, flags: Callable[..., 
             assert entry["loss"] == before["loss"]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_tied_weights_are_saved_once(dtype: str, flags: Callable[..., list[str]], tmp_path: Path) -> None:
+    script.main(flags(max_train_steps=1, save_dtype=dtype))
+    saved = weights(tmp_path / "run")
+    assert {str(value.dtype) for value in saved.values()} == {f"torch.{dtype}"}
+    assert [name for name in saved if "word_embeddings" in name] == [
+        "acebert.product_encoder.bert.embeddings.word_embeddings.weight"
+    ]
+    assert str(AutoModel.from_pretrained(tmp_path / "run", trust_remote_code=True).dtype) == f"torch.{dtype}"
+
+
 def test_other_settings_do_not_resume(flags: Callable[..., list[str]], tmp_path: Path) -> None:
     script.main(flags(max_train_steps=2))
     with pytest.raises(SystemExit, match=r"learning_rate.*overwrite_output_dir"):
