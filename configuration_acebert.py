@@ -173,10 +173,16 @@ class AceBertConfig(PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Part of `@strict` validation: refuses sizes that don't fit each other, before any weight exists."""
         text, query = self.text_config, self.query_config
+        sizes = ("patch_size", "num_channels", "pixel_group_size", "pixel_hidden_size", "position_grid_size")
+        for name in (*sizes, "projection_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if min([1, *self.domain_hidden_sizes]) < 1:
+            raise ValueError(f"`domain_hidden_sizes` must be at least 1 each, got {self.domain_hidden_sizes}.")
         for name, encoder in (("text_config", text), ("query_config", query)):
             if encoder.model_type != "bert":
                 raise ValueError(f"`{name}` must be of BERT's kind (model_type 'bert'), not '{encoder.model_type}'.")
-            if encoder.hidden_size % encoder.num_attention_heads != 0:
+            if encoder.num_attention_heads < 1 or encoder.hidden_size % encoder.num_attention_heads != 0:
                 raise ValueError(
                     f"`{name}.hidden_size` ({encoder.hidden_size}) must be a multiple of "
                     f"`{name}.num_attention_heads` ({encoder.num_attention_heads})."
@@ -217,10 +223,6 @@ class AceBertConfig(PreTrainedConfig):
                 )
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"`label_smoothing` must lie in [0, 1), got {self.label_smoothing}.")
-        positive = ("patch_size", "num_channels", "pixel_group_size", "pixel_hidden_size", "position_grid_size")
-        for name in (*positive, "projection_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         for name in ("adversarial_strength", "mlm_loss_weight", "patch_loss_weight", "matching_loss_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")

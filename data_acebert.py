@@ -5,7 +5,6 @@ often the run was interrupted.
 """
 
 import hashlib
-import io
 import os
 import string
 from collections.abc import Sequence
@@ -16,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, Image, Value, concatenate_datasets, load_dataset
-from PIL import Image as PILImage
 from PIL import ImageOps
+
+from .processing_acebert import open_photo, to_upright_rgb
 
 FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
@@ -38,7 +38,13 @@ class Columns:
         return list(dict.fromkeys(name for name in (*single, *self.attributes) if name))
 
 
-def load_products(sources: Sequence[str], split: str, columns: Columns, revision: str | None = None) -> Dataset:
+def load_products(
+    sources: Sequence[str],
+    split: str,
+    columns: Columns,
+    revision: str | None = None,
+    config_name: str | None = None,
+) -> Dataset:
     """Loads one split of one or more catalogues and puts them one after another.
 
     Args:
@@ -46,40 +52,38 @@ def load_products(sources: Sequence[str], split: str, columns: Columns, revision
         split: name of the split; a single file has the split "train".
         columns: the columns to read. A catalogue may lack some, as long as another has them; the values are then null.
         revision: of a Hub dataset.
+        config_name: of a dataset with several configurations.
 
     Returns:
-        The products with exactly the columns named, photos not decoded.
+        The products with exactly the columns named, photos not decoded. Of several different catalogues the ids become
+        "source:id", so that two shops that both count from 1 don't meet.
 
     Raises:
-        ValueError: if no source has a column, or a split is unknown; both with the names that exist.
+        ValueError: if no source has a column, a split is unknown (both with the names that exist), two catalogues
+            disagree on a column's type, an id is missing, or a photo is a URL.
     """
-    parts = []
+    parts, available = [], set()
     for source in sources:
         path = Path(source)
         if path.suffix in FILE_FORMATS:
             options = {"delimiter": "\t"} if path.suffix == ".tsv" else {}
             splits = load_dataset(FILE_FORMATS[path.suffix], data_files=str(path), **options)
         else:
-            splits = load_dataset(source, revision=revision)
+            splits = load_dataset(source, config_name, revision=revision)
         if split not in splits:
             raise ValueError(f"'{source}' has no split '{split}': it has {sorted(splits)}.")
-        part = splits[split]
-        part = part.select_columns([name for name in columns.names() if name in part.column_names])
-        for name, feature in part.features.items():
-            if getattr(feature, "dtype", None) == "large_string":
-                part = part.cast_column(name, Value("string"))
-        if columns.image in part.column_names:
-            if part.features[columns.image] == Value("string"):
-                folder = path.parent if path.is_file() else path
-                part = part.map(_resolve, fn_kwargs={"column": columns.image, "folder": str(folder)})
-            part = part.cast_column(columns.image, Image(decode=False))
+        available |= set(splits[split].column_names)
+        part = _read_columns(splits[split], columns, str(path.parent if path.is_file() else path))
+        if len(set(sources)) > 1 and columns.id in part.column_names:
+            ids = [f"{source}:{product_id}" for product_id in part[columns.id]]
+            part = part.remove_columns(columns.id).add_column(columns.id, ids)
         parts.append(part)
-    available = {name for part in parts for name in part.column_names}
     missing = [name for name in columns.names() if name not in available]
     if missing:
         raise ValueError(
             f"No column {missing} in the split '{split}' of {list(sources)}: the columns are {sorted(available)}. "
-            "Name yours by --id_column, --title_column, --image_column, --query_column, --hot_query_column."
+            "Name yours by --id_column, --title_column, --image_column, --query_column, --hot_query_column and in "
+            "--query_templates; 'none' says that there is no title or no photo."
         )
     features = {}
     for part in parts:
@@ -91,9 +95,28 @@ def load_products(sources: Sequence[str], split: str, columns: Columns, revision
     return concatenate_datasets(parts)
 
 
-def _resolve(row: dict[str, Any], column: str, folder: str) -> dict[str, Any]:
+def _read_columns(part: Dataset, columns: Columns, folder: str) -> Dataset:
+    """The named columns of one catalogue, those that hold nothing left out, strings as strings, photos not decoded."""
+    part = part.select_columns([name for name in columns.names() if name in part.column_names])
+    for name, feature in part.features.items():
+        if len(part) and part.data.column(name).null_count == len(part):
+            part = part.remove_columns(name)
+        elif getattr(feature, "dtype", None) == "large_string":
+            part = part.cast_column(name, Value("string"))
+    if columns.id in part.column_names and None in part[columns.id][:]:
+        raise ValueError(f"Row {part[columns.id][:].index(None)} has no {columns.id}: give every product an id.")
+    if columns.image in part.column_names:
+        if part.features[columns.image] == Value("string"):
+            part = part.map(_resolve, fn_kwargs={"column": columns.image, "folder": folder}, with_indices=True)
+        part = part.cast_column(columns.image, Image(decode=False))
+    return part
+
+
+def _resolve(row: dict[str, Any], index: int, column: str, folder: str) -> dict[str, Any]:
     """Makes a path relative to the catalogue's file absolute."""
     value = row[column]
+    if value and "://" in value:
+        raise ValueError(f"{column} of row {index} is the URL {value}: download the photos and give their paths.")
     return {column: os.path.join(folder, value) if value else None}
 
 
@@ -101,14 +124,16 @@ class QueryTemplates:
     """Makes shopper-style queries from attributes: `"{gender} {baseColour} {articleType}"`.
 
     Such queries are synthetic. Each attribute of a template but one may be dropped at random, since shoppers rarely
-    name them all; an attribute that the product doesn't have is dropped in any case.
+    name them all; an attribute that the product doesn't have is dropped in any case. A template of attributes alone
+    asks for nothing else, so every product that has them answers it. One with words of its own ("{brand} shoes") may
+    ask for more, so only its own product is known to.
 
     Args:
-        templates: format strings whose fields are attribute columns.
+        templates: strings whose fields are attribute columns.
         drop_probability: of each attribute, in [0, 1).
 
     Raises:
-        ValueError: for a template without a field.
+        ValueError: for a template without a field, or with one that is no column's name; naming it.
     """
 
     def __init__(self, templates: Sequence[str], drop_probability: float = 0.3):
@@ -116,12 +141,22 @@ class QueryTemplates:
             raise ValueError(f"`drop_probability` must lie in [0, 1), got {drop_probability}.")
         self.templates = list(templates)
         self.drop_probability = drop_probability
-        self.fields = [
-            [name for _, name, _, _ in string.Formatter().parse(template) if name] for template in self.templates
-        ]
-        for template, fields in zip(self.templates, self.fields, strict=True):
+        self.fields: list[list[str]] = []
+        self.has_words: list[bool] = []
+        for template in self.templates:
+            try:
+                parts = list(string.Formatter().parse(template))
+            except ValueError as error:
+                raise ValueError(
+                    f"The query template '{template}' can't be read ({error}): write {{column}}."
+                ) from None
+            fields = [name for _, name, _, _ in parts if name is not None]
             if not fields:
                 raise ValueError(f"The query template '{template}' names no attribute: write one as {{column}}.")
+            if not all(name.isidentifier() for name in fields) or any(spec or conv for _, _, spec, conv in parts):
+                raise ValueError(f"The query template '{template}' must name columns plainly, as in {{colour}}.")
+            self.fields.append(fields)
+            self.has_words.append(any(text.strip() for text, _, _, _ in parts))
 
     @property
     def attributes(self) -> list[str]:
@@ -129,7 +164,7 @@ class QueryTemplates:
         return list(dict.fromkeys(name for fields in self.fields for name in fields))
 
     def make(self, product: dict[str, Any], rng: np.random.Generator) -> tuple[str, list[str]] | None:
-        """Returns a query and the attributes that it states, or None for a product without any attribute."""
+        """Returns a query and the attributes that are all it asks for; None if there is none."""
         usable = [i for i, fields in enumerate(self.fields) if any(product.get(name) is not None for name in fields)]
         if not usable:
             return None
@@ -139,7 +174,8 @@ class QueryTemplates:
             present[rng.integers(len(present))]
         ]
         values = {name: str(product[name]) if name in kept else "" for name in self.fields[index]}
-        return " ".join(self.templates[index].format(**values).split()), kept
+        query = " ".join(self.templates[index].format(**values).split())
+        return query, [] if self.has_words[index] else kept
 
 
 def hash_text(text: str) -> int:
@@ -200,9 +236,10 @@ def hold_out(products: Dataset, columns: Columns, share: float) -> tuple[Dataset
 class ProductPairs(torch.utils.data.Dataset):
     """Draws a query and a product's title and photo for each row of a catalogue.
 
-    The query is the title itself with probability `title_query_probability`; the product then shows its photo alone,
-    or the match would be one of equal words. Otherwise it is, with equal chances, of any kind that the row has: a real
-    query, a hot query, or one made by a template; the title or the photo is then left out at random, never both.
+    The query is the title itself with probability `title_query_probability`, or where the row offers no other; the
+    product then shows its photo alone, or the match would be one of equal words. Otherwise it is, with equal chances,
+    of any kind that the row has: a real query, a hot query, or one made by a template; the title or the photo is then
+    left out at random, never both.
 
     Args:
         products: rows of [`load_products`].
@@ -245,6 +282,8 @@ class ProductPairs(torch.utils.data.Dataset):
         self.codes = np.full((len(products), len(self.attribute_names)), -1, dtype=np.int64)
         for column, name in enumerate(self.attribute_names):
             for row, value in enumerate(self.attributes[name]):
+                if isinstance(value, list | dict):
+                    raise ValueError(f"{name} of row {row} is {value!r}: a query template takes single values.")
                 if value is not None:
                     self.codes[row, column] = hash_text(str(value))
 
@@ -261,8 +300,12 @@ class ProductPairs(torch.utils.data.Dataset):
         """The row's photo as the processor takes it, mirrored at random, or None."""
         photo = None if self.photos is None else self.photos[row][self.columns.image]
         if photo is not None and rng.random() < self.flip_probability:
-            source = io.BytesIO(photo["bytes"]) if photo["bytes"] is not None else photo["path"]
-            photo = ImageOps.mirror(PILImage.open(source).convert("RGB"))
+            try:
+                photo = ImageOps.mirror(to_upright_rgb(open_photo(photo), do_convert_rgb=True))
+            except (OSError, ValueError) as error:
+                raise ValueError(
+                    f"The photo of product {self.ids[row]!r} (row {row}) can't be read: {error}"
+                ) from error
         return photo
 
     def make_query(self, row: int, rng: np.random.Generator) -> tuple[str, list[str]] | None:
@@ -276,6 +319,10 @@ class ProductPairs(torch.utils.data.Dataset):
             made = self.templates.make(product, rng)
             kinds += [made] if made else []
         return kinds[rng.integers(len(kinds))] if kinds else None
+
+    def asked_codes(self, row: int, stated: list[str]) -> np.ndarray:
+        """The codes of the stated attributes, -1 for the others: (attributes,) int64."""
+        return np.where(np.isin(self.attribute_names, stated), self.codes[row], -1)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         rng = self.rng(row)
@@ -299,43 +346,73 @@ class ProductPairs(torch.utils.data.Dataset):
             )
         if title is None and photo is None:
             raise ValueError(f"Product {self.ids[row]!r} (row {row}) has neither a title nor a photo: leave it out.")
-        asked = [self.codes[row, i] if name in stated else -1 for i, name in enumerate(self.attribute_names)]
         return {
+            "id": self.ids[row],
             "query": query,
             "title": title,
             "image": photo,
             "product_id": self.groups[row],
             "query_id": hash_text(query),
             "product_attributes": self.codes[row],
-            "query_attributes": np.array(asked, dtype=np.int64),
+            "query_attributes": self.asked_codes(row, stated),
             "from_title": title is None and self.titles[row] == query,
         }
 
 
 class ProductParts(ProductPairs):
-    """For pre-training: title, photo and hot query of each row, all that it has.
+    """For pre-training: title and photo of each row, and for half of the rows a hot query before the title.
 
-    A row without a hot query gets one made by a template: synthetic, as [`QueryTemplates`] says.
+    A row without a hot query of its own gets a real query or one made by a template, if it can. Half go without, as
+    most products do when they are encoded later; a row without a title keeps its hot query.
     """
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         rng = self.rng(row)
-        made = self.make_query(row, rng)
-        hot_query = self.hot_queries[row] or (made[0] if made else None)
-        # Half of the products go without, as most do when they are encoded later.
+        query, stated = self.make_query(row, rng) or (None, [])
+        if self.hot_queries[row] is not None:
+            query, stated = self.hot_queries[row], []
         if self.titles[row] is not None and rng.random() < 0.5:
-            hot_query = None
-        return {"title": self.titles[row], "image": self.photo(row, rng), "hot_query": hot_query, "row": row}
+            query, stated = None, []
+        return {
+            "id": self.ids[row],
+            "row": row,
+            "title": self.titles[row],
+            "image": self.photo(row, rng),
+            "hot_query": query,
+            "query_attributes": self.asked_codes(row, stated),
+        }
 
 
 def _value(value: Any) -> Any | None:
-    """None for every way in which a table says that it has no value."""
-    return None if value is None or value != value or (isinstance(value, str) and not value.strip()) else value
+    """None for a missing, NaN or blank value; 42 for 42.0, as tables hold whole numbers beside missing ones."""
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        return None
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _text(value: Any) -> str | None:
     value = _value(value)
     return None if value is None else str(value)
+
+
+def _process(processor: Any, rows: list[dict[str, Any]], **fields: list[Any]) -> dict[str, torch.Tensor]:
+    """The processor's tensors of a batch of products.
+
+    A batch without any photo gets one place of padding for them: data parallelism wants every process to use the same
+    weights in every step.
+    """
+    try:
+        inputs = dict(processor.process_products(**fields, return_tensors="pt"))
+    except ValueError as error:
+        raise ValueError(
+            f"{error} (the batch holds the products {[row['id'] for row in rows]}, in this order)"
+        ) from error
+    if "pixel_values" not in inputs:
+        width = 3 * processor.image_processor.patch_size**2
+        inputs["pixel_values"] = torch.zeros(len(rows), 1, width)
+        inputs["pixel_attention_mask"] = inputs["pixel_position_ids"] = torch.zeros(len(rows), 1, dtype=torch.long)
+        inputs["spatial_shapes"] = torch.zeros(len(rows), 2, dtype=torch.long)
+    return inputs
 
 
 @dataclass
@@ -355,12 +432,11 @@ class PairCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         queries = self.processor.process_queries([row["query"] for row in rows], return_tensors="pt")
-        products = self.processor.process_products(
-            titles=[row["title"] for row in rows], images=[row["image"] for row in rows], return_tensors="pt"
-        )
-        inputs = {f"query_{name}": value for name, value in queries.items()} | dict(products)
-        masks = [name for name in ("attention_mask", "pixel_attention_mask") if name in inputs]
-        order = torch.stack([inputs[name].sum(1) for name in masks]).sum(0).argsort(stable=True)
+        titles, images = [row["title"] for row in rows], [row["image"] for row in rows]
+        products = _process(self.processor, rows, titles=titles, images=images)
+        inputs = {f"query_{name}": value for name, value in queries.items()} | products
+        lengths = inputs["attention_mask"].sum(1) + inputs["pixel_attention_mask"].sum(1)
+        order = lengths.argsort(stable=True)
         rows = [rows[i] for i in order.tolist()]
         batch: dict[str, Any] = {
             "chunks": [
@@ -381,12 +457,7 @@ def _trim(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         "attention_mask": ("input_ids", "attention_mask"),
         "pixel_attention_mask": ("pixel_values", "pixel_attention_mask", "pixel_position_ids"),
     }
-    lengths = {
-        name: int(inputs[mask].sum(1).max().clamp(min=1))
-        for mask, names in sequences.items()
-        if mask in inputs
-        for name in names
-    }
+    lengths = {name: int(inputs[mask].sum(1).max().clamp(min=1)) for mask, names in sequences.items() for name in names}
     return {name: value[:, : lengths[name]] if name in lengths else value for name, value in inputs.items()}
 
 
@@ -419,17 +490,19 @@ class MaskingCollator:
             j = int(rng.integers(len(rows)))
             part = hot_queries if rows[i]["hot_query"] is not None and rng.random() < 0.5 else images
             other = rows[j]["hot_query" if part is hot_queries else "image"]
-            if groups[i] != groups[j] and other is not None and part[i] is not None:
-                part[i], matching[i] = other, 0
-        batch = self.processor.process_products(
-            titles=[row["title"] for row in rows], images=images, hot_queries=hot_queries, return_tensors="pt"
-        )
+            if groups[i] == groups[j] or other is None or part[i] is None:
+                continue
+            asked, has = rows[j]["query_attributes"], self.dataset.codes[rows[i]["row"]]
+            if part is hot_queries and (asked >= 0).any() and ((asked < 0) | (asked == has)).all():
+                continue  # another product's query, but true of this one
+            part[i], matching[i] = other, 0
+        titles = [row["title"] for row in rows]
+        batch = _process(self.processor, rows, titles=titles, images=images, hot_queries=hot_queries)
         batch["input_ids"], batch["labels"] = self._mask_words(batch["input_ids"], rng)
-        if "pixel_values" in batch:
-            hidden = rng.random(batch["pixel_attention_mask"].shape) < self.patch_mask_probability
-            batch["bool_masked_pos"] = torch.from_numpy(hidden) & batch["pixel_attention_mask"].bool()
+        hidden = rng.random(batch["pixel_attention_mask"].shape) < self.patch_mask_probability
+        batch["bool_masked_pos"] = torch.from_numpy(hidden) & batch["pixel_attention_mask"].bool()
         batch["matching_labels"] = torch.from_numpy(matching)
-        return dict(batch)
+        return batch
 
     def _mask_words(self, input_ids: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         tokenizer = self.processor.tokenizer

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -45,8 +45,6 @@ def find_positives(
     query_ids: torch.Tensor | None = None,
     product_attributes: torch.Tensor | None = None,
     query_attributes: torch.Tensor | None = None,
-    shape: tuple[int, int] | None = None,
-    device: torch.device | None = None,
 ) -> torch.Tensor:
     """Marks every pair that is known to match: same row, same product, same query, or attributes that answer the query.
 
@@ -57,23 +55,16 @@ def find_positives(
         query_attributes: (queries, attributes) integer codes, -1 where the query doesn't ask. A product answers a query
             if it has every code that the query asks for; a query that asks for nothing is answered by its own row
             alone.
-        shape: (queries, products), needed where no tensor tells it.
-        device: of the result, needed where no tensor tells it.
 
     Returns:
         (queries, products) booleans.
     """
-    given = [x for x in (product_ids, query_ids, product_attributes, query_attributes) if x is not None]
-    if shape is None:
-        queries = next((x.shape[0] for x in (query_ids, query_attributes, product_ids) if x is not None), None)
-        products = next((x.shape[0] for x in (product_ids, product_attributes, query_ids) if x is not None), None)
-        if queries is None or products is None:
-            raise ValueError(
-                "`find_positives` needs ids, attributes or `shape` to tell the number of queries and products."
-            )
-        shape = (queries, products)
-    queries, products = shape
-    positives = torch.eye(queries, products, dtype=torch.bool, device=given[0].device if given else device)
+    queries = next((x.shape[0] for x in (query_ids, query_attributes, product_ids) if x is not None), None)
+    products = next((x.shape[0] for x in (product_ids, product_attributes, query_ids) if x is not None), None)
+    if queries is None or products is None:
+        raise ValueError("`find_positives` needs ids or attributes of queries and products.")
+    device = next(x.device for x in (product_ids, query_ids, product_attributes) if x is not None)
+    positives = torch.eye(queries, products, dtype=torch.bool, device=device)
     if product_ids is not None:
         positives = positives | (product_ids[:queries, None] == product_ids[None, :])
     if query_ids is not None:
@@ -480,7 +471,8 @@ class AceBertModel(AceBertPreTrainedModel):
             overrides: arguments of `AceBertConfig`; `text_config` and `query_config` may be dicts of single changes.
 
         Raises:
-            `ValueError`: if the backbone is no BERT, or an encoder is to have more layers than it.
+            `ValueError`: if the backbone is no BERT, an encoder is to have more layers than it or other widths, or the
+                ids of its [CLS] and [SEP] are neither given nor told by a tokenizer beside it.
 
         Example:
 
@@ -493,11 +485,21 @@ class AceBertModel(AceBertPreTrainedModel):
             raise ValueError(
                 f"The backbone '{backbone}' is of type '{source_config.model_type}'; ACE-BERT takes BERT's kind."
             )
+        if "cls_token_id" not in overrides or "sep_token_id" not in overrides:
+            tokenizer = AutoTokenizer.from_pretrained(backbone)
+            if len(tokenizer) <= len(tokenizer.all_special_ids):  # what the library makes of a folder without one
+                raise ValueError(f"'{backbone}' has no tokenizer: pass `cls_token_id` and `sep_token_id`.")
+            overrides = {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id, **overrides}
+        if overrides.get("share_encoders") and overrides.get("query_config") is None:
+            overrides["query_config"] = overrides.get("text_config")
         sizes = {k: v for k, v in source_config.to_dict().items() if k not in ("architectures", "_name_or_path")}
         for name in ("text_config", "query_config"):
             changes = overrides.pop(name, None)
             changes = changes if isinstance(changes, dict | None) else changes.to_dict()
             overrides[name] = {**copy.deepcopy(sizes), **(changes or {}), "dtype": None}
+            fixed = [size for size in _FIXED_SIZES if overrides[name][size] != sizes[size]]
+            if fixed:
+                raise ValueError(f"`{name}` changes {fixed}, but the backbone's weights fix them: leave them out.")
         has_head = any(a.endswith(("ForMaskedLM", "ForPreTraining")) for a in source_config.architectures or [])
         auto_class = AutoModelForMaskedLM if has_head else AutoModel
         source = auto_class.from_pretrained(backbone, dtype=torch.float32)
@@ -684,6 +686,9 @@ class AceBertModel(AceBertPreTrainedModel):
             query_model_output=query_outputs,
             product_model_output=product_outputs,
         )
+
+
+_FIXED_SIZES = ("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings", "type_vocab_size")
 
 
 def _copy_bert(encoder: nn.Module, source: nn.Module, name: str) -> list[int]:

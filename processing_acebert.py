@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertConfig
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import ChannelDimension, PILImageResampling
@@ -602,12 +602,17 @@ class AceBertProcessor(ProcessorMixin):
         processor_dict: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> list[Any]:
-        """The image processor of this file and the tokenizer. The mixin would ask again whether to trust this code."""
+        """
+        The image processor of this file and the tokenizer.
+
+        The mixin would ask whether to trust the folder's code, and so would the tokenizer, which looks for its class in
+        the model's configuration: it is told BERT's, which matters only where the tokenizer's own file names no class.
+        """
         for option in ("query_max_length", "title_max_length", "truncation", "padding"):
             kwargs.pop(option, None)
         return [
             AceBertImageProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs),
-            AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs),
+            AutoTokenizer.from_pretrained(pretrained_model_name_or_path, config=BertConfig(), **kwargs),
         ]
 
     @property

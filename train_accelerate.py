@@ -20,7 +20,8 @@ import shutil
 import signal
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from argparse import ArgumentParser
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,13 +30,14 @@ import torch
 import transformers
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, broadcast_object_list, set_seed
 from datasets import Dataset
 from huggingface_hub import HfApi
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, get_scheduler
+from transformers import AutoTokenizer, HfArgumentParser, get_scheduler
 
+from acebert.configuration_acebert import AceBertConfig
 from acebert.data_acebert import (
     Columns,
     MaskingCollator,
@@ -92,6 +94,7 @@ class DataArguments:
     dataset_name: list[str] = field(
         metadata={"help": "Catalogues to train on, one or more: Hub id, folder, CSV, TSV, JSON or Parquet file."}
     )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
     dataset_revision: str | None = field(default=None, metadata={"help": "Revision of Hub datasets."})
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     validation_split: str | None = field(
@@ -109,13 +112,15 @@ class DataArguments:
         default=2000, metadata={"help": "Products of it that are used, evenly spaced; 0 for all."}
     )
     id_column: str = field(default="id", metadata={"help": "Product id."})
-    title_column: str = field(default="title", metadata={"help": "Title."})
-    image_column: str = field(default="image", metadata={"help": "Photo, or the path of one."})
+    title_column: str | None = field(default="title", metadata={"help": "Title; 'none' if there is no such column."})
+    image_column: str | None = field(
+        default="image", metadata={"help": "Photo, or the path of one; 'none' if there is no such column."}
+    )
     query_column: str | None = field(default=None, metadata={"help": "Real query that led to the product."})
     hot_query_column: str | None = field(default=None, metadata={"help": "The product's hot query."})
     query_templates: list[str] = field(
         default_factory=list,
-        metadata={"help": 'Templates that make (synthetic) queries from attributes: "{gender} {colour} shoes".'},
+        metadata={"help": 'Templates that make (synthetic) queries from attributes: "{gender} {colour} {category}".'},
     )
     drop_attribute_probability: float = field(default=0.3, metadata={"help": "Of each attribute of a template."})
     title_query_probability: float = field(
@@ -164,7 +169,9 @@ class RunArguments:
     mismatch_probability: float = field(
         default=0.25, metadata={"help": "Share of rows with another product's photo or hot query in pre-training."}
     )
-    mixed_precision: Literal["no", "bf16", "fp16"] = field(default="bf16", metadata={"help": "Autocast type."})
+    mixed_precision: Literal["no", "bf16", "fp16"] = field(
+        default="bf16", metadata={"help": "Autocast type; wins over accelerate's own."}
+    )
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Less memory, about a third more time."})
     eval_steps: int = field(default=500, metadata={"help": "Optimizer steps between validations."})
     checkpointing_steps: int = field(default=200, metadata={"help": "Optimizer steps between checkpoints."})
@@ -173,6 +180,7 @@ class RunArguments:
     report_to: str = field(default="none", metadata={"help": "tensorboard, wandb, trackio or none."})
     save_dtype: Literal["float32", "bfloat16"] = field(default="float32", metadata={"help": "Of the saved model."})
     push_to_hub: bool = field(default=False, metadata={"help": "Upload the best model when the run ends."})
+    hub_private_repo: bool = field(default=False, metadata={"help": "Make that repository a private one."})
     hub_model_id: str | None = field(default=None, metadata={"help": "Repository; the folder's name by default."})
 
 
@@ -189,6 +197,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=args.seed),
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
+    # Asked for before the long work starts: a wrong token or name shows now.
+    repository = create_repository(args) if args.push_to_hub and accelerator.is_main_process else None
     set_seed(args.seed)
     settings = {**asdict(model_args), **asdict(data_args), **asdict(args)}
     prepare_output_dir(args, settings, accelerator)
@@ -198,6 +208,13 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     model, processor = load_model_and_processor(model_args, args, accelerator)
     train_loader = make_loader(train_data, processor, data_args, args, shuffle=True)
     validation_loader = validation_data and make_loader(validation_data, processor, data_args, args, shuffle=False)
+
+    least = args.per_device_batch_size * accelerator.num_processes
+    if len(train_data) < least:
+        raise SystemExit(
+            f"The training split has {len(train_data)} products, but one batch of all processes takes {least}: "
+            "lower --per_device_batch_size."
+        )
 
     # The optimizer, and a schedule that ends with the last step. A prepared scheduler moves once per process and step.
     optimizer = make_optimizer(model, args)
@@ -215,6 +232,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
     progress = Progress()
     accelerator.register_for_checkpointing(progress)
+    if total_steps < 1:
+        raise SystemExit(f"--num_train_epochs {args.num_train_epochs} makes no step: raise it.")
     resume(accelerator, args)
     stopper = Stopper()
     bar = tqdm(total=total_steps, initial=progress.step, disable=not accelerator.is_local_main_process, unit="step")
@@ -238,6 +257,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
                 optimizer.step()
                 scheduler.step()
                 optimizer.zero_grad()
+            clamp_temperature(accelerator.unwrap_model(model))
             window.add(values, args.per_device_batch_size * accelerator.num_processes)
             if not accelerator.sync_gradients:
                 continue
@@ -251,30 +271,36 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
                 append_log(args.output_dir, {"step": progress.step, **entry}, accelerator)
                 shown = ("loss", "recall@1", "domain_accuracy", "rate")
                 bar.set_postfix({name: f"{entry[name]:.3g}" for name in shown if name in entry})
+            pause = time.perf_counter()
             if validation_loader and (progress.step % args.eval_steps == 0 or last):
                 metrics = validate(model, validation_loader, args.stage, accelerator)
                 accelerator.log({f"validation/{name}": value for name, value in metrics.items()}, step=progress.step)
                 append_log(args.output_dir, {"step": progress.step, "validation": metrics}, accelerator)
-                bar.write(
-                    f"step {progress.step}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-                )
+                if accelerator.is_main_process:
+                    bar.write(
+                        f"step {progress.step}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+                    )
                 if progress.improve(metrics["score"], metrics):
                     save_model(model, processor, args, accelerator)
-            if progress.step % args.checkpointing_steps == 0 or last or stopper.asked(accelerator):
+            stopping = stopper.asked(accelerator)
+            if progress.step % args.checkpointing_steps == 0 or last or stopping:
                 save_checkpoint(accelerator, args, progress)
-                if stopper.stopping and not last:
+                if stopping and not last:
+                    stopper.restore()
                     raise SystemExit(f"Stopped after step {progress.step}; the same command goes on from there.")
+            window.start += time.perf_counter() - pause
             if last:
                 break
         else:
             progress.epoch, progress.batch = progress.epoch + 1, 0
     bar.close()
+    stopper.restore()
 
     if validation_loader is None:
         save_model(model, processor, args, accelerator)
     accelerator.end_training()
-    if args.push_to_hub and accelerator.is_main_process:
-        push_to_hub(args)
+    if repository:
+        push_to_hub(repository, args)
     accelerator.print(f"The {'best' if validation_loader else 'last'} model is in {args.output_dir}")
     return progress.best_metrics
 
@@ -284,36 +310,55 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+# The model's flags that go with a checkpoint too.
+CHANGEABLE = {"model_name_or_path", "backbone", "dropout", "attention_dropout", "matryoshka_dims"}
+
+
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, RunArguments]:
     """Flags, and before them those of the YAML file that `--config` names."""
-    parser = HfArgumentParser((ModelArguments, DataArguments, RunArguments), description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default=None, help="YAML file of flags; those on the command line win.")
-    if "--config" in argv:
-        position = argv.index("--config")
-        if position + 1 == len(argv):
-            parser.error("--config needs the path of a YAML file.")
-        values = yaml.safe_load(Path(argv[position + 1]).read_text(encoding="utf-8")) or {}
+    flags = {"allow_abbrev": False}  # an abbreviated flag would escape the checks below
+    first = ArgumentParser(add_help=False, **flags)
+    first.add_argument("--config", help="YAML file of flags; those on the command line win.")
+    parser = HfArgumentParser(
+        (ModelArguments, DataArguments, RunArguments), description=__doc__.splitlines()[0], parents=[first], **flags
+    )
+    config, argv = first.parse_known_args(argv)
+    if config.config:
+        values = yaml.safe_load(Path(config.config).read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            parser.error(f"--config {config.config} must hold `flag: value` lines.")
         from_file = []
         for name, value in values.items():
-            if value is not None:
+            if value is not None and value != []:
                 from_file += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
-        argv = from_file + argv[:position] + argv[position + 2 :]
+        argv = from_file + argv
     model_args, data_args, args, _ = parser.parse_args_into_dataclasses(args=argv)
+
     if (model_args.model_name_or_path is None) == (model_args.backbone is None):
         parser.error("Give --model_name_or_path to go on from a checkpoint, or --backbone to build a new model.")
-    for name in ("per_device_batch_size", "chunk_size", "gradient_accumulation_steps", "eval_steps", "logging_steps"):
-        if getattr(args, name) < 1:
+    given = {flag.split("=")[0].removeprefix("--").removeprefix("no_") for flag in argv if flag.startswith("--")}
+    fixed = sorted(given & {f.name for f in fields(ModelArguments)} - CHANGEABLE)
+    if model_args.model_name_or_path and fixed:
+        parser.error(f"--{', --'.join(fixed)} can't change the checkpoint of --model_name_or_path: leave out.")
+    if model_args.share_encoders and model_args.query_layers:
+        parser.error("--share_encoders has no query encoder of its own: leave --query_layers out.")
+    counts = ("per_device_batch_size", "chunk_size", "gradient_accumulation_steps", "eval_steps", "logging_steps")
+    for name in (*counts, "checkpointing_steps", "checkpoints_total_limit", "max_train_steps"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(args, name)}.")
     if not 0 <= data_args.validation_share < 1:
         parser.error(f"--validation_share must lie in [0, 1), got {data_args.validation_share}.")
+    for name in ("title_column", "image_column"):
+        if getattr(data_args, name) == "none":
+            setattr(data_args, name, None)
     return model_args, data_args, args
 
 
 def prepare_output_dir(args: RunArguments, settings: dict[str, Any], accelerator: Accelerator) -> None:
     """Keeps the settings beside the model, and refuses to continue a run with others."""
     folder, file = Path(args.output_dir), Path(args.output_dir) / "training_args.json"
-    free = ("overwrite_output_dir", "num_workers", "logging_steps", "report_to", "push_to_hub", "hub_model_id")
-    settings = {name: value for name, value in settings.items() if name not in free}
+    free = ("overwrite_output_dir", "num_workers", "logging_steps", "report_to")
+    settings = {name: value for name, value in settings.items() if name not in free and "hub" not in name}
     if accelerator.is_main_process:
         if args.overwrite_output_dir:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -356,13 +401,13 @@ def load_data(
     )
     kind = ProductParts if args.stage == "pretrain" else ProductPairs
 
+    source = (data_args.dataset_revision, data_args.dataset_config_name)
     # One process fills the cache, the others read it.
     with accelerator.main_process_first():
-        products = load_products(data_args.dataset_name, data_args.train_split, columns, data_args.dataset_revision)
+        products = load_products(data_args.dataset_name, data_args.train_split, columns, *source)
         held_out = None
         if data_args.validation_split:
-            named = (data_args.dataset_name, data_args.validation_split, columns, data_args.dataset_revision)
-            held_out = load_products(*named)
+            held_out = load_products(data_args.dataset_name, data_args.validation_split, columns, *source)
         elif data_args.validation_share:
             products, held_out = hold_out(products, columns, data_args.validation_share)
     if held_out is not None and 0 < data_args.validation_size < len(held_out):
@@ -398,13 +443,14 @@ def load_model_and_processor(
     }
     dropouts = {name: value for name, value in dropouts.items() if value is not None}
     if model_args.model_name_or_path:
-        config = AutoConfig.from_pretrained(model_args.model_name_or_path, trust_remote_code=True)
+        config = AceBertConfig.from_pretrained(model_args.model_name_or_path)
         for name, value in dropouts.items():
             setattr(config.text_config, name, value)
             setattr(config.query_config, name, value)
         config.adversarial_strength, config.label_smoothing = args.adversarial_strength, args.label_smoothing
         if model_args.matryoshka_dims:
             config.matryoshka_dims = model_args.matryoshka_dims
+        config.validate_architecture()
         model = model_class.from_pretrained(model_args.model_name_or_path, config=config, dtype=torch.float32)
         processor = AceBertProcessor.from_pretrained(model_args.model_name_or_path)
     else:
@@ -456,11 +502,6 @@ def load_model_and_processor(
 def make_loader(
     data: ProductPairs, processor: AceBertProcessor, data_args: DataArguments, args: RunArguments, shuffle: bool
 ) -> DataLoader:
-    if shuffle and len(data) < args.per_device_batch_size:
-        raise SystemExit(
-            f"The training split has {len(data)} products, fewer than one batch of {args.per_device_batch_size}: "
-            "lower --per_device_batch_size."
-        )
     if args.stage == "pretrain":
         collator = MaskingCollator(
             processor, data, args.mlm_probability, args.patch_mask_probability, args.mismatch_probability, args.seed
@@ -505,6 +546,12 @@ def make_optimizer(model: torch.nn.Module, args: RunArguments) -> torch.optim.Ad
 def seed_step(seed: int, progress: "Progress", process: int) -> None:
     state = np.random.SeedSequence((seed, progress.epoch, progress.batch, process)).generate_state(1, np.uint64)
     torch.manual_seed(int(state[0] >> np.uint64(1)))
+
+
+def clamp_temperature(model: AceBertForPreTraining | AceBertForRetrieval) -> None:
+    """Keeps the temperature where its gradient isn't cut off (as CLIP does, arXiv 2103.00020, section 2.5)."""
+    with torch.no_grad():
+        model.acebert.logit_scale.clamp_(max=model.config.logit_scale_max_value)
 
 
 def adversarial_schedule(done: float, strength: float) -> float:
@@ -581,8 +628,8 @@ def validate(model: torch.nn.Module, loader: DataLoader, stage: str, accelerator
     Fine-tuning: capped recall@10 of each query among all validation products, apart for titles (the product shows its
     photo alone) and for other queries; the score is their mean. Pre-training: the losses; the score is minus the loss.
     """
-    model.eval()
     inner = accelerator.unwrap_model(model)
+    inner.eval()
     try:
         if stage == "pretrain":
             sums: dict[str, float] = {}
@@ -591,7 +638,7 @@ def validate(model: torch.nn.Module, loader: DataLoader, stage: str, accelerator
                     outputs = inner(**to_device(batch, accelerator.device))
                 for name in ("loss", "mlm_loss", "patch_loss", "matching_loss"):
                     sums[name] = sums.get(name, 0.0) + float(outputs.get(name, 0.0)) / len(loader)
-            return {**sums, "score": -sums["loss"]}
+            return broadcast_object_list([{**sums, "score": -sums["loss"]}])[0]
         collected: dict[str, list[torch.Tensor]] = {}
         for batch in loader:
             batch = to_device(batch, accelerator.device)
@@ -608,9 +655,11 @@ def validate(model: torch.nn.Module, loader: DataLoader, stage: str, accelerator
         parts = {"title_to_image_recall@10": recall[from_title], "query_to_product_recall@10": recall[~from_title]}
         metrics = {name: float(values.mean()) for name, values in parts.items() if len(values)}
         score = sum(metrics.values()) / len(metrics)
-        return {**metrics, "modality_gap": float(modality_gap(query_embeds, product_embeds)), "score": score}
+        metrics |= {"modality_gap": float(modality_gap(query_embeds, product_embeds)), "score": score}
+        # Every process computes all of it; the main one's numbers count, so that all agree on what is best.
+        return broadcast_object_list([metrics])[0]
     finally:
-        model.train()
+        inner.train()
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
@@ -659,7 +708,7 @@ class Progress:
         self.best_score, self.best_metrics = -math.inf, {}
 
     def improve(self, score: float, metrics: dict[str, float]) -> bool:
-        if score <= self.best_score:
+        if not score > self.best_score:  # nor if it is NaN
             return False
         self.best_score, self.best_metrics = score, metrics
         return True
@@ -672,12 +721,15 @@ class Progress:
 
 
 class Stopper:
-    """Turns the first Ctrl-C or SIGTERM into a checkpoint after the step in flight; the second one stops at once."""
+    """Turns the first Ctrl-C or SIGTERM into a checkpoint after the step in flight; the second stops at once."""
 
     def __init__(self) -> None:
         self.stopping = False
-        for kind in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(kind, self._ask)
+        self.before = {kind: signal.signal(kind, self._ask) for kind in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore(self) -> None:
+        for kind, handler in self.before.items():
+            signal.signal(kind, handler)
 
     def _ask(self, kind: int, frame: Any) -> None:
         self.stopping = True
@@ -685,10 +737,10 @@ class Stopper:
 
     def asked(self, accelerator: Accelerator) -> bool:
         """Whether any process was asked, so that all of them stop after the same step."""
-        if accelerator.num_processes > 1:
-            flag = torch.tensor(int(self.stopping), device=accelerator.device)
-            self.stopping = bool(accelerator.reduce(flag, reduction="sum") > 0)
-        return self.stopping
+        if accelerator.num_processes == 1:
+            return self.stopping
+        flag = torch.tensor(int(self.stopping), device=accelerator.device)
+        return bool(accelerator.reduce(flag, reduction="sum") > 0)
 
 
 def checkpoints_of(output_dir: str) -> list[Path]:
@@ -729,13 +781,16 @@ def save_model(
     accelerator.wait_for_everyone()
 
 
-def push_to_hub(args: RunArguments) -> None:
-    api = HfApi()
-    repository = api.create_repo(args.hub_model_id or Path(args.output_dir).name, exist_ok=True).repo_id
-    api.upload_folder(
+def create_repository(args: RunArguments) -> str:
+    name = args.hub_model_id or Path(args.output_dir).name
+    return HfApi().create_repo(name, exist_ok=True, private=args.hub_private_repo or None).repo_id
+
+
+def push_to_hub(repository: str, args: RunArguments) -> None:
+    HfApi().upload_folder(
         repo_id=repository,
         folder_path=args.output_dir,
-        ignore_patterns=["checkpoints/*", "*.unfinished"],
+        ignore_patterns=["checkpoints/*", "training_args.json"],  # the settings hold paths of this machine
         commit_message=f"ACE-BERT after {args.stage}",
     )
     print(f"Pushed to {repository}")

@@ -53,6 +53,8 @@ ENCODER = {"vocab_size": 200, "hidden_size": 32, "num_attention_heads": 4, "num_
         ({"pooling": "max"}, r"`pooling` must be one of .* not 'max'"),
         ({"matryoshka_dims": [512]}, "between 1 and `projection_dim` - 1"),
         ({"label_smoothing": 1.0}, "must lie in"),
+        ({"pixel_group_size": 0}, "`pixel_group_size` must be at least 1, got 0"),
+        ({"domain_hidden_sizes": [0]}, "`domain_hidden_sizes` must be at least 1"),
         ({"projection_dim": 0}, "must be at least 1, got 0"),
         ({"adversarial_strength": -0.1}, "must not be negative"),
         ({"sep_token_id": 200}, "outside the vocabulary"),

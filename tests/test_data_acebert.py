@@ -1,5 +1,6 @@
 """Catalogues as training data: loading, queries, draws that don't depend on workers, and batches."""
 
+import io
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 from helpers import draw, product_rows
+from PIL import Image
 
 from acebert.data_acebert import (
     Columns,
@@ -52,11 +54,28 @@ class TestLoading:
         columns = Columns(attributes=["brand", "kind"])
         both = load_products([str(catalog_folder), str(tmp_path / "other.parquet")], "train", columns)
         assert both.num_rows == 65
-        assert both[64] == {"id": 1, "title": "no photo", "brand": "x", "kind": None, "image": None}
+        product_id = f"{tmp_path}/other.parquet:1"  # another catalogue's 1 is another product
+        assert both[64] == {"id": product_id, "title": "no photo", "brand": "x", "kind": None, "image": None}
         assert both[0]["brand"] is None
+        twice = load_products([str(catalog_folder)] * 2, "train", columns := Columns())
+        assert (twice["id"][0], columns.id) == (twice["id"][64], "id")  # one catalogue, given twice
+
+    def test_columns_that_hold_nothing_and_ids_that_are_missing(self, tmp_path: Path) -> None:
+        table = pd.DataFrame({"id": [1, 2], "title": ["red shirt", "mug"], "image": [None, None]})
+        table.to_csv(tmp_path / "shop.csv", index=False)
+        assert load_products([str(tmp_path / "shop.csv")], "train", Columns()).column_names == ["id", "title"]
+        table.assign(id=[None, "b"]).to_csv(tmp_path / "lost.csv", index=False)
+        with pytest.raises(ValueError, match="Row 0 has no id"):
+            load_products([str(tmp_path / "lost.csv")], "train", Columns())
+
+    def test_urls_are_refused(self, tmp_path: Path) -> None:
+        table = pd.DataFrame({"id": [1], "title": ["mug"], "image": ["https://shop/mug.jpg"]})
+        table.to_csv(tmp_path / "shop.csv", index=False)
+        with pytest.raises(ValueError, match=r"image of row 0 is the URL https://shop/mug.jpg: download"):
+            load_products([str(tmp_path / "shop.csv")], "train", Columns())
 
     def test_missing_columns_and_splits_are_named(self, catalog_folder: Path) -> None:
-        with pytest.raises(ValueError, match=r"No column \['name'\].*--title_column"):
+        with pytest.raises(ValueError, match=r"No column \['name'\].*'gender'.*'title'.*--title_column"):
             load_products([str(catalog_folder)], "train", Columns(title="name"))
         with pytest.raises(ValueError, match=r"no split 'test': it has \['train', 'validation'\]"):
             load_products([str(catalog_folder)], "test", COLUMNS)
@@ -83,6 +102,21 @@ class TestQueries:
         assert with_gender.make(product, rng) == ("red shoe", ["colour", "kind"])
         assert QueryTemplates(["{gender}"]).make(product, rng) is None
 
+    def test_words_of_the_template_are_asked_for_too(self) -> None:
+        templates, rng = QueryTemplates(["{colour} shoes"], drop_probability=0.0), np.random.default_rng(0)
+        assert templates.make({"colour": "red"}, rng) == ("red shoes", [])
+
+    def test_whole_numbers_beside_missing_ones_stay_whole(self) -> None:
+        rows = [
+            {"id": 1, "title": "x", "size": 42.0, "image": None},
+            {"id": 2, "title": "y", "size": None, "image": None},
+        ]
+        data = ProductPairs(Dataset.from_list(rows), Columns(), QueryTemplates(["{size}"]), 0.0)
+        assert data[0]["query"] == "42"
+        rows = [{"id": 1, "title": "x", "size": [4, 5], "image": None}]
+        with pytest.raises(ValueError, match=r"size of row 0 is \[4, 5\]"):
+            ProductPairs(Dataset.from_list(rows), Columns(), QueryTemplates(["{size}"]))
+
     def test_attributes_are_dropped_but_never_all(self) -> None:
         templates, rng = QueryTemplates(["{colour} {kind}"], drop_probability=0.5), np.random.default_rng(0)
         drawn = Counter(templates.make({"colour": "red", "kind": "shoe"}, rng)[0] for _ in range(2000))
@@ -90,8 +124,14 @@ class TestQueries:
         assert drawn["red shoe"] / 2000 == pytest.approx(0.25, abs=0.04)
 
     def test_what_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="names no attribute"):
-            QueryTemplates(["shoes"])
+        for template, message in (
+            ("shoes", "names no attribute"),
+            ("{colour", "can't be read"),
+            ("{0} shoes", "name columns plainly"),
+            ("{year:.0f}", "name columns plainly"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                QueryTemplates([template])
         with pytest.raises(ValueError, match=r"\[0, 1\)"):
             QueryTemplates(["{kind}"], drop_probability=1.0)
 
@@ -144,6 +184,23 @@ class TestPairs:
         plain = load_products_decoded(products[0]["image"])
         assert np.array_equal(np.asarray(flipped), np.asarray(plain)[:, ::-1])
 
+    def test_a_mirrored_photo_is_read_as_the_processor_reads_it(self, tiny_processor: AceBertProcessor) -> None:
+        """Transparency on white, and upright; and a broken one is named by its product."""
+        clear = Image.new("RGBA", (30, 40), (0, 0, 0, 0))
+        clear.paste((200, 0, 0, 255), (5, 5, 20, 35))
+        stored = io.BytesIO()
+        clear.save(stored, "PNG")
+        rows = [{"id": "p1", "title": "x", "image": {"bytes": stored.getvalue(), "path": None}}]
+        rows += [{"id": "p2", "title": "y", "image": {"bytes": b"no photo", "path": None}}]
+        products = Dataset.from_list(rows)
+        data = ProductPairs(products, Columns(), None, 1.0, flip_probability=1.0)
+        assert data[0]["image"].getpixel((0, 0)) == (255, 255, 255)
+        with pytest.raises(ValueError, match=r"photo of product 'p2' \(row 1\) can't be read"):
+            data[1]
+        plain = ProductPairs(products, Columns(), None, 1.0)
+        with pytest.raises(ValueError, match=r"holds the products \['p1', 'p2'\]"):
+            PairCollator(tiny_processor)([plain[0], plain[1]])
+
     def test_real_and_hot_queries_are_used(self) -> None:
         rows = [{"id": 1, "title": "x", "query": "warm shirt", "hot": "shirts", "image": None}]
         columns = Columns(query="query", hot_query="hot")
@@ -163,11 +220,7 @@ class TestPairs:
             ProductPairs(Dataset.from_dict({"id": [], "title": []}), Columns(), None)
 
 
-def load_products_decoded(photo: dict) -> "object":
-    import io
-
-    from PIL import Image
-
+def load_products_decoded(photo: dict) -> Image.Image:
     return Image.open(io.BytesIO(photo["bytes"])).convert("RGB")
 
 
@@ -214,6 +267,31 @@ class TestBatches:
         assert all(torch.equal(batch[name], again[name]) for name in batch)
         data.set_epoch(1)
         assert not torch.equal(collate(items)["labels"], batch["labels"])
+
+    def test_a_hot_query_that_is_true_of_the_product_is_no_mismatch(self, tiny_processor: AceBertProcessor) -> None:
+        rows = [{"id": i, "title": f"{c} mug", "colour": c} for i, c in enumerate(["red", "red", "red", "blue"] * 8)]
+        data = ProductParts(Dataset.from_list(rows), Columns(), QueryTemplates(["{colour}"], drop_probability=0.0))
+        seen = 0
+        for epoch in range(10):
+            data.set_epoch(epoch)
+            items = [data[i] for i in range(32)]
+            batch = MaskingCollator(tiny_processor, data, 0.0, 0.0, mismatch_probability=1.0)(items)
+            for ids, types, label in zip(
+                batch["input_ids"], batch["token_type_ids"], batch["matching_labels"], strict=True
+            ):
+                hot = tiny_processor.tokenizer.decode(ids[types == 1], skip_special_tokens=True)
+                title = tiny_processor.tokenizer.decode(ids[types == 0], skip_special_tokens=True)
+                if hot:
+                    seen += 1
+                    assert (hot == title.split()[0]) == (label == 1)
+        assert seen > 100
+
+    def test_batches_without_photos_use_the_same_weights(self, tiny_processor: AceBertProcessor) -> None:
+        rows = [{"id": i, "title": "red mug", "colour": "red"} for i in range(4)]
+        data = ProductPairs(Dataset.from_list(rows), Columns(), QueryTemplates(["{colour}"]), 0.0)
+        chunk = PairCollator(tiny_processor)([data[i] for i in range(4)])["chunks"][0]
+        assert chunk["pixel_values"].shape == (4, 1, 192)
+        assert chunk["pixel_attention_mask"].sum() == 0
 
     def test_a_mismatched_row_really_is_one(self, tiny_processor: AceBertProcessor) -> None:
         rows = product_rows(16)

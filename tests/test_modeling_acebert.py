@@ -87,7 +87,7 @@ class TestLosses:
             [True, True, False, False, False],  # asks for nothing: its own row and the row of the same query
             [True, False, True, False, False],
         ]
-        with pytest.raises(ValueError, match="shape"):
+        with pytest.raises(ValueError, match="needs ids or attributes"):
             find_positives()
 
     def test_domain_loss_of_a_classifier_that_cannot_tell(self) -> None:
@@ -480,7 +480,10 @@ class TestBackbone:
         sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 40}
         source = BertForMaskedLM(BertConfig(vocab_size=150, **sizes)).eval()
         source.save_pretrained(tmp_path)
-        model = AceBertForPreTraining.from_backbone(str(tmp_path), projection_dim=16).eval()
+        with pytest.raises(ValueError, match="pass `cls_token_id` and `sep_token_id`"):
+            AceBertForPreTraining.from_backbone(str(tmp_path), projection_dim=16)
+        ids = {"cls_token_id": 101, "sep_token_id": 102}
+        model = AceBertForPreTraining.from_backbone(str(tmp_path), projection_dim=16, **ids).eval()
         assert model.config.backbone["mlm_head"] is True
         ids = torch.tensor([[101, 8, 9, 102]])
         with torch.no_grad():
@@ -489,6 +492,10 @@ class TestBackbone:
     def test_what_is_refused(self, minilm: str, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="has 9 layers, but the backbone only 6"):
             AceBertModel.from_backbone(minilm, query_config={"num_hidden_layers": 9})
+        with pytest.raises(ValueError, match=r"`text_config` changes \['hidden_size'\]"):
+            AceBertModel.from_backbone(minilm, text_config={"hidden_size": 768})
+        shared = AceBertModel.from_backbone(minilm, share_encoders=True, text_config={"num_hidden_layers": 2})
+        assert shared.config.query_config.num_hidden_layers == 2
         (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
         with pytest.raises(ValueError, match="is of type 'gpt2'"):
             AceBertModel.from_backbone(str(tmp_path))

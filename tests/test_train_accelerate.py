@@ -84,7 +84,8 @@ def test_pretrain_then_finetune(flags: Callable[..., list[str]], tmp_path: Path)
     query_side = [name for name in weights(tmp_path / "pretrained") if "query_" in name]
     assert query_side  # it goes through this stage, and into the next
 
-    start = {"backbone": None, "model_name_or_path": tmp_path / "pretrained"}
+    sizes = {"patch_size": None, "max_num_patches": None, "projection_dim": None}
+    start = {"backbone": None, "model_name_or_path": tmp_path / "pretrained", **sizes}
     finetune = flags(**start, num_train_epochs=10, max_train_steps=None)
     metrics = script.main([*finetune, "--learning_rate", "1e-3", "--adversarial_strength", "0.05"])
     assert {"title_to_image_recall@10", "query_to_product_recall@10", "modality_gap"} < set(metrics)
@@ -157,8 +158,14 @@ def test_yaml_config_and_flags(flags: Callable[..., list[str]], tmp_path: Path) 
     arguments = [flag for flag in flags(query_templates=None)]
     _, data_args, args = script.parse_arguments(["--config", str(tmp_path / "run.yaml"), *arguments])
     assert (args.seed, data_args.query_templates) == (5, ["{kind}"])
-    _, _, args = script.parse_arguments([*arguments, "--config", str(tmp_path / "run.yaml"), "--seed", "6"])
+    _, _, args = script.parse_arguments([*arguments, f"--config={tmp_path}/run.yaml", "--seed", "6"])
     assert args.seed == 6
+    (tmp_path / "run.yaml").write_text("use_pixel_features: false\nmatryoshka_dims: []\ntitle_column: none\n")
+    model_args, data_args, _ = script.parse_arguments([*arguments, "--config", str(tmp_path / "run.yaml")])
+    assert (model_args.use_pixel_features, model_args.matryoshka_dims, data_args.title_column) == (False, [], None)
+    (tmp_path / "run.yaml").write_text("- seed")
+    with pytest.raises(SystemExit):
+        script.parse_arguments([*arguments, "--config", str(tmp_path / "run.yaml")])
 
 
 @pytest.mark.parametrize(
@@ -170,6 +177,13 @@ def test_yaml_config_and_flags(flags: Callable[..., list[str]], tmp_path: Path) 
         ({"validation_split": "dev"}, "has no split 'dev'"),
         ({"validation_split": None, "validation_share": 1.5}, "--validation_share must lie in"),
         ({"chunk_size": 0}, "--chunk_size must be at least 1"),
+        ({"checkpointing_steps": 0}, "--checkpointing_steps must be at least 1"),
+        ({"max_train_steps": None, "num_train_epochs": 0}, "makes no step"),
+        ({"share_encoders": True, "query_layers": 1}, "leave --query_layers out"),
+        (
+            {"backbone": None, "model_name_or_path": "x"},
+            "--max_num_patches, --patch_size, --projection_dim can't change",
+        ),
         ({"query_templates": ["shoes"]}, "names no attribute"),
         ({"query_templates": ["{material}"]}, "material"),
     ],
@@ -195,6 +209,26 @@ def test_parameter_groups(tiny_config: Callable[..., AceBertConfig], flags: Call
     assert named["acebert.logit_scale"]["lr"] == args.head_learning_rate
     assert named["acebert.product_encoder.image_embeddings.patch_features.weight"]["lr"] == args.image_learning_rate
     assert named["acebert.query_encoder.encoder.layer.0.output.dense.weight"]["lr"] == args.learning_rate
+
+
+def test_other_variants_train(flags: Callable[..., list[str]]) -> None:
+    variants = {"loss": "sigmoid", "share_encoders": True, "matryoshka_dims": [4, 8], "gradient_checkpointing": True}
+    assert script.main(flags(max_train_steps=2, **variants))["score"] >= 0
+    no_photos = flags(max_train_steps=2, image_column="none", output="blind")
+    assert "title_to_image_recall@10" not in script.main(no_photos)
+
+
+def test_a_nan_is_never_the_best() -> None:
+    progress = script.Progress()
+    assert progress.improve(0.5, {}) and not progress.improve(float("nan"), {}) and progress.best_score == 0.5
+
+
+def test_temperature_is_clamped_after_the_step(tiny_config: Callable[..., AceBertConfig]) -> None:
+    model = AceBertForRetrieval(tiny_config())
+    with torch.no_grad():
+        model.acebert.logit_scale.fill_(9.0)
+    script.clamp_temperature(model)
+    assert model.acebert.logit_scale.item() == pytest.approx(4.6052)
 
 
 def test_adversarial_schedule() -> None:
@@ -262,7 +296,7 @@ def test_two_processes_give_the_loss_and_gradients_of_one(
         assert torch.allclose(gradient, two["gradients"][name], atol=1e-5), name
 
 
-def test_cached_positives_reach_the_loss(tiny_config: Callable[..., AceBertConfig]) -> None:
+def test_positives_reach_the_loss(tiny_config: Callable[..., AceBertConfig]) -> None:
     model = AceBertForRetrieval(tiny_config())
     query, product = unit_vectors(4, 16), unit_vectors(4, 16, seed=1)
     positives = find_positives(product_ids=torch.tensor([0, 0, 1, 2]))
