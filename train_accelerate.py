@@ -775,7 +775,9 @@ def save_model(
     """Model and processor as a complete Hub folder, in `--output_dir` itself."""
     if accelerator.is_main_process:
         # A copy of the whole model, not of its tensors one by one, keeps tied weights tied: they are saved once.
-        saved = copy.deepcopy(accelerator.unwrap_model(model)).to("cpu", getattr(torch, args.save_dtype))
+        dtype = getattr(torch, args.save_dtype)
+        saved = copy.deepcopy(accelerator.unwrap_model(model)).to("cpu", dtype)
+        saved.config.text_config.dtype = saved.config.query_config.dtype = dtype
         saved.save_pretrained(args.output_dir)
         processor.save_pretrained(args.output_dir)
     accelerator.wait_for_everyone()

@@ -132,7 +132,10 @@ def test_tied_weights_are_saved_once(dtype: str, flags: Callable[..., list[str]]
     assert [name for name in saved if "word_embeddings" in name] == [
         "acebert.product_encoder.bert.embeddings.word_embeddings.weight"
     ]
-    assert str(AutoModel.from_pretrained(tmp_path / "run", trust_remote_code=True).dtype) == f"torch.{dtype}"
+    model = AutoModel.from_pretrained(tmp_path / "run", trust_remote_code=True)
+    assert {str(parameter.dtype) for parameter in model.parameters()} == {f"torch.{dtype}"}
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert {config["dtype"], config["text_config"]["dtype"], config["query_config"]["dtype"]} == {dtype}
 
 
 def test_other_settings_do_not_resume(flags: Callable[..., list[str]], tmp_path: Path) -> None:
