@@ -42,7 +42,7 @@ test-real: $(DEV_READY) ## Run the tests on the real catalogue: DATA=<folder>
 	HF_HUB_OFFLINE=1 ACEBERT_DATA="$(abspath $(DATA))" $(BIN)/python -m pytest -m real
 
 test-slow: $(DEV_READY) ## Run the tests that take minutes
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow -rs
 
 quality: $(DEV_READY) ## Check the style, change nothing
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """The Space as a shopper meets it: served by its own process, used in a real browser, on a screen and on a phone.
 
 It searches the sample catalogue with the checkpoint in the repository root; ACEBERT_MODEL and ACEBERT_CATALOG name
-others. It needs `pip install playwright` and a Chromium, which CHROMIUM can point to. The screenshots are left in
+others. It needs a Chromium, which CHROMIUM can point to. The screenshots are left in
 build/screenshots, to be looked at.
 """
 
@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
+from playwright import sync_api as playwright
 
-playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
