@@ -5,6 +5,7 @@ often the run was interrupted.
 """
 
 import hashlib
+import math
 import os
 import string
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from PIL import ImageOps
 
 from .processing_acebert import open_photo, to_upright_rgb
 
+MAX_CUT = 0.2  # of a photo's side, by the random crop
 FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
@@ -247,6 +249,7 @@ class ProductPairs(torch.utils.data.Dataset):
         templates: makes queries from attributes.
         title_query_probability, drop_title_probability, drop_image_probability: in [0, 1].
         flip_probability: of mirroring the photo, in [0, 1].
+        crop_probability: of cutting up to a fifth off the photo's width and off its height, in [0, 1].
         seed: of all draws, together with epoch and row.
     """
 
@@ -259,6 +262,7 @@ class ProductPairs(torch.utils.data.Dataset):
         drop_title_probability: float = 0.2,
         drop_image_probability: float = 0.1,
         flip_probability: float = 0.0,
+        crop_probability: float = 0.0,
         seed: int = 0,
     ):
         if len(products) == 0:
@@ -267,7 +271,7 @@ class ProductPairs(torch.utils.data.Dataset):
         self.title_query_probability = title_query_probability
         self.drop_title_probability = drop_title_probability
         self.drop_image_probability = drop_image_probability
-        self.flip_probability = flip_probability
+        self.flip_probability, self.crop_probability = flip_probability, crop_probability
         self.photos = products.select_columns([columns.image]) if columns.image in products.column_names else None
 
         def read(column: str | None) -> list[Any]:
@@ -297,15 +301,25 @@ class ProductPairs(torch.utils.data.Dataset):
         return np.random.default_rng((self.seed, self.epoch, row))
 
     def photo(self, row: int, rng: np.random.Generator) -> Any | None:
-        """The row's photo as the processor takes it, mirrored at random, or None."""
+        """The row's photo as the processor takes it, cut and mirrored at random, or None. Colours stay as they are."""
         photo = None if self.photos is None else self.photos[row][self.columns.image]
-        if photo is not None and rng.random() < self.flip_probability:
+        if photo is None:
+            return None
+        cut, mirror = rng.random(2) < (self.crop_probability, self.flip_probability)
+        if cut or mirror:
             try:
-                photo = ImageOps.mirror(to_upright_rgb(open_photo(photo), do_convert_rgb=True))
+                photo = to_upright_rgb(open_photo(photo), do_convert_rgb=True)
             except (OSError, ValueError) as error:
                 raise ValueError(
                     f"The photo of product {self.ids[row]!r} (row {row}) can't be read: {error}"
                 ) from error
+            if cut:
+                size = np.array(photo.size)
+                kept = np.maximum(1, (size * rng.uniform(1 - MAX_CUT, 1, size=2)).round()).astype(int)
+                left, top = rng.integers(size - kept + 1).tolist()
+                photo = photo.crop((left, top, left + int(kept[0]), top + int(kept[1])))
+            if mirror:
+                photo = ImageOps.mirror(photo)
         return photo
 
     def make_query(self, row: int, rng: np.random.Generator) -> tuple[str, list[str]] | None:
@@ -346,8 +360,12 @@ class ProductPairs(torch.utils.data.Dataset):
             )
         if title is None and photo is None:
             raise ValueError(f"Product {self.ids[row]!r} (row {row}) has neither a title nor a photo: leave it out.")
+        return self.item(row, query, stated, title, photo)
+
+    def item(self, row: int, query: str, stated: list[str], title: str | None, photo: Any | None) -> dict[str, Any]:
         return {
             "id": self.ids[row],
+            "row": row,
             "query": query,
             "title": title,
             "image": photo,
@@ -357,6 +375,29 @@ class ProductPairs(torch.utils.data.Dataset):
             "query_attributes": self.asked_codes(row, stated),
             "from_title": title is None and self.titles[row] == query,
         }
+
+
+class WholeProducts(torch.utils.data.Dataset):
+    """The rows of [`ProductPairs`] with all that each shows and its own words as the query, nothing drawn.
+
+    The words are the row's title, else its hot query, its real query or one made by a template.
+    """
+
+    def __init__(self, pairs: ProductPairs):
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        pairs = self.pairs
+        title, photo = pairs.titles[row], None
+        if pairs.photos is not None:
+            photo = pairs.photos[row][pairs.columns.image]
+        query = title or pairs.hot_queries[row] or (pairs.make_query(row, pairs.rng(row)) or (None,))[0]
+        if query is None:
+            raise ValueError(f"Product {pairs.ids[row]!r} (row {row}) has no words to mine hard negatives by.")
+        return pairs.item(row, query, [], title, photo)
 
 
 class ProductParts(ProductPairs):
@@ -419,35 +460,76 @@ def _process(processor: Any, rows: list[dict[str, Any]], **fields: list[Any]) ->
 class PairCollator:
     """Rows of [`ProductPairs`] to arguments of `AceBertForRetrieval.forward`, in chunks, and of `find_positives`.
 
-    The rows are sorted by the length of their product and cut into chunks, each padded only to its own longest row: a
-    photo alone doesn't pay for the longest title in the batch.
+    A chunk holds as many queries as products, each padded only to its own longest: queries are sorted by length, and
+    products by what they show (photo, title, both) and by length. So the rows of a chunk are no pairs: `query_order`
+    and `product_order` put the vectors of all chunks back into the rows' order.
 
     Args:
         processor: makes the tensors.
-        chunk_size: rows in one chunk.
+        chunk_size: rows in one chunk, at most.
+        drop_patch_probability: of leaving each patch out, in [0, 1), as FLIP does (Li et al. 2023, arXiv 2212.00794,
+            section 3): less to compute, and another look at the same photo in every epoch. One patch always stays.
+        seed: of the patches to leave out, together with epoch and rows. The epoch is read from `dataset`.
+        dataset: where the rows come from; needed to drop patches.
     """
 
     processor: Any
     chunk_size: int = 64
+    drop_patch_probability: float = 0.0
+    seed: int = 0
+    dataset: ProductPairs | None = None
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         queries = self.processor.process_queries([row["query"] for row in rows], return_tensors="pt")
         titles, images = [row["title"] for row in rows], [row["image"] for row in rows]
         products = _process(self.processor, rows, titles=titles, images=images)
-        inputs = {f"query_{name}": value for name, value in queries.items()} | products
-        lengths = inputs["attention_mask"].sum(1) + inputs["pixel_attention_mask"].sum(1)
-        order = lengths.argsort(stable=True)
-        rows = [rows[i] for i in order.tolist()]
-        batch: dict[str, Any] = {
-            "chunks": [
-                _trim({name: value[index] for name, value in inputs.items()}) for index in order.split(self.chunk_size)
-            ]
-        }
+        if self.drop_patch_probability:
+            rng = np.random.default_rng((self.seed, self.dataset.epoch, rows[0]["row"], len(rows)))
+            _drop_patches(products, self.drop_patch_probability, rng)
+        queries = {f"query_{name}": value for name, value in queries.items()}
+
+        words, patches = products["attention_mask"].sum(1), products["pixel_attention_mask"].sum(1)
+        shown = torch.tensor(
+            [2 * (title is not None) + (image is not None) for title, image in zip(titles, images, strict=True)]
+        )
+        # Photos differ little in length, titles much: among products with both, four patches weigh as much as a title.
+        product_order = torch.from_numpy(np.lexsort((words, patches // 4, shown)))
+        query_order = queries["query_attention_mask"].sum(1).argsort(stable=True)
+        # Chunks of about equal size, cut where what is shown changes.
+        parts = [
+            part
+            for group in product_order.split(torch.unique(shown, return_counts=True)[1].tolist())
+            for part in group.tensor_split(math.ceil(len(group) / self.chunk_size))
+        ]
+        chunks = [
+            _trim(_select(queries, query_part) | _select(products, part))
+            for query_part, part in zip(query_order.split([len(part) for part in parts]), parts, strict=True)
+        ]
+        batch = {"chunks": chunks, "query_order": query_order.argsort(), "product_order": product_order.argsort()}
         for name in ("product_id", "query_id", "from_title"):
             batch[f"{name}s"] = torch.tensor([int(row[name]) for row in rows])
         for name in ("product_attributes", "query_attributes"):
             batch[name] = torch.from_numpy(np.stack([row[name] for row in rows]))
         return batch
+
+
+def _select(inputs: dict[str, torch.Tensor], rows: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {name: value[rows] for name, value in inputs.items()}
+
+
+def _drop_patches(products: dict[str, torch.Tensor], probability: float, rng: np.random.Generator) -> None:
+    """Leaves patches out at random, in place: those that stay move to the front of their row, in their order."""
+    mask = products["pixel_attention_mask"].bool()
+    draws = torch.from_numpy(rng.random(mask.shape)).masked_fill(~mask, 2.0)
+    # The patch with the highest draw stays in any case: a photo without patches would be none.
+    kept = mask & ((draws >= probability) | (draws == draws.masked_fill(~mask, -1.0).amax(1, keepdim=True)))
+    order = (~kept).int().argsort(dim=1, stable=True)
+    positions = products["pixel_position_ids"].gather(1, order)
+    values = products["pixel_values"].gather(1, order[..., None].expand_as(products["pixel_values"]))
+    kept = kept.gather(1, order)
+    products["pixel_values"] = values.masked_fill(~kept[..., None], 0.0)
+    products["pixel_position_ids"] = positions.masked_fill(~kept, 0)
+    products["pixel_attention_mask"] = kept.to(products["pixel_attention_mask"].dtype)
 
 
 def _trim(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

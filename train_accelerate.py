@@ -15,13 +15,13 @@ import copy
 import json
 import logging
 import math
-import os
 import shutil
-import signal
 import sys
 import time
 from argparse import ArgumentParser
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ import torch
 import transformers
 import yaml
 from accelerate import Accelerator
+from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, broadcast_object_list, set_seed
 from datasets import Dataset
 from huggingface_hub import HfApi
@@ -45,11 +46,26 @@ from acebert.data_acebert import (
     ProductPairs,
     ProductParts,
     QueryTemplates,
+    WholeProducts,
     hold_out,
     load_products,
 )
+from acebert.mining_acebert import NearMissSampler, find_near_misses
 from acebert.modeling_acebert import AceBertForPreTraining, AceBertForRetrieval, find_positives, modality_gap
 from acebert.processing_acebert import AceBertImageProcessor, AceBertProcessor
+from acebert.training_acebert import (
+    GatherRows,
+    LogWindow,
+    Progress,
+    Stopper,
+    append_log,
+    average_weights,
+    cached_backward,
+    encode_chunks,
+    find_learning_rate,
+    resume,
+    save_checkpoint,
+)
 
 
 @dataclass
@@ -81,6 +97,10 @@ class ModelArguments:
         default=True, metadata={"help": "Crop photos with a uniform background to the object and leave background out."}
     )
     loss: Literal["info_nce", "sigmoid"] = field(default="info_nce", metadata={"help": "Retrieval loss."})
+    freeze_word_embeddings: bool = field(
+        default=False,
+        metadata={"help": "Leave the backbone's word embeddings as they are, so that synonyms stay near each other."},
+    )
     dropout: float | None = field(default=None, metadata={"help": "Of hidden states; the backbone's by default."})
     attention_dropout: float | None = field(default=None, metadata={"help": "Of attention; the backbone's by default."})
     query_max_length: int = field(default=32, metadata={"help": "Tokens of a query at most."})
@@ -130,6 +150,12 @@ class DataArguments:
     drop_title_probability: float = field(default=0.2, metadata={"help": "Of the product's title, in the other rows."})
     drop_image_probability: float = field(default=0.1, metadata={"help": "Of the product's photo, in the other rows."})
     flip_probability: float = field(default=0.5, metadata={"help": "Of mirroring a photo."})
+    crop_probability: float = field(
+        default=0.0, metadata={"help": "Of cutting up to a fifth off a photo's width and off its height."}
+    )
+    drop_patch_probability: float = field(
+        default=0.0, metadata={"help": "Of leaving each patch out, in fine-tuning: faster, and harder to memorise."}
+    )
     num_workers: int = field(default=1, metadata={"help": "Processes that read and prepare data."})
 
 
@@ -147,11 +173,21 @@ class RunArguments:
         default=256, metadata={"help": "Products a process and step. All other products in a step are negatives."}
     )
     chunk_size: int = field(default=64, metadata={"help": "Products of about equal length that are encoded together."})
+    cached_chunk_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Cached gradients: hold the activations of one chunk of so many products at a time, whatever "
+            "--per_device_batch_size. The same gradients, for about a third more time."
+        },
+    )
     gradient_accumulation_steps: int = field(
         default=1,
         metadata={"help": "Batches an optimizer step. This adds no negatives: each batch is contrasted alone."},
     )
     learning_rate: float = field(default=2e-4, metadata={"help": "Peak rate of the BERT layers and text embeddings."})
+    query_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak rate of the query encoder's layers; --learning_rate by default."}
+    )
     image_learning_rate: float = field(default=1e-3, metadata={"help": "Peak rate of the image embeddings."})
     head_learning_rate: float = field(
         default=5e-4, metadata={"help": "Peak rate of projections, heads, domain classifier and temperature."}
@@ -163,6 +199,29 @@ class RunArguments:
     adversarial_strength: float = field(
         default=0.1, metadata={"help": "Final factor of the reversed gradient; 0 for no adversary."}
     )
+    mine_hard_negatives_every: int | None = field(
+        default=None,
+        metadata={
+            "help": "Epochs between searches for hard negatives: near misses on the vectors of the whole catalogue, "
+            "which then share batches. The first search is before the second epoch. None by default."
+        },
+    )
+    hard_negatives: int = field(default=3, metadata={"help": "Near misses that follow a product, at most."})
+    hard_negative_margin: float = field(
+        default=0.05,
+        metadata={"help": "Cosine by which a near miss scores below the product itself; nearer ones may be matches."},
+    )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={"help": "Validate and save a moving average of the weights that keeps this share of itself a step."},
+    )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Validations without a gain after which the run ends."}
+    )
+    find_learning_rate: int | None = field(
+        default=None,
+        metadata={"help": "Train nothing: try so many steps at growing rates, plot the loss and suggest a factor."},
+    )
     label_smoothing: float = field(default=0.0, metadata={"help": "Of the classification losses."})
     mlm_probability: float = field(default=0.15, metadata={"help": "Share of words masked in pre-training."})
     patch_mask_probability: float = field(default=0.5, metadata={"help": "Share of patches hidden in pre-training."})
@@ -171,6 +230,10 @@ class RunArguments:
     )
     mixed_precision: Literal["no", "bf16", "fp16"] = field(
         default="bf16", metadata={"help": "Autocast type; wins over accelerate's own."}
+    )
+    attn_implementation: str | None = field(
+        default=None,
+        metadata={"help": "Any of transformers' attentions; by default 'eager' on CPUs, where it trains fastest."},
     )
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Less memory, about a third more time."})
     eval_steps: int = field(default=500, metadata={"help": "Optimizer steps between validations."})
@@ -206,8 +269,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     # The catalogue and the model.
     train_data, validation_data = load_data(data_args, args, accelerator)
     model, processor = load_model_and_processor(model_args, args, accelerator)
-    train_loader = make_loader(train_data, processor, data_args, args, shuffle=True)
-    validation_loader = validation_data and make_loader(validation_data, processor, data_args, args, shuffle=False)
+    sampler = NearMissSampler(len(train_data), args.seed, args.hard_negatives)
+    train_loader = make_loader(train_data, processor, data_args, args, sampler)
+    validation_loader = validation_data and make_loader(validation_data, processor, data_args, args)
 
     least = args.per_device_batch_size * accelerator.num_processes
     if len(train_data) < least:
@@ -219,8 +283,12 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     # The optimizer, and a schedule that ends with the last step. A prepared scheduler moves once per process and step.
     optimizer = make_optimizer(model, args)
     model, optimizer, train_loader = accelerator.prepare(model, optimizer, train_loader)
+    if args.find_learning_rate:
+        return suggest_learning_rate(model, optimizer, train_loader, args, accelerator)
     steps_per_epoch = math.ceil(len(train_loader) / args.gradient_accumulation_steps)
     total_steps = args.max_train_steps or math.ceil(args.num_train_epochs * steps_per_epoch)
+    if total_steps < 1:
+        raise SystemExit(f"--num_train_epochs {args.num_train_epochs} makes no step: raise it.")
     scheduler = get_scheduler(
         args.lr_scheduler_type,
         optimizer,
@@ -228,19 +296,25 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         num_training_steps=total_steps * accelerator.num_processes,
     )
     scheduler = accelerator.prepare(scheduler)
+    average = average_weights(accelerator.unwrap_model(model), args.ema_decay) if args.ema_decay else None
+    best_of = average.module if average else accelerator.unwrap_model(model)  # what is validated and saved
     accelerator.init_trackers("acebert", config={k: v for k, v in settings.items() if isinstance(v, int | float | str)})
 
     progress = Progress()
-    accelerator.register_for_checkpointing(progress)
-    if total_steps < 1:
-        raise SystemExit(f"--num_train_epochs {args.num_train_epochs} makes no step: raise it.")
-    resume(accelerator, args)
+    accelerator.register_for_checkpointing(progress, sampler, *([average] if average else []))
+    resume(accelerator, args.output_dir)
     stopper = Stopper()
     bar = tqdm(total=total_steps, initial=progress.step, disable=not accelerator.is_local_main_process, unit="step")
 
     # One step: encode both sides, gather the vectors of all processes, contrast, fool the domain classifier, update.
     window = LogWindow()
-    while progress.step < total_steps:
+    while progress.step < total_steps and not out_of_patience(progress, args):
+        if mining_is_due(progress, sampler, args):
+            mine_hard_negatives(
+                accelerator.unwrap_model(model), train_data, processor, sampler, progress, args, accelerator
+            )
+            window = LogWindow()
+        sampler.start_epoch(progress.epoch)
         train_loader.set_epoch(progress.epoch)
         train_data.set_epoch(progress.epoch)
         loader = accelerator.skip_first_batches(train_loader, progress.batch)
@@ -250,8 +324,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             seed_step(args.seed, progress, accelerator.process_index)
             with accelerator.accumulate(model):
                 strength = adversarial_schedule(progress.step / total_steps, args.adversarial_strength)
-                values = compute_loss(model, batch, args.stage, accelerator, strength)
-                accelerator.backward(values["loss"])
+                values = forward_and_backward(model, batch, args, accelerator, strength)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
                 optimizer.step()
@@ -264,6 +337,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
             progress.step += 1
             bar.update()
+            if average:
+                average.update_parameters(accelerator.unwrap_model(model))
             last = progress.step == total_steps
             if progress.step % args.logging_steps == 0 or last:
                 entry = window.flush() | {"learning_rate": scheduler.get_last_lr()[0], "adversarial_strength": strength}
@@ -273,7 +348,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
                 bar.set_postfix({name: f"{entry[name]:.3g}" for name in shown if name in entry})
             pause = time.perf_counter()
             if validation_loader and (progress.step % args.eval_steps == 0 or last):
-                metrics = validate(model, validation_loader, args.stage, accelerator)
+                metrics = validate(best_of, validation_loader, args.stage, accelerator)
                 accelerator.log({f"validation/{name}": value for name, value in metrics.items()}, step=progress.step)
                 append_log(args.output_dir, {"step": progress.step, "validation": metrics}, accelerator)
                 if accelerator.is_main_process:
@@ -281,10 +356,16 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
                         f"step {progress.step}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
                     )
                 if progress.improve(metrics["score"], metrics):
-                    save_model(model, processor, args, accelerator)
+                    save_model(best_of, processor, args, accelerator)
+                if out_of_patience(progress, args) and not last:
+                    accelerator.print(
+                        f"Stopped early: no gain in {progress.checks_without_gain} validations (best score "
+                        f"{progress.best_score:.4f})."
+                    )
+                    last = True
             stopping = stopper.asked(accelerator)
             if progress.step % args.checkpointing_steps == 0 or last or stopping:
-                save_checkpoint(accelerator, args, progress)
+                save_checkpoint(accelerator, args.output_dir, progress.step, args.checkpoints_total_limit)
                 if stopping and not last:
                     stopper.restore()
                     raise SystemExit(f"Stopped after step {progress.step}; the same command goes on from there.")
@@ -297,7 +378,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     stopper.restore()
 
     if validation_loader is None:
-        save_model(model, processor, args, accelerator)
+        save_model(best_of, processor, args, accelerator)
     accelerator.end_training()
     if repository:
         push_to_hub(repository, args)
@@ -311,7 +392,14 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
 
 # The model's flags that go with a checkpoint too.
-CHANGEABLE = {"model_name_or_path", "backbone", "dropout", "attention_dropout", "matryoshka_dims"}
+CHANGEABLE = {
+    "model_name_or_path",
+    "backbone",
+    "dropout",
+    "attention_dropout",
+    "matryoshka_dims",
+    "freeze_word_embeddings",
+}
 
 
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, RunArguments]:
@@ -343,9 +431,18 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Run
     if model_args.share_encoders and model_args.query_layers:
         parser.error("--share_encoders has no query encoder of its own: leave --query_layers out.")
     counts = ("per_device_batch_size", "chunk_size", "gradient_accumulation_steps", "eval_steps", "logging_steps")
-    for name in (*counts, "checkpointing_steps", "checkpoints_total_limit", "max_train_steps"):
+    counts += ("checkpointing_steps", "checkpoints_total_limit", "max_train_steps", "cached_chunk_size")
+    counts += ("mine_hard_negatives_every", "hard_negatives", "early_stopping_patience", "find_learning_rate")
+    for name in counts:
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(args, name)}.")
+    for name in ("cached_chunk_size", "mine_hard_negatives_every"):
+        if args.stage == "pretrain" and getattr(args, name):
+            parser.error(f"--{name} is fine-tuning's: pre-training contrasts no products. Leave it out.")
+    if args.ema_decay is not None and not 0 < args.ema_decay < 1:
+        parser.error(f"--ema_decay must lie in (0, 1), got {args.ema_decay}.")
+    if args.early_stopping_patience and not (data_args.validation_split or data_args.validation_share):
+        parser.error("--early_stopping_patience needs a validation: give --validation_split or --validation_share.")
     if not 0 <= data_args.validation_share < 1:
         parser.error(f"--validation_share must lie in [0, 1), got {data_args.validation_share}.")
     for name in ("title_column", "image_column"):
@@ -414,7 +511,7 @@ def load_data(
         spacing = len(held_out) / data_args.validation_size
         held_out = held_out.select([int(i * spacing) for i in range(data_args.validation_size)])
 
-    def draw_from(products: Dataset, flip_probability: float) -> ProductPairs:
+    def draw_from(products: Dataset, **augmentation: float) -> ProductPairs:
         return kind(
             products,
             columns,
@@ -422,12 +519,14 @@ def load_data(
             title_query_probability=data_args.title_query_probability,
             drop_title_probability=data_args.drop_title_probability,
             drop_image_probability=data_args.drop_image_probability,
-            flip_probability=flip_probability,
             seed=args.seed,
+            **augmentation,
         )
 
-    train = draw_from(products, data_args.flip_probability)
-    validation = None if held_out is None else draw_from(held_out, flip_probability=0.0)
+    train = draw_from(
+        products, flip_probability=data_args.flip_probability, crop_probability=data_args.crop_probability
+    )
+    validation = None if held_out is None else draw_from(held_out)
     accelerator.print(f"{len(train)} products to train on, {len(validation) if validation else 0} to validate on.")
     return train, validation
 
@@ -490,29 +589,40 @@ def load_model_and_processor(
             query_max_length=model_args.query_max_length,
             title_max_length=model_args.title_max_length,
         )
+    # PyTorch's fused attention is slow backwards on CPUs with sequences of tens of tokens (docs/training.md).
+    on_cpu = accelerator.device.type == "cpu"
+    model.set_attn_implementation(args.attn_implementation or ("eager" if on_cpu else "sdpa"))
     if args.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     if args.stage == "pretrain":
         # The query side takes no part in this stage; it goes through unchanged.
         for name, parameter in model.acebert.named_parameters():
             parameter.requires_grad_(name.startswith("product_encoder."))
+    if model_args.freeze_word_embeddings:
+        model.get_input_embeddings().requires_grad_(False)
     return model, processor
 
 
 def make_loader(
-    data: ProductPairs, processor: AceBertProcessor, data_args: DataArguments, args: RunArguments, shuffle: bool
+    data: ProductPairs,
+    processor: AceBertProcessor,
+    data_args: DataArguments,
+    args: RunArguments,
+    sampler: NearMissSampler | None = None,
 ) -> DataLoader:
+    """Batches to train on, in the sampler's order; without a sampler those to validate on."""
     if args.stage == "pretrain":
         collator = MaskingCollator(
             processor, data, args.mlm_probability, args.patch_mask_probability, args.mismatch_probability, args.seed
         )
     else:
-        collator = PairCollator(processor, args.chunk_size)
+        drop = data_args.drop_patch_probability if sampler else 0.0
+        collator = PairCollator(processor, args.cached_chunk_size or args.chunk_size, drop, args.seed, data)
     return DataLoader(
         data,
         batch_size=args.per_device_batch_size,
-        shuffle=shuffle,
-        drop_last=shuffle,
+        sampler=sampler,
+        drop_last=sampler is not None,
         collate_fn=collator,
         num_workers=data_args.num_workers,
     )
@@ -526,13 +636,15 @@ def make_optimizer(model: torch.nn.Module, args: RunArguments) -> torch.optim.Ad
             continue
         if ".image_embeddings." in name:
             rate = args.image_learning_rate
-        elif "_encoder." in name:
+        elif "query_encoder." in name:
+            rate = args.query_learning_rate or args.learning_rate
+        elif "product_encoder." in name:
             rate = args.learning_rate
         else:
             rate = args.head_learning_rate
         decay = args.weight_decay if parameter.ndim >= 2 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
-    # The text embeddings and BERT layers come first: their rate is the one that is logged.
+    # The product encoder's layers come first: their rate is the one that is logged.
     ordered = sorted(groups.items(), key=lambda group: group[0][0] != args.learning_rate)
     parameters = [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in ordered]
     return torch.optim.AdamW(parameters, betas=(0.9, 0.98), eps=1e-6, fused=True)
@@ -559,19 +671,38 @@ def adversarial_schedule(done: float, strength: float) -> float:
     return strength * (2 / (1 + math.exp(-10 * done)) - 1)
 
 
-def compute_loss(
-    model: torch.nn.Module, batch: dict[str, Any], stage: str, accelerator: Accelerator, strength: float
+def forward_and_backward(
+    model: torch.nn.Module, batch: dict[str, Any], args: RunArguments, accelerator: Accelerator, strength: float
 ) -> dict[str, torch.Tensor]:
-    """The loss of one batch and what is logged of it.
-
-    In fine-tuning every process computes the same loss, that of all processes' vectors. The backward pass of the gather
-    sums what the processes send back and data parallelism averages it, so the gradient is that of one process with
-    the whole batch.
-    """
-    if stage == "pretrain":
+    """Adds the gradients of one batch. Returns its loss and what else is logged of it."""
+    if args.stage == "pretrain":
         outputs = model(**batch)
-        return {name: outputs[name] for name in ("loss", "mlm_loss", "patch_loss", "matching_loss") if name in outputs}
-    query_embeds, product_embeds = encode(model, batch)
+        values = {
+            name: outputs[name] for name in ("loss", "mlm_loss", "patch_loss", "matching_loss") if name in outputs
+        }
+        accelerator.backward(values["loss"])
+        return values
+    loss_of = partial(compute_loss, model=model, batch=batch, accelerator=accelerator, strength=strength)
+    if args.cached_chunk_size:
+        return cached_backward(model, batch, loss_of, accelerator)
+    values = loss_of(*encode_chunks(model, batch))
+    accelerator.backward(values["loss"])
+    return values
+
+
+def compute_loss(
+    query_embeds: torch.Tensor,
+    product_embeds: torch.Tensor,
+    model: torch.nn.Module,
+    batch: dict[str, Any],
+    accelerator: Accelerator,
+    strength: float,
+) -> dict[str, torch.Tensor]:
+    """The retrieval loss of one batch from this process's vectors, and what is logged of it.
+
+    Every process computes the same loss, that of all processes' vectors. The backward pass of the gather sums what the
+    processes send back and data parallelism averages it, so the gradient is that of one process with the whole batch.
+    """
     if accelerator.num_processes > 1:
         query_embeds, product_embeds = GatherRows.apply(query_embeds), GatherRows.apply(product_embeds)
     positives = gathered_positives(batch, accelerator)
@@ -580,28 +711,6 @@ def compute_loss(
         values["recall@1"] = capped_recall(query_embeds @ product_embeds.t(), positives, k=1).mean()
         values["modality_gap"] = modality_gap(query_embeds, product_embeds)
     return values
-
-
-def encode(model: torch.nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Query and product vectors of a batch, (rows, projection_dim) each, chunk by chunk."""
-    outputs = [model(**chunk, return_loss=False) for chunk in batch["chunks"]]
-    return torch.cat([x.query_embeds for x in outputs]), torch.cat([x.product_embeds for x in outputs])
-
-
-class GatherRows(torch.autograd.Function):
-    """All processes' rows, in their order. The gradient of a row is the sum of what all processes send back to it."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        parts = [torch.empty_like(x) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        gradient = gradient.contiguous()
-        torch.distributed.all_reduce(gradient)
-        return gradient.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
 
 
 def gathered_positives(batch: dict[str, Any], accelerator: Accelerator) -> torch.Tensor:
@@ -617,18 +726,99 @@ def capped_recall(scores: torch.Tensor, positives: torch.Tensor, k: int) -> torc
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Validation, logs
+# Around the steps: hard negatives, patience, learning rate
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def mining_is_due(progress: Progress, sampler: NearMissSampler, args: RunArguments) -> bool:
+    """At the beginning of the second epoch, when the model tells products apart, and then of every N-th."""
+    every = args.mine_hard_negatives_every
+    due = every and progress.epoch > 0 and (progress.epoch - 1) % every == 0
+    return bool(due and progress.batch == 0 and sampler.mined_in != progress.epoch)
+
+
+@torch.no_grad()
+def mine_hard_negatives(
+    model: AceBertForRetrieval,
+    data: ProductPairs,
+    processor: AceBertProcessor,
+    sampler: NearMissSampler,
+    progress: Progress,
+    args: RunArguments,
+    accelerator: Accelerator,
+) -> None:
+    """Encodes the whole catalogue, all processes a part of it, and gives the sampler every product's near misses."""
+    loader = DataLoader(
+        WholeProducts(data), args.per_device_batch_size, collate_fn=PairCollator(processor), num_workers=1
+    )
+    # Not by `accelerator.prepare`, which would make this loader a part of the checkpoints.
+    loader = prepare_data_loader(
+        loader, accelerator.device, accelerator.num_processes, accelerator.process_index, put_on_device=True
+    )
+    collected: dict[str, list[torch.Tensor]] = {}
+    model.eval()
+    try:
+        for batch in tqdm(loader, "mining", leave=False, disable=not accelerator.is_local_main_process):
+            with accelerator.autocast():
+                query_embeds, product_embeds = encode_chunks(model, batch)
+            parts = {"query_embeds": query_embeds.float(), "product_embeds": product_embeds.float()}
+            parts |= {name: batch[name] for name in ("product_ids", "query_ids")}
+            for name, value in accelerator.gather_for_metrics(parts).items():
+                collected.setdefault(name, []).append(value)
+    finally:
+        model.train()
+    # Every process searches for all rows: one product of matrices, against the whole encoding above.
+    found = find_near_misses(
+        **{name: torch.cat(values) for name, values in collected.items()},
+        count=4 * args.hard_negatives,
+        margin=args.hard_negative_margin,
+    )
+    sampler.near_misses, sampler.mined_in = found.cpu(), progress.epoch
+    share = float((found >= 0).any(1).float().mean())
+    accelerator.print(f"Epoch {progress.epoch}: near misses found for {share:.0%} of {len(found)} products.")
+
+
+def out_of_patience(progress: Progress, args: RunArguments) -> bool:
+    return bool(args.early_stopping_patience) and progress.checks_without_gain >= args.early_stopping_patience
+
+
+def suggest_learning_rate(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train_loader: DataLoader,
+    args: RunArguments,
+    accelerator: Accelerator,
+) -> dict[str, float]:
+    """Runs the learning-rate range test in place of training. Returns the suggested factor of all rates given."""
+
+    def step(batch: dict[str, Any]) -> float:
+        values = forward_and_backward(model, batch, args, accelerator, args.adversarial_strength)
+        accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        return values["loss"].item()
+
+    batches = chain.from_iterable(repeat(train_loader))
+    factor = find_learning_rate(batches, step, optimizer, args.find_learning_rate, args.output_dir, accelerator)
+    names = ("learning_rate", "image_learning_rate", "head_learning_rate")
+    rates = " ".join(f"--{name} {getattr(args, name) * factor:.2g}" for name in names)
+    accelerator.print(f"The loss falls fastest at {factor:.2g} times the rates given: {rates}")
+    accelerator.print(f"The curve is in {args.output_dir}/learning_rate.png.")
+    return {"factor": factor}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Validation
 # ----------------------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def validate(model: torch.nn.Module, loader: DataLoader, stage: str, accelerator: Accelerator) -> dict[str, float]:
+def validate(inner: torch.nn.Module, loader: DataLoader, stage: str, accelerator: Accelerator) -> dict[str, float]:
     """Metrics on the validation split, drawn the same way every time. `score` is what picks the best model.
 
     Fine-tuning: capped recall@10 of each query among all validation products, apart for titles (the product shows its
     photo alone) and for other queries; the score is their mean. Pre-training: the losses; the score is minus the loss.
     """
-    inner = accelerator.unwrap_model(model)
     inner.eval()
     try:
         if stage == "pretrain":
@@ -643,10 +833,10 @@ def validate(model: torch.nn.Module, loader: DataLoader, stage: str, accelerator
         for batch in loader:
             batch = to_device(batch, accelerator.device)
             with accelerator.autocast():
-                query_embeds, product_embeds = encode(inner, batch)
+                query_embeds, product_embeds = encode_chunks(inner, batch)
             batch |= {"query_embeds": query_embeds.float(), "product_embeds": product_embeds.float()}
             for name, value in batch.items():
-                if name != "chunks":
+                if name not in ("chunks", "query_order", "product_order"):
                     collected.setdefault(name, []).append(value)
         whole = {name: torch.cat(values) for name, values in collected.items()}
         query_embeds, product_embeds = whole.pop("query_embeds"), whole.pop("product_embeds")
@@ -670,103 +860,9 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return [to_device(value, device) for value in batch]
 
 
-class LogWindow:
-    """Means of the logged values, and products per second, since the last entry. Reads the device only to flush."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, torch.Tensor] = {}
-        self.batches, self.products, self.start = 0, 0, time.perf_counter()
-
-    def add(self, values: dict[str, torch.Tensor], products: int) -> None:
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.detach()
-        self.batches, self.products = self.batches + 1, self.products + products
-
-    def flush(self) -> dict[str, float]:
-        entry = {name: float(value) / self.batches for name, value in self.sums.items()}
-        entry["rate"] = self.products / (time.perf_counter() - self.start)
-        self.__init__()
-        return entry
-
-
-def append_log(folder: str, entry: dict[str, Any], accelerator: Accelerator) -> None:
-    if accelerator.is_main_process:
-        with open(Path(folder) / "train_log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-
-
 # ----------------------------------------------------------------------------------------------------------------------
-# Checkpoints
+# The model's folder
 # ----------------------------------------------------------------------------------------------------------------------
-
-
-class Progress:
-    """Where the run stands; saved and restored with every checkpoint."""
-
-    def __init__(self) -> None:
-        self.step = self.epoch = self.batch = 0
-        self.best_score, self.best_metrics = -math.inf, {}
-
-    def improve(self, score: float, metrics: dict[str, float]) -> bool:
-        if not score > self.best_score:  # nor if it is NaN
-            return False
-        self.best_score, self.best_metrics = score, metrics
-        return True
-
-    def state_dict(self) -> dict[str, Any]:
-        return dict(self.__dict__)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
-
-class Stopper:
-    """Turns the first Ctrl-C or SIGTERM into a checkpoint after the step in flight; the second stops at once."""
-
-    def __init__(self) -> None:
-        self.stopping = False
-        self.before = {kind: signal.signal(kind, self._ask) for kind in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore(self) -> None:
-        for kind, handler in self.before.items():
-            signal.signal(kind, handler)
-
-    def _ask(self, kind: int, frame: Any) -> None:
-        self.stopping = True
-        signal.signal(kind, signal.default_int_handler if kind == signal.SIGINT else signal.SIG_DFL)
-
-    def asked(self, accelerator: Accelerator) -> bool:
-        """Whether any process was asked, so that all of them stop after the same step."""
-        if accelerator.num_processes == 1:
-            return self.stopping
-        flag = torch.tensor(int(self.stopping), device=accelerator.device)
-        return bool(accelerator.reduce(flag, reduction="sum") > 0)
-
-
-def checkpoints_of(output_dir: str) -> list[Path]:
-    """Whole checkpoints, oldest first."""
-    return sorted(Path(output_dir, "checkpoints").glob("step_*[0-9]"), key=lambda path: int(path.name[5:]))
-
-
-def save_checkpoint(accelerator: Accelerator, args: RunArguments, progress: Progress) -> None:
-    """Writes beside and renames, so that a folder named step_N is always whole; then removes the oldest ones."""
-    folder = Path(args.output_dir, "checkpoints", f"step_{progress.step}")
-    unfinished = folder.with_suffix(".unfinished")
-    accelerator.save_state(str(unfinished))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(unfinished, folder)
-        for old in checkpoints_of(args.output_dir)[: -args.checkpoints_total_limit]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
-
-
-def resume(accelerator: Accelerator, args: RunArguments) -> None:
-    found = checkpoints_of(args.output_dir)
-    if found:
-        accelerator.print(f"Going on from {found[-1]}.")
-        accelerator.load_state(str(found[-1]))
 
 
 def save_model(
@@ -776,7 +872,7 @@ def save_model(
     if accelerator.is_main_process:
         # A copy of the whole model, not of its tensors one by one, keeps tied weights tied: they are saved once.
         dtype = getattr(torch, args.save_dtype)
-        saved = copy.deepcopy(accelerator.unwrap_model(model)).to("cpu", dtype)
+        saved = copy.deepcopy(model).to("cpu", dtype)
         saved.config.text_config.dtype = saved.config.query_config.dtype = dtype
         saved.save_pretrained(args.output_dir)
         processor.save_pretrained(args.output_dir)

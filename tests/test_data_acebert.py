@@ -19,6 +19,7 @@ from acebert.data_acebert import (
     ProductPairs,
     ProductParts,
     QueryTemplates,
+    WholeProducts,
     group_products,
     hash_text,
     hold_out,
@@ -184,6 +185,33 @@ class TestPairs:
         plain = load_products_decoded(products[0]["image"])
         assert np.array_equal(np.asarray(flipped), np.asarray(plain)[:, ::-1])
 
+    def test_cut_photos(self, products: Dataset) -> None:
+        data = ProductPairs(products, COLUMNS, TEMPLATES, 1.0, crop_probability=1.0)
+        whole = np.asarray(load_products_decoded(products[0]["image"]))
+        sizes = set()
+        for epoch in range(30):
+            data.set_epoch(epoch)
+            part = np.asarray(data[0]["image"])
+            sizes.add(part.shape)
+            assert all(
+                0.8 * full - 0.5 <= side <= full for side, full in zip(part.shape[:2], whole.shape[:2], strict=True)
+            )
+            windows = np.lib.stride_tricks.sliding_window_view(whole, part.shape)
+            assert (windows == part).all(axis=(-3, -2, -1)).any()  # a part of the photo, colours untouched
+        assert len(sizes) > 10
+
+    def test_whole_products_are_not_drawn(self, products: Dataset) -> None:
+        data = ProductPairs(products, COLUMNS, TEMPLATES, 0.5, flip_probability=1.0, crop_probability=1.0)
+        whole = WholeProducts(data)
+        for row in range(len(whole)):
+            item = whole[row]
+            assert item["query"] == item["title"] == products[row]["title"]
+            assert item["image"] == products[row]["image"]
+            assert (item["query_attributes"] == -1).all() and not item["from_title"]
+        wordless = ProductPairs(Dataset.from_list([{"id": "p9", "title": None, "image": None}]), Columns())
+        with pytest.raises(ValueError, match=r"'p9' \(row 0\) has no words"):
+            WholeProducts(wordless)[0]
+
     def test_a_mirrored_photo_is_read_as_the_processor_reads_it(self, tiny_processor: AceBertProcessor) -> None:
         """Transparency on white, and upright; and a broken one is named by its product."""
         clear = Image.new("RGBA", (30, 40), (0, 0, 0, 0))
@@ -224,6 +252,12 @@ def load_products_decoded(photo: dict) -> Image.Image:
     return Image.open(io.BytesIO(photo["bytes"])).convert("RGB")
 
 
+def lengths_of(chunk: dict[str, torch.Tensor]) -> list[tuple[int, int]]:
+    """Words and patches of each row, padding not counted."""
+    words, patches = chunk["attention_mask"].sum(1), chunk["pixel_attention_mask"].sum(1)
+    return list(zip(words.tolist(), patches.tolist(), strict=True))
+
+
 class TestBatches:
     def test_chunks_hold_every_row_once_and_little_padding(
         self, products: Dataset, tiny_processor: AceBertProcessor
@@ -231,18 +265,56 @@ class TestBatches:
         data = ProductPairs(products, COLUMNS, TEMPLATES, 0.5)
         rows = [data[i] for i in range(30)]
         batch = PairCollator(tiny_processor, chunk_size=8)(rows)
-        assert [len(chunk["query_input_ids"]) for chunk in batch["chunks"]] == [8, 8, 8, 6]
-        for chunk in batch["chunks"]:
+        chunks = batch["chunks"]
+        assert max(len(chunk["query_input_ids"]) for chunk in chunks) <= 8
+        for chunk in chunks:
+            assert len(chunk["query_input_ids"]) == len(chunk["input_ids"])
             for mask in ("query_attention_mask", "attention_mask", "pixel_attention_mask"):
                 assert chunk[mask].sum(1).max() == chunk[mask].shape[1] or chunk[mask].shape[1] == 1
             assert chunk["pixel_values"].shape[1] == chunk["pixel_position_ids"].shape[1]
-        assert sorted(batch["query_ids"].tolist()) == sorted(row["query_id"] for row in rows)
-        words = {hash_text(row["query"]): row["query"] for row in rows}
-        queries = [ids for chunk in batch["chunks"] for ids in chunk["query_input_ids"]]
-        decoded = [tiny_processor.tokenizer.decode(ids, skip_special_tokens=True) for ids in queries]
-        assert decoded == [words[i] for i in batch["query_ids"].tolist()]
-        lengths = [int((c["attention_mask"].sum(1) + c["pixel_attention_mask"].sum(1)).max()) for c in batch["chunks"]]
+            # No photo alone pays for a title, no title alone for a photo.
+            assert len({(int(t > 2), int(p > 0)) for t, p in lengths_of(chunk)}) == 1
+        assert batch["query_ids"].tolist() == [row["query_id"] for row in rows]
+
+        def in_order(name: str, order: str) -> list[str]:
+            ids = [row for chunk in chunks for row in chunk[name]]
+            ids = [ids[i] for i in batch[order].tolist()]
+            return [tiny_processor.tokenizer.decode(row, skip_special_tokens=True) for row in ids]
+
+        assert in_order("query_input_ids", "query_order") == [row["query"] for row in rows]
+        assert in_order("input_ids", "product_order") == [row["title"] or "" for row in rows]
+        lengths = [int(chunk["query_attention_mask"].sum(1).max()) for chunk in chunks]
         assert lengths == sorted(lengths)
+
+    def test_dropped_patches(self, products: Dataset, tiny_processor: AceBertProcessor) -> None:
+        data = ProductPairs(products, COLUMNS, TEMPLATES, 0.5, drop_title_probability=0.0, drop_image_probability=0.0)
+        rows = [data[i] for i in range(40)]
+        plain = tiny_processor(images=[row["image"] for row in rows], return_tensors="pt")
+
+        def collate(probability: float) -> dict[str, torch.Tensor]:
+            batch = PairCollator(tiny_processor, 40, probability, seed=1, dataset=data)(rows)
+            parts = [{n: v for n, v in chunk.items() if n.startswith("pixel")} for chunk in batch["chunks"]]
+            width = max(part["pixel_values"].shape[1] for part in parts)
+            for part in parts:
+                for name, value in part.items():
+                    gap = (0, 0) * (value.ndim - 2) + (0, width - value.shape[1])
+                    part[name] = torch.nn.functional.pad(value, gap)
+            return {name: torch.cat([p[name] for p in parts])[batch["product_order"]] for name in parts[0]}
+
+        some = collate(0.4)
+        kept = some["pixel_attention_mask"].sum() / plain["pixel_attention_mask"].sum()
+        assert kept == pytest.approx(0.6, abs=0.07)
+        for i in range(40):
+            # What is left lies in front, and is the photo's patch of that place.
+            n = int(some["pixel_attention_mask"][i].sum())
+            assert some["pixel_attention_mask"][i, :n].all() and not some["pixel_values"][i, n:].any()
+            places = {int(p): v for p, v in zip(plain["pixel_position_ids"][i], plain["pixel_values"][i], strict=True)}
+            for place, patch in zip(some["pixel_position_ids"][i, :n], some["pixel_values"][i, :n], strict=True):
+                assert torch.equal(places[int(place)], patch)
+        assert torch.equal(collate(0.4)["pixel_values"], some["pixel_values"])
+        assert (collate(0.99)["pixel_attention_mask"].sum(1) >= 1).all()  # no photo loses all
+        data.set_epoch(1)
+        assert not torch.equal(collate(0.4)["pixel_attention_mask"].sum(1), some["pixel_attention_mask"].sum(1))
 
     def test_masking(self, tiny_processor: AceBertProcessor) -> None:
         rows = product_rows(64)

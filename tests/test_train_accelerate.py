@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from transformers import AutoModel, BertConfig, BertModel, BertTokenizer
 from acebert import train_accelerate as script
 from acebert.configuration_acebert import AceBertConfig
 from acebert.modeling_acebert import AceBertForRetrieval, find_positives
+from acebert.training_acebert import Progress, checkpoints_of
 
 ROOT = Path(script.__file__).parent
 
@@ -97,7 +99,7 @@ def test_pretrain_then_finetune(flags: Callable[..., list[str]], tmp_path: Path)
     assert entries[0]["adversarial_strength"] == 0.0
     assert entries[-1]["adversarial_strength"] == pytest.approx(0.05, rel=0.01)
     assert all(0 <= entry["domain_accuracy"] <= 1 and entry["modality_gap"] > 0 for entry in entries)
-    assert len(script.checkpoints_of(str(tmp_path / "run"))) == 2  # the limit
+    assert len(checkpoints_of(str(tmp_path / "run"))) == 2  # the limit
 
     folder = tmp_path / "run"
     assert {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json"} < set(os.listdir(folder))
@@ -122,6 +124,66 @@ def test_a_resumed_run_ends_with_the_same_bits(stage: str, flags: Callable[..., 
         if "loss" in entry:
             before = next(e for e in entries if e["step"] == entry["step"] and "loss" in e)
             assert entry["loss"] == before["loss"]
+
+
+def test_a_resumed_run_with_hard_negatives_and_averages_ends_with_the_same_bits(
+    flags: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    changes = {"mine_hard_negatives_every": 1, "hard_negatives": 2, "ema_decay": 0.9, "cached_chunk_size": 4}
+    changes |= {"drop_patch_probability": 0.3, "crop_probability": 0.5, "freeze_word_embeddings": True}
+    arguments = flags(**changes, max_train_steps=10, eval_steps=10, checkpoints_total_limit=9)  # 4 batches an epoch
+    script.main(arguments)
+    whole, entries = weights(tmp_path / "run"), log(tmp_path / "run")
+    for step in (8, 10):  # step 6 is amid the second epoch, whose order comes from the first search
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step_{step}")
+    script.main(arguments)
+    resumed = weights(tmp_path / "run")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    before = {entry["step"]: entry["loss"] for entry in entries if "loss" in entry}
+    again = {entry["step"]: entry["loss"] for entry in log(tmp_path / "run")[len(entries) :] if "loss" in entry}
+    assert again == {step: before[step] for step in (7, 8, 9, 10)}
+    script.main(flags(output="plain", **{**changes, "mine_hard_negatives_every": None}, max_train_steps=10))
+    plain = {entry["step"]: entry["loss"] for entry in log(tmp_path / "plain") if "loss" in entry}
+    assert plain[4] == before[4] and plain[5] != before[5]  # the second epoch has another order
+
+
+def test_the_average_is_what_is_validated_and_saved(flags: Callable[..., list[str]], tmp_path: Path) -> None:
+    """With a decay of nearly 1, the average of a few steps stays near the first weights; the weights move on."""
+    common = {"max_train_steps": 6, "eval_steps": 6, "checkpointing_steps": 6, "dropout": 0, "attention_dropout": 0}
+    script.main([*flags(output="plain", **common), "--learning_rate", "1e-2"])
+    script.main([*flags(output="average", ema_decay=0.999, **common), "--learning_rate", "1e-2"])
+    plain, average = (weights(tmp_path / name) for name in ("plain", "average"))
+    state = load_file(tmp_path / "average" / "checkpoints" / "step_6" / "model.safetensors")
+    name = "acebert.query_encoder.encoder.layer.0.output.dense.weight"
+    assert torch.equal(state[name], plain[name])  # the same training
+    assert not torch.equal(average[name], plain[name])
+    frozen = flags(output="frozen", freeze_word_embeddings=True, **common)
+    script.main([*frozen, "--learning_rate", "1e-2"])
+    words = "acebert.product_encoder.bert.embeddings.word_embeddings.weight"
+    backbone = load_file(Path(dict(zip(frozen[::2], frozen[1::2], strict=False))["--backbone"]) / "model.safetensors")
+    assert torch.equal(weights(tmp_path / "frozen")[words], backbone["embeddings.word_embeddings.weight"])
+    assert not torch.equal(plain[words], backbone["embeddings.word_embeddings.weight"])
+
+
+def test_early_stopping(
+    flags: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.5, 0.4, 0.6, 0.3, 0.2, 0.9])
+    monkeypatch.setattr(script, "validate", lambda *_: {"score": next(scores)})
+    arguments = flags(max_train_steps=50, eval_steps=2, early_stopping_patience=2)
+    assert script.main(arguments) == {"score": 0.6}
+    assert "Stopped early: no gain in 2 validations (best score 0.6000)" in capsys.readouterr().out
+    assert log(tmp_path / "run")[-1]["step"] == 10
+    assert script.main(arguments) == {"score": 0.6}  # the same command again finds the run ended
+    assert log(tmp_path / "run")[-1]["step"] == 10
+
+
+def test_finding_a_learning_rate_trains_nothing(flags: Callable[..., list[str]], tmp_path: Path) -> None:
+    found = script.main(flags(find_learning_rate=12))
+    report = json.loads((tmp_path / "run" / "learning_rate.json").read_text())
+    assert report["suggested_factor"] == found["factor"] and 2 < len(report["loss"]) <= 12
+    assert (tmp_path / "run" / "learning_rate.png").exists()
+    assert not (tmp_path / "run" / "model.safetensors").exists() and not checkpoints_of(str(tmp_path / "run"))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -187,6 +249,10 @@ def test_yaml_config_and_flags(flags: Callable[..., list[str]], tmp_path: Path) 
             {"backbone": None, "model_name_or_path": "x"},
             "--max_num_patches, --patch_size, --projection_dim can't change",
         ),
+        ({"stage": "pretrain", "cached_chunk_size": 8}, "--cached_chunk_size is fine-tuning's"),
+        ({"stage": "pretrain", "mine_hard_negatives_every": 1}, "--mine_hard_negatives_every is fine-tuning's"),
+        ({"ema_decay": 1.0}, "--ema_decay must lie in (0, 1), got 1.0"),
+        ({"early_stopping_patience": 1, "validation_split": None, "validation_share": 0}, "needs a validation"),
         ({"query_templates": ["shoes"]}, "names no attribute"),
         ({"query_templates": ["{material}"]}, "material"),
     ],
@@ -222,7 +288,7 @@ def test_other_variants_train(flags: Callable[..., list[str]]) -> None:
 
 
 def test_a_nan_is_never_the_best() -> None:
-    progress = script.Progress()
+    progress = Progress()
     assert progress.improve(0.5, {}) and not progress.improve(float("nan"), {}) and progress.best_score == 0.5
 
 
@@ -252,7 +318,9 @@ def test_capped_recall() -> None:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def two_sided_loss(rank: int, processes: int, port: int, folder: str, config: AceBertConfig) -> None:
+def two_sided_loss(
+    rank: int, processes: int, port: int, folder: str, config: AceBertConfig, cached_chunk_size: int | None
+) -> None:
     """Computes the gathered loss of this process's rows and writes it with the averaged gradients."""
     os.environ.update(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_RANK=str(rank)
@@ -272,26 +340,30 @@ def two_sided_loss(rank: int, processes: int, port: int, folder: str, config: Ac
         "spatial_shapes": torch.full((8, 2), 2),
     }
     batch = {
-        "chunks": [{name: value[rows] for name, value in chunk.items()}],
+        "chunks": [{name: value[rows][part] for name, value in chunk.items()} for part in (slice(0, 2), slice(2, 8))],
+        "query_order": torch.arange(8 // processes),
+        "product_order": torch.arange(8 // processes),
         "product_ids": torch.tensor([0, 1, 2, 3, 0, 5, 6, 7])[rows],  # the first and the fifth are one product
         "query_ids": torch.arange(8)[rows],
         "product_attributes": torch.zeros(8, 1, dtype=torch.long)[rows],
         "query_attributes": torch.full((8, 1), -1)[rows],
     }
-    values = script.compute_loss(model, batch, "finetune", accelerator, strength=0.3)
-    accelerator.backward(values["loss"])
+    args = SimpleNamespace(stage="finetune", cached_chunk_size=cached_chunk_size)
+    values = script.forward_and_backward(model, batch, args, accelerator, strength=0.3)
     if rank == 0:
         gradients = {name: p.grad for name, p in accelerator.unwrap_model(model).named_parameters()}
         torch.save({"loss": values["loss"].detach(), "gradients": gradients}, f"{folder}/{processes}.pt")
     accelerator.end_training()
 
 
+@pytest.mark.parametrize("cached_chunk_size", [None, 8])
 def test_two_processes_give_the_loss_and_gradients_of_one(
-    tiny_config: Callable[..., AceBertConfig], tmp_path: Path
+    cached_chunk_size: int | None, tiny_config: Callable[..., AceBertConfig], tmp_path: Path
 ) -> None:
-    port = 20000 + os.getpid() % 20000
-    for processes in (1, 2):
-        spawn(two_sided_loss, (processes, port + processes, str(tmp_path), tiny_config()), nprocs=processes)
+    port = 20000 + os.getpid() % 20000 + 10 * bool(cached_chunk_size)
+    for processes, chunk_size in ((1, None), (2, cached_chunk_size)):
+        arguments = (processes, port + processes, str(tmp_path), tiny_config(), chunk_size)
+        spawn(two_sided_loss, arguments, nprocs=processes)
     one, two = (torch.load(tmp_path / f"{processes}.pt", weights_only=True) for processes in (1, 2))
     assert torch.allclose(one["loss"], two["loss"], atol=1e-6)
     assert set(one["gradients"]) == set(two["gradients"])
@@ -325,7 +397,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(flags: Callable[..., list[str
     os.kill(int(children[0]), signal.SIGINT)
     _, stderr = process.communicate(timeout=120)
     assert "the same command goes on from there" in stderr
-    steps = [int(path.name[5:]) for path in script.checkpoints_of(str(tmp_path / "run"))]
+    steps = [int(path.name[5:]) for path in checkpoints_of(str(tmp_path / "run"))]
     assert len(steps) == 1 and steps[0] < 60
     result = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=240)
     assert f"Going on from {tmp_path}/run/checkpoints/step_{steps[0]}" in result.stdout

@@ -1,0 +1,306 @@
+"""The machinery of a training run: what it remembers, how it stops, resumes, averages, logs, and looks for a rate."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.optim.swa_utils import AveragedModel
+from tqdm.auto import tqdm
+
+# ----------------------------------------------------------------------------------------------------------------------
+# State
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class Progress:
+    """Where the run stands; saved and restored with every checkpoint."""
+
+    def __init__(self) -> None:
+        self.step = self.epoch = self.batch = 0
+        self.best_score, self.best_metrics = -math.inf, {}
+        self.checks_without_gain = 0
+
+    def improve(self, score: float, metrics: dict[str, float]) -> bool:
+        """Takes note of a validation; whether it is the best so far."""
+        if not score > self.best_score:  # nor if it is NaN
+            self.checks_without_gain += 1
+            return False
+        self.best_score, self.best_metrics, self.checks_without_gain = score, metrics, 0
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+
+def average_weights(model: torch.nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of the weights, which early on forgets faster.
+
+    After n updates the average keeps min(decay, (1 + n) / (10 + n)) of itself, as TensorFlow's
+    `ExponentialMovingAverage` does, so that the first, random weights are soon gone.
+    """
+
+    def update(averages: list[torch.Tensor], weights: list[torch.Tensor], num_averaged: torch.Tensor) -> None:
+        n = int(num_averaged)
+        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return AveragedModel(model, multi_avg_fn=update)
+
+
+class Stopper:
+    """Turns the first Ctrl-C or SIGTERM into a checkpoint after the step in flight; the second stops at once."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self.before = {kind: signal.signal(kind, self._ask) for kind in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore(self) -> None:
+        for kind, handler in self.before.items():
+            signal.signal(kind, handler)
+
+    def _ask(self, kind: int, frame: Any) -> None:
+        self.stopping = True
+        signal.signal(kind, signal.default_int_handler if kind == signal.SIGINT else signal.SIG_DFL)
+
+    def asked(self, accelerator: Accelerator) -> bool:
+        """Whether any process was asked, so that all of them stop after the same step."""
+        if accelerator.num_processes == 1:
+            return self.stopping
+        flag = torch.tensor(int(self.stopping), device=accelerator.device)
+        return bool(accelerator.reduce(flag, reduction="sum") > 0)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Checkpoints
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def checkpoints_of(output_dir: str) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    return sorted(Path(output_dir, "checkpoints").glob("step_*[0-9]"), key=lambda path: int(path.name[5:]))
+
+
+def save_checkpoint(accelerator: Accelerator, output_dir: str, step: int, total_limit: int) -> None:
+    """Writes beside and renames, so that a folder named step_N is always whole; then removes the oldest ones."""
+    folder = Path(output_dir, "checkpoints", f"step_{step}")
+    unfinished = folder.with_suffix(".unfinished")
+    accelerator.save_state(str(unfinished))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(unfinished, folder)
+        for old in checkpoints_of(output_dir)[:-total_limit]:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+
+
+def resume(accelerator: Accelerator, output_dir: str) -> None:
+    found = checkpoints_of(output_dir)
+    if found:
+        accelerator.print(f"Going on from {found[-1]}.")
+        accelerator.load_state(str(found[-1]))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Gradients
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class GatherRows(torch.autograd.Function):
+    """All processes' rows, in their order. The gradient of a row is the sum of what all processes send back to it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        parts = [torch.empty_like(x) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.contiguous()
+        torch.distributed.all_reduce(gradient)
+        return gradient.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
+
+
+def encode_chunks(model: torch.nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Query and product vectors of a batch of `PairCollator`, (rows, projection_dim) each, in the order of its rows."""
+    outputs = [model(**chunk, return_loss=False) for chunk in batch["chunks"]]
+    query_embeds = torch.cat([output.query_embeds for output in outputs])
+    product_embeds = torch.cat([output.product_embeds for output in outputs])
+    return query_embeds[batch["query_order"]], product_embeds[batch["product_order"]]
+
+
+def cached_backward(
+    model: torch.nn.Module,
+    batch: dict[str, Any],
+    compute_loss: Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]],
+    accelerator: Accelerator,
+) -> dict[str, torch.Tensor]:
+    """The backward pass of a contrastive loss, holding the activations of one chunk at a time.
+
+    Gradient caching (Gao et al. 2021, arXiv 2101.06983, section 3.2): encode all chunks without a graph, take the
+    loss's gradient for the vectors, then encode each chunk again and send its rows of that gradient back. Dropout
+    draws the same in both passes. The gradients are those of the plain backward pass, for about a third more time.
+
+    Args:
+        model: maps a chunk to `query_embeds` and `product_embeds`.
+        batch: of `PairCollator`.
+        compute_loss: maps the vectors of the batch to values, `loss` among them; may hold parameters of its own.
+        accelerator: scales the loss, and averages gradients over processes with the last chunk.
+
+    Returns:
+        The values, without a graph.
+    """
+    chunks = batch["chunks"]
+    seeds = torch.randint(2**62, (len(chunks),)).tolist()
+    query_parts, product_parts = [], []
+    with torch.no_grad():
+        for chunk, seed in zip(chunks, seeds, strict=True):
+            torch.manual_seed(seed)
+            outputs = model(**chunk, return_loss=False)
+            query_parts.append(outputs.query_embeds)
+            product_parts.append(outputs.product_embeds)
+    query_embeds = torch.cat(query_parts)[batch["query_order"]].requires_grad_()
+    product_embeds = torch.cat(product_parts)[batch["product_order"]].requires_grad_()
+    values = compute_loss(query_embeds, product_embeds)
+    gradients = torch.autograd.grad(values["loss"], (query_embeds, product_embeds))
+    sizes = [len(part) for part in query_parts]
+    query_gradients = gradients[0][batch["query_order"].argsort()].split(sizes)
+    product_gradients = gradients[1][batch["product_order"].argsort()].split(sizes)
+    for i, (chunk, seed) in enumerate(zip(chunks, seeds, strict=True)):
+        last = i == len(chunks) - 1
+        torch.manual_seed(seed)
+        with accelerator.no_sync(model) if not last else nullcontext():
+            outputs = model(**chunk, return_loss=False)
+            # The gradient of this scalar product for the vectors is the cached one.
+            product = (outputs.query_embeds * query_gradients[i]).sum()
+            product = product + (outputs.product_embeds * product_gradients[i]).sum()
+            if last:  # with the loss's own parameters
+                product = product + compute_loss(query_embeds.detach(), product_embeds.detach())["loss"]
+            accelerator.backward(product)
+    return {name: value.detach() for name, value in values.items()}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Logs
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class LogWindow:
+    """Means of the logged values, and products per second, since the last entry. Reads the device only to flush."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, torch.Tensor] = {}
+        self.batches, self.products, self.start = 0, 0, time.perf_counter()
+
+    def add(self, values: dict[str, torch.Tensor], products: int) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.detach()
+        self.batches, self.products = self.batches + 1, self.products + products
+
+    def flush(self) -> dict[str, float]:
+        entry = {name: float(value) / self.batches for name, value in self.sums.items()}
+        entry["rate"] = self.products / (time.perf_counter() - self.start)
+        self.__init__()
+        return entry
+
+
+def append_log(folder: str, entry: dict[str, Any], accelerator: Accelerator) -> None:
+    if accelerator.is_main_process:
+        with open(Path(folder) / "train_log.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Learning rate
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def find_learning_rate(
+    batches: Iterable[dict[str, Any]],
+    step: Callable[[dict[str, Any]], float],
+    optimizer: torch.optim.Optimizer,
+    num_steps: int,
+    output_dir: str,
+    accelerator: Accelerator,
+    lowest: float = 0.01,
+    highest: float = 30.0,
+) -> float:
+    """A learning-rate range test (Smith 2017, arXiv 1506.01186, section 3.3), with a plot and a suggestion.
+
+    All rates of the optimizer are multiplied by a factor that grows from step to step. What is suggested is the factor
+    at which the smoothed loss falls fastest. The test ends early once the loss has grown half as large again as its
+    least. The model is of no further use.
+
+    Args:
+        batches: endless, or at least `num_steps` of them.
+        step: one optimizer step; returns the loss before it.
+        optimizer: its groups' "lr" are the rates to multiply.
+        num_steps: at most.
+        output_dir: gets `learning_rate.json` and `learning_rate.png`.
+        accelerator: tells which process writes.
+        lowest, highest: the first and the last factor.
+
+    Returns:
+        The suggested factor.
+    """
+    rates = [group["lr"] for group in optimizer.param_groups]
+    factors = np.geomspace(lowest, highest, num_steps)
+    losses: list[float] = []
+    smoothed: list[float] = []
+    average, weight = 0.0, 0.0
+    progress = tqdm(
+        zip(factors, batches, strict=False), total=num_steps, unit="step", disable=not accelerator.is_main_process
+    )
+    for factor, batch in progress:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+        losses.append(step(batch))
+        average, weight = 0.9 * average + 0.1 * losses[-1], 0.9 * weight + 0.1
+        smoothed.append(average / weight)
+        progress.set_postfix(factor=f"{factor:.3g}", loss=f"{smoothed[-1]:.3g}")
+        if not math.isfinite(losses[-1]) or smoothed[-1] > 1.5 * min(smoothed):
+            break
+    tried = factors[: len(smoothed)]
+    slopes = np.gradient(np.array(smoothed), np.log(tried))
+    best = float(tried[int(np.nanargmin(slopes))])
+    if accelerator.is_main_process:
+        _write_learning_rates(Path(output_dir), rates, tried, losses, smoothed, best)
+    return best
+
+
+def _write_learning_rates(
+    folder: Path, rates: list[float], factors: np.ndarray, losses: list[float], smoothed: list[float], best: float
+) -> None:
+    from matplotlib.figure import Figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    report = {
+        "rates": rates,
+        "factor": factors.tolist(),
+        "loss": losses,
+        "smoothed_loss": smoothed,
+        "suggested_factor": best,
+        "suggested_rates": [rate * best for rate in rates],
+    }
+    (folder / "learning_rate.json").write_text(json.dumps(report, indent=2))
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.semilogx(factors, losses, color="0.8", label="loss")
+    axes.semilogx(factors, smoothed, color="tab:blue", label="smoothed")
+    axes.axvline(best, color="tab:orange", linestyle="--", label=f"falls fastest: {best:.2g}")
+    axes.set(xlabel="factor of the learning rates given", ylabel="loss", title="Learning-rate range test")
+    axes.legend(frameon=False)
+    figure.savefig(folder / "learning_rate.png", dpi=150)
