@@ -307,7 +307,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     bar = tqdm(total=total_steps, initial=progress.step, disable=not accelerator.is_local_main_process, unit="step")
 
     # One step: encode both sides, gather the vectors of all processes, contrast, fool the domain classifier, update.
-    window = LogWindow()
+    window, clock = LogWindow(), time.perf_counter()
     while progress.step < total_steps and not out_of_patience(progress, args):
         if mining_is_due(progress, sampler, args):
             mine_hard_negatives(
@@ -336,6 +336,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
                 continue
 
             progress.step += 1
+            progress.seconds, clock = progress.seconds + time.perf_counter() - clock, time.perf_counter()
             bar.update()
             if average:
                 average.update_parameters(accelerator.unwrap_model(model))
@@ -343,14 +344,14 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             if progress.step % args.logging_steps == 0 or last:
                 entry = window.flush() | {"learning_rate": scheduler.get_last_lr()[0], "adversarial_strength": strength}
                 accelerator.log({f"train/{name}": value for name, value in entry.items()}, step=progress.step)
-                append_log(args.output_dir, {"step": progress.step, **entry}, accelerator)
+                append_log(args.output_dir, progress, entry, accelerator)
                 shown = ("loss", "recall@1", "domain_accuracy", "rate")
                 bar.set_postfix({name: f"{entry[name]:.3g}" for name in shown if name in entry})
             pause = time.perf_counter()
             if validation_loader and (progress.step % args.eval_steps == 0 or last):
                 metrics = validate(best_of, validation_loader, args.stage, accelerator)
                 accelerator.log({f"validation/{name}": value for name, value in metrics.items()}, step=progress.step)
-                append_log(args.output_dir, {"step": progress.step, "validation": metrics}, accelerator)
+                append_log(args.output_dir, progress, {"validation": metrics}, accelerator)
                 if accelerator.is_main_process:
                     bar.write(
                         f"step {progress.step}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())

@@ -27,6 +27,7 @@ class Progress:
 
     def __init__(self) -> None:
         self.step = self.epoch = self.batch = 0
+        self.seconds = 0.0  # of wall time, validation and mining included
         self.best_score, self.best_metrics = -math.inf, {}
         self.checks_without_gain = 0
 
@@ -217,8 +218,10 @@ class LogWindow:
         return entry
 
 
-def append_log(folder: str, entry: dict[str, Any], accelerator: Accelerator) -> None:
+def append_log(folder: str, progress: Progress, entry: dict[str, Any], accelerator: Accelerator) -> None:
+    """Adds a line to `train_log.jsonl`: the step, the seconds trained so far, and the entry."""
     if accelerator.is_main_process:
+        entry = {"step": progress.step, "seconds": round(progress.seconds, 1), **entry}
         with open(Path(folder) / "train_log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
