@@ -1,11 +1,14 @@
-"""Measures a checkpoint on product retrieval, next to BM25 and text embeddings on the same queries.
+"""Measures a checkpoint on product retrieval, next to what people use instead, on the same queries.
 
-The KAGL text-to-image task and attribute queries on the catalogue that the published model was trained on:
+All tasks on the catalogue that the published model was trained on, with the products that it wasn't trained on also
+ranked alone:
 
     accelerate launch evaluate_accelerate.py \
         --model_name_or_path . \
-        --dataset_name ashraq/fashion-product-images-small --split train \
-        --queries_file text-to-image.json --reference kagl
+        --dataset_name ashraq/fashion-product-images-small --split train+validation \
+        --train_split train --unseen_split validation \
+        --queries_file text-to-image.json --reference kagl \
+        --shopper_queries --hidden_words --photo_queries
 
 A catalogue of your own, with judged queries in the form {query: {product id: grade}}:
 
@@ -14,72 +17,64 @@ A catalogue of your own, with judged queries in the form {query: {product id: gr
         --dataset_name path/to/catalog --title_column title --id_column sku \
         --product_queries_file queries.json --no_attribute_queries
 
-The same lines run on a CPU, a GPU or several processes. The model is loaded as any user of the Hub loads it. The report
-is printed as Markdown tables and saved as `report.md` and `report.json`.
+The same lines run on a CPU, a GPU or several processes. The model is loaded as any user of the Hub loads it. Product
+vectors are kept under the output folder, so a second run, or one that goes on after Ctrl-C, encodes only what is new.
+The report is printed as Markdown tables and saved as `report.md` and `report.json`, with pictures in `plots` and the
+scores of every query in `queries.jsonl`.
 """
 
-import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import datasets
-import evaluate
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import AutoModel, AutoProcessor, HfArgumentParser, PreTrainedModel, ProcessorMixin
+from transformers import HfArgumentParser
 from transformers.utils.hub import cached_file, extract_commit_hash
 
-from acebert.baselines_acebert import Bm25Baseline, TextEncoderBaseline
-
-METRIC = Path(__file__).parent / "metrics" / "retrieval"
-SCORES_PER_CHUNK = 2**24  # query-product scores held at a time: 64 MB in float32
-MODEL = "ACE-BERT"
-
-# marqo-ai/marqo-FashionCLIP, LEADERBOARD.md, 2024-08-09. For the attribute tasks the measure in common is P@10.
-KAGL = {
-    "text-to-image": {
-        "Marqo-FashionSigLIP": {"recall@1": 0.179, "recall@10": 0.489, "mrr@10": 0.293},
-        "ViT-B-16-SigLIP-webli": {"recall@1": 0.169, "recall@10": 0.468, "mrr@10": 0.272},
-        "Marqo-FashionCLIP": {"recall@1": 0.159, "recall@10": 0.446, "mrr@10": 0.265},
-        "ViT-B-16-laion2b": {"recall@1": 0.155, "recall@10": 0.435, "mrr@10": 0.259},
-        "FashionCLIP2.0": {"recall@1": 0.122, "recall@10": 0.404, "mrr@10": 0.217},
-        "OpenFashionCLIP": {"recall@1": 0.091, "recall@10": 0.325, "mrr@10": 0.170},
-    },
-    "masterCategory-to-product": {
-        "Marqo-FashionSigLIP": {"precision@10": 0.686},
-        "ViT-B-16-SigLIP-webli": {"precision@10": 0.700},
-        "Marqo-FashionCLIP": {"precision@10": 0.571},
-        "ViT-B-16-laion2b": {"precision@10": 0.529},
-        "FashionCLIP2.0": {"precision@10": 0.686},
-        "OpenFashionCLIP": {"precision@10": 0.557},
-    },
-    "subCategory-to-product": {
-        "Marqo-FashionSigLIP": {"precision@10": 0.687},
-        "ViT-B-16-SigLIP-webli": {"precision@10": 0.644},
-        "Marqo-FashionCLIP": {"precision@10": 0.613},
-        "ViT-B-16-laion2b": {"precision@10": 0.573},
-        "FashionCLIP2.0": {"precision@10": 0.571},
-        "OpenFashionCLIP": {"precision@10": 0.491},
-    },
-}
-KAGL_CAVEAT = (
-    "Published rows are Marqo's KAGL leaderboard (2024-08-09): zero-shot models of 150 to 203 million parameters on "
-    "full-size photos (up to 1800x2400), 44,434 products, 2,000 text-to-image queries. They are no like-for-like "
-    "comparison: a model trained on a split of this catalogue is in-domain, photos of 60x80 pixels show it far less, "
-    "and the products and queries measured here are not all of the leaderboard's."
+from acebert.baselines_acebert import TextAdapters, TextEncoder
+from acebert.corpus_acebert import Catalog, TrainingTexts
+from acebert.data_acebert import Columns, ProductPairs, QueryTemplates, load_products
+from acebert.encoding_acebert import Encoder, Vectors, collate_products
+from acebert.modeling_acebert import modality_gap
+from acebert.report_acebert import Statistics, SystemResult, TaskResult, task_report, to_markdown
+from acebert.systems_acebert import (
+    Baselines,
+    choose_photo_weight,
+    dot_products,
+    make_systems,
+    measure,
+    score_rankings,
 )
+from acebert.tasks_acebert import (
+    TITLE_AND_PHOTO,
+    UNSEEN,
+    Synonyms,
+    Task,
+    attribute_task,
+    hidden_words_task,
+    hide_attributes,
+    image_task,
+    judged_task,
+    make_shopper_queries,
+    read_queries,
+    read_query_config,
+    shopper_tasks,
+)
+
+SYNONYMS = Path(__file__).parent / "configs" / "synonyms.json"
+TUNING_PRODUCTS, TUNING_QUERIES = 2000, 500  # of the training split, to choose the weight of late fusion
+GAP_VECTORS = 2000  # products, for the modality gap and its picture
 
 
 @dataclass
@@ -87,13 +82,18 @@ class EvaluationArguments:
     """What to measure, on which data. Set the number of processes and devices by `accelerate launch`."""
 
     model_name_or_path: str = field(metadata={"help": "Folder or Hub id of the checkpoint."})
-    dataset_name: str = field(metadata={"help": "Folder or Hub id of the catalogue, for `datasets.load_dataset`."})
+    dataset_name: str = field(metadata={"help": "Catalogue to rank: Hub id, folder, CSV, TSV, JSON or Parquet file."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model on the Hub."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
     split: str = field(default="train+validation", metadata={"help": "Splits to rank, joined by '+'."})
+    unseen_split: str | None = field(
+        default=None,
+        metadata={"help": "That one of --split which the model wasn't trained on; it is also ranked alone."},
+    )
     id_column: str = field(default="id", metadata={"help": "Column of the product id."})
     title_column: str = field(default="productDisplayName", metadata={"help": "Column of the title."})
     image_column: str = field(default="image", metadata={"help": "Column of the photo."})
+
     queries_file: str | None = field(
         default=None,
         metadata={"help": "JSON {title: {product id: grade}}: text-to-image, each title against every photo alone."},
@@ -102,6 +102,17 @@ class EvaluationArguments:
         default=None,
         metadata={"help": "JSON {query: {product id: grade}}: each against title and photo together."},
     )
+    product_queries_config: str | None = field(
+        default=None,
+        metadata={"help": "Likewise, from this configuration of the dataset: 'queries' in the sample catalogue."},
+    )
+    query_text_column: str = field(default="query", metadata={"help": "Its column of the query's text."})
+    relevant_ids_column: str = field(
+        default="relevant_ids", metadata={"help": "Its column of the list of relevant products' ids."}
+    )
+    drop_missing_relevant: bool = field(
+        default=False, metadata={"help": "Drop relevant ids that the catalogue lacks, and queries left with none."}
+    )
     attribute_queries: bool = field(
         default=True,
         metadata={"help": "Take each value of the attribute columns as a query for its products."},
@@ -109,509 +120,317 @@ class EvaluationArguments:
     attribute_columns: list[str] = field(
         default_factory=lambda: ["subCategory", "articleType"], metadata={"help": "Columns for the attribute queries."}
     )
-    drop_missing_relevant: bool = field(
-        default=False, metadata={"help": "Drop relevant ids that the catalogue lacks, and queries left with none."}
+    shopper_queries: bool = field(
+        default=False,
+        metadata={"help": "Ask for several attributes at once, in the catalogue's words and in synonyms."},
     )
+    hidden_words: bool = field(
+        default=False,
+        metadata={"help": "Ask likewise, but take the words of --hidden_columns out of all titles."},
+    )
+    photo_queries: bool = field(
+        default=False, metadata={"help": "Find products of the same kind and colour as a photo's."}
+    )
+    shopper_templates: list[str] = field(
+        default_factory=lambda: [
+            "{gender} {baseColour} {articleType}",
+            "{baseColour} {articleType}",
+            "{baseColour} {articleType} for {gender}",
+            "{gender} {usage} {articleType}",
+            "{usage} {baseColour} {articleType}",
+        ],
+        metadata={"help": "Templates of the shopper queries, for attributes that a product is to have all of."},
+    )
+    synonyms_file: str = field(
+        default=str(SYNONYMS),
+        metadata={"help": "JSON {column: {value: [synonym, ...]}}: words that shoppers use for attribute values."},
+    )
+    kind_column: str = field(default="articleType", metadata={"help": "Column of a product's kind."})
+    colour_column: str = field(default="baseColour", metadata={"help": "Column of a product's colour."})
+    hidden_columns: list[str] = field(
+        default_factory=lambda: ["baseColour", "articleType", "subCategory"],
+        metadata={"help": "Columns whose values --hidden_words takes out of the titles."},
+    )
+    num_shopper_queries: int = field(default=500, metadata={"help": "Shopper queries at most."})
+    num_photo_queries: int = field(default=1000, metadata={"help": "Photo queries at most."})
+    min_relevant: int = field(
+        default=5, metadata={"help": "Relevant products that a shopper or photo query has at least."}
+    )
+
+    train_split: str | None = field(
+        default=None,
+        metadata={"help": "Split that the model was trained on, for trained baselines and slices; none without it."},
+    )
+    train_dataset_name: list[str] = field(
+        default_factory=list, metadata={"help": "Catalogues that it was trained on; --dataset_name by default."}
+    )
+    query_templates: list[str] = field(
+        default_factory=lambda: [
+            "{gender} {baseColour} {articleType}",
+            "{usage} {articleType} {gender}",
+            "{gender} {subCategory}",
+            "{subCategory}",
+            "{articleType}",
+        ],
+        metadata={"help": "Templates of the training queries."},
+    )
+    query_column: str | None = field(default=None, metadata={"help": "Column of real queries in training."})
+    hot_query_column: str | None = field(default=None, metadata={"help": "Column of hot queries in training."})
+
     bm25: bool = field(default=True, metadata={"help": "Measure BM25 on titles as a baseline."})
     text_baseline: str = field(
         default="sentence-transformers/all-MiniLM-L6-v2",
         metadata={"help": "sentence-transformers model (folder or Hub id) on titles as a baseline; '' for none."},
     )
+    text_adapters: bool = field(
+        default=True, metadata={"help": "Measure it also with adapters trained on the training split's queries."}
+    )
+    fusion_baselines: bool = field(
+        default=True, metadata={"help": "Measure either side alone, late fusion of the two, and fused rankings."}
+    )
     reference: str | None = field(
         default=None, metadata={"help": "'kagl' prints Marqo's published numbers beside ours.", "choices": ["kagl"]}
     )
+    compare_with: list[str] = field(
+        default_factory=list, metadata={"help": "Other checkpoints, to show their modality gap beside this one's."}
+    )
+    plots: bool = field(default=True, metadata={"help": "Draw the report's numbers."})
+
     batch_size: int = field(default=64, metadata={"help": "Queries or products per process and forward pass."})
     dataloader_num_workers: int = field(default=0, metadata={"help": "Worker processes that read and cut photos."})
     bf16: bool = field(default=False, metadata={"help": "Encode under bfloat16 autocast."})
     bootstrap_resamples: int = field(default=1000, metadata={"help": "Resamples of the queries for the intervals."})
-    seed: int = field(default=0, metadata={"help": "Seed of the bootstrap."})
-    output_dir: str = field(default="outputs/evaluation", metadata={"help": "Where report.json and report.md go."})
+    permutations: int = field(default=10000, metadata={"help": "Random sign flips for the paired tests."})
+    seed: int = field(default=0, metadata={"help": "Seed of samples, adapters, bootstrap and tests."})
+    output_dir: str = field(default="outputs/evaluation", metadata={"help": "Where the report and the vectors go."})
 
     def __post_init__(self) -> None:
-        for name, least in [("batch_size", 1), ("dataloader_num_workers", 0), ("bootstrap_resamples", 1000)]:
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} is {getattr(self, name)}; it has to be at least {least}.")
-        if not (self.queries_file or self.product_queries_file or (self.attribute_queries and self.attribute_columns)):
+        self.train_dataset_name = self.train_dataset_name or [self.dataset_name]
+        least = {
+            "batch_size": 1,
+            "dataloader_num_workers": 0,
+            "bootstrap_resamples": 1000,
+            "permutations": 1000,
+            "num_shopper_queries": 1,
+            "num_photo_queries": 1,
+            "min_relevant": 1,
+        }
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"--{name} is {getattr(self, name)}; it has to be at least {value}.")
+        if self.unseen_split and self.unseen_split not in self.split.split("+"):
+            raise ValueError(f"--unseen_split is {self.unseen_split!r}, but --split ranks {self.split!r} only.")
+        if not (
+            self.queries_file
+            or self.product_queries_file
+            or self.product_queries_config
+            or (self.attribute_queries and self.attribute_columns)
+            or self.shopper_queries
+            or self.hidden_words
+            or self.photo_queries
+        ):
             raise ValueError(
-                "Nothing to measure: give --queries_file, --product_queries_file, or --attribute_columns without "
+                "Nothing to measure: give --queries_file, --product_queries_file, --product_queries_config, "
+                "--shopper_queries, --hidden_words, --photo_queries, or --attribute_columns without "
                 "--no_attribute_queries."
             )
 
-
-@dataclass
-class Catalog:
-    """The products to rank.
-
-    They are in descending order of id, as strings: a sort by score that keeps the order of ties then ranks ties as the
-    metric and trec_eval do.
-
-    Args:
-        rows: the dataset's rows, photos not decoded.
-        id_column, title_column, image_column: their names in `rows`.
-    """
-
-    rows: datasets.Dataset
-    id_column: str
-    title_column: str
-    image_column: str
-
-    @classmethod
-    def load(cls, args: EvaluationArguments) -> "Catalog":
-        """Reads the splits as one catalogue.
-
-        Raises:
-            ValueError: if a column is missing, titles aren't strings, or an id is missing or repeated.
-        """
-        rows = datasets.load_dataset(args.dataset_name, args.dataset_config_name, split=args.split)
-        for flag in ("id_column", "title_column", "image_column"):
-            if getattr(args, flag) not in rows.column_names:
-                raise ValueError(
-                    f"--{flag} is {getattr(args, flag)!r}, but {args.dataset_name} has the columns {rows.column_names}."
-                )
-        title_type = rows.features[args.title_column]
-        if getattr(title_type, "dtype", None) not in ("string", "large_string", "null"):
-            raise ValueError(f"--title_column {args.title_column!r} holds {title_type}; titles are strings.")
-        if isinstance(rows.features[args.image_column], datasets.Image):
-            rows = rows.cast_column(args.image_column, datasets.Image(decode=False))
-        ids = [None if value is None else str(value) for value in rows[args.id_column]]
-        if None in ids:
-            raise ValueError(f"Row {ids.index(None)} of {args.dataset_name} has no {args.id_column}.")
-        order = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)
-        for left, right in pairwise(order):
-            if ids[left] == ids[right]:
-                raise ValueError(
-                    f"Rows {left} and {right} of {args.dataset_name} share the {args.id_column} {ids[left]!r}: ids "
-                    "have to be unique."
-                )
-        return cls(rows.select(order), args.id_column, args.title_column, args.image_column)
-
-    @cached_property
-    def ids(self) -> list[str]:
-        return [str(value) for value in self.rows[self.id_column]]
-
-    @cached_property
-    def titles(self) -> list[str | None]:
-        return [title if title and title.strip() else None for title in self.rows[self.title_column]]
-
-    @cached_property
-    def has_image(self) -> list[bool]:
-        return [
-            bool(image.get("bytes") or image.get("path")) if isinstance(image, dict) else image is not None
-            for image in self.rows[self.image_column]
-        ]
-
-    @cached_property
-    def sha256(self) -> str:
-        """Of ids and titles, whatever the order of the rows and the machine. Photos are not part of it."""
-        return hashlib.sha256(json.dumps([self.ids, self.titles]).encode()).hexdigest()
-
-    def candidates(self, sides: Sequence[str]) -> list[int]:
-        """Rows that have at least one of the sides, "title" and "image", by which they are to be ranked."""
-        return [
-            row
-            for row in range(len(self.rows))
-            if ("title" in sides and self.titles[row] is not None) or ("image" in sides and self.has_image[row])
-        ]
+    @property
+    def attributes(self) -> list[str]:
+        """The columns that the tasks ask for."""
+        columns = list(self.attribute_columns) if self.attribute_queries else []
+        if self.shopper_queries or self.hidden_words:
+            columns += [*QueryTemplates(self.shopper_templates).attributes, *self.hidden_columns]
+        if self.photo_queries:
+            columns += [self.kind_column, self.colour_column]
+        return list(dict.fromkeys(columns))
 
 
-@dataclass(frozen=True)
-class Task:
-    """Queries, their relevant products, and by which of their sides the products are ranked.
-
-    Args:
-        name: as in the report.
-        description: what a query is and what is ranked, for the report.
-        queries: the queries' texts.
-        relevance: for each query {product id: grade}.
-        sides: what the model sees of a product: "title", "image" or both.
-        metrics: the metrics to report, such as "recall@10".
-        no_text_baseline: why baselines on titles don't apply; empty where they do.
-        num_dropped_ids: relevant ids that were dropped because the catalogue lacks them.
-        num_dropped_queries: queries that were dropped because no relevant product was left.
-    """
-
-    name: str
-    description: str
-    queries: list[str]
-    relevance: list[dict[str, float]]
-    sides: tuple[str, ...]
-    metrics: tuple[str, ...]
-    no_text_baseline: str = ""
-    num_dropped_ids: int = 0
-    num_dropped_queries: int = 0
+# ----------------------------------------------------------------------------------------------------------------------
+# What to measure
+# ----------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class SystemResult:
-    """Scores of one system on one task.
-
-    Args:
-        system: its name.
-        per_query: metric to scores (num_queries,); empty where the system doesn't apply.
-        note: how the system works, or why it doesn't apply.
-        seconds: time for ranking, with encoding of queries and titles for the text baselines.
-    """
-
-    system: str
-    per_query: dict[str, np.ndarray]
-    note: str
-    seconds: float = 0.0
-
-
-def read_queries(path: str) -> dict[str, dict[str, float]]:
-    """Reads {query: {product id: grade}} and checks its form.
-
-    Raises:
-        ValueError: naming the file and the query that is of another form.
-    """
-    queries = json.loads(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(queries, dict) or not queries:
-        raise ValueError(f"{path} holds no queries; expected a JSON object {{query: {{product id: grade}}}}.")
-    for query, grades in queries.items():
-        numbers = isinstance(grades, dict) and all(type(grade) in (int, float) for grade in grades.values())
-        if not query.strip() or not numbers:
-            raise ValueError(f"{path}: query {query!r} has {grades!r}; expected a text and {{product id: grade}}.")
-    return queries
-
-
-def restrict_to_catalog(
-    queries: dict[str, dict[str, float]], ids: Sequence[str], path: str, drop: bool
-) -> tuple[dict[str, dict[str, float]], int]:
-    """Makes sure that every judged product is in the catalogue.
-
-    Args:
-        queries: {query: {product id: grade}}.
-        ids: the catalogue's ids.
-        path: the queries' file, for messages.
-        drop: drop what is missing, and queries left without a product of grade 1 or more, instead of raising.
-
-    Returns:
-        The queries, and how many judgements were dropped.
-    """
-    known = set(ids)
-    missing = [(query, product) for query, grades in queries.items() for product in grades if product not in known]
-    if missing and not drop:
-        query, product = missing[0]
-        raise ValueError(
-            f"{path}: {len(missing)} judged product ids, of {len({query for query, _ in missing})} queries, are not in "
-            f"the catalogue; the first is {product!r} of query {query!r}. Add the split that holds them to --split, or "
-            "leave them out with --drop_missing_relevant."
-        )
-    kept = {query: {p: grade for p, grade in grades.items() if p in known} for query, grades in queries.items()}
-    if drop:
-        kept = {query: grades for query, grades in kept.items() if any(grade >= 1 for grade in grades.values())}
-        if not kept:
-            raise ValueError(f"{path}: no relevant product is in the catalogue. Do --id_column and --split fit?")
-    return kept, len(missing)
-
-
-def file_task(path: str, catalog: Catalog, drop: bool, **fields: Any) -> Task:
-    """A task from a file of judged queries; `fields` are the rest of the `Task`."""
-    read = read_queries(path)
-    queries, num_dropped_ids = restrict_to_catalog(read, catalog.ids, path, drop)
-    return Task(
-        queries=list(queries),
-        relevance=list(queries.values()),
-        num_dropped_ids=num_dropped_ids,
-        num_dropped_queries=len(read) - len(queries),
-        **fields,
+def load_training(args: EvaluationArguments) -> TrainingTexts | None:
+    """The training split, None where --train_split doesn't name it."""
+    if args.train_split is None:
+        return None
+    templates = QueryTemplates(args.query_templates)
+    columns = Columns(
+        id=args.id_column,
+        title=args.title_column,
+        image=args.image_column,
+        query=args.query_column,
+        hot_query=args.hot_query_column,
+        attributes=list(dict.fromkeys([*templates.attributes, *args.attributes])),
     )
+    config_name = args.dataset_config_name
+    products = load_products(args.train_dataset_name, args.train_split, columns, config_name=config_name)
+    return TrainingTexts(products, columns, templates)
 
 
-def attribute_task(column: str, catalog: Catalog) -> Task:
-    """Each distinct value of a column as a query, relevant to the products that have it."""
-    if column not in catalog.rows.column_names:
-        raise ValueError(
-            f"--attribute_columns holds {column!r}, but the catalogue has the columns {catalog.rows.column_names}. "
-            "Name others, or leave these queries out with --no_attribute_queries."
-        )
-    relevant: dict[str, dict[str, float]] = {}
-    for product, value in zip(catalog.ids, catalog.rows[column], strict=True):
-        if value is not None and str(value).strip():
-            relevant.setdefault(str(value), {})[product] = 1.0
-    if not relevant:
-        raise ValueError(f"--attribute_columns holds {column!r}, but no product has a value in that column.")
-    queries = sorted(relevant)
-    return Task(
-        name=f"{column}-to-product",
-        description=f"Synthetic queries: the values of `{column}`, against title and photo together. The products with "
-        "the value are relevant.",
-        queries=queries,
-        relevance=[relevant[query] for query in queries],
-        sides=("title", "image"),
-        metrics=("precision@1", "precision@10", "mrr@10"),
-    )
-
-
-def make_tasks(args: EvaluationArguments, catalog: Catalog) -> list[Task]:
-    """The tasks that the arguments ask for."""
+def make_tasks(args: EvaluationArguments, catalog: Catalog, training: TrainingTexts | None) -> list[Task]:
+    """The tasks that the arguments ask for, on all products and on the unseen ones alone."""
+    everything = np.flatnonzero(catalog.shows(TITLE_AND_PHOTO))
     tasks = []
     if args.queries_file:
         tasks.append(
-            file_task(
+            judged_task(
+                read_queries(args.queries_file),
                 args.queries_file,
                 catalog,
                 args.drop_missing_relevant,
                 name="text-to-image",
                 description="Queries are the products' own titles, not words of shoppers, against every product's "
                 "photo alone. The products with the title are relevant.",
+                rows=np.flatnonzero(catalog.has_photo),
                 sides=("image",),
-                metrics=("recall@1", "recall@10", "mrr@10"),
-                no_text_baseline="not applicable: the query is the product's own title",
+                metrics=("recall@1", "recall@10", "AvgRecall", "mrr@10"),
+                main_metric="recall@10",
+                no_titles="not applicable: the query is the product's own title",
             )
         )
+    judged = {}
     if args.product_queries_file:
+        judged[Path(args.product_queries_file).name] = read_queries(args.product_queries_file)
+    if args.product_queries_config:
+        name = f"{args.dataset_name}, configuration {args.product_queries_config}"
+        judged[name] = read_query_config(
+            args.dataset_name, args.product_queries_config, args.query_text_column, args.relevant_ids_column
+        )
+    for source, queries in judged.items():
         tasks.append(
-            file_task(
-                args.product_queries_file,
+            judged_task(
+                queries,
+                source,
                 catalog,
                 args.drop_missing_relevant,
-                name="query-to-product",
-                description=f"Queries and grades from `{Path(args.product_queries_file).name}`, against title and "
-                "photo together. nDCG has linear gain.",
-                sides=("title", "image"),
+                name="query-to-product" if len(judged) == 1 else f"query-to-product ({source})",
+                description=f"Queries and grades from `{source}`, against title and photo together. nDCG has linear "
+                "gain.",
+                rows=everything,
                 metrics=("ndcg@10", "recall@10", "mrr@10"),
+                main_metric="ndcg@10",
             )
         )
-    if args.attribute_queries:
-        tasks += [attribute_task(column, catalog) for column in args.attribute_columns]
+
+    galleries = {"": everything}
+    if args.unseen_split and args.unseen_split != args.split:
+        galleries[UNSEEN] = np.array([row for row in everything if catalog.splits[row] == args.unseen_split])
+    if args.shopper_queries or args.hidden_words:
+        templates, synonyms = QueryTemplates(args.shopper_templates), Synonyms.read(args.synonyms_file, catalog)
+    if args.hidden_words:
+        hidden = hide_attributes(catalog, args.hidden_columns, synonyms)
+    for suffix, rows in galleries.items():
+        if args.attribute_queries:
+            for column in args.attribute_columns:
+                bands = training.frequency_bands(column) if training else {}
+                tasks.append(attribute_task(column, catalog, rows, suffix, bands))
+        if args.shopper_queries or args.hidden_words:
+            queries = make_shopper_queries(
+                catalog, rows, templates, synonyms, args.num_shopper_queries, args.min_relevant, args.seed
+            )
+            plain, synonym = shopper_tasks(
+                queries, synonyms, catalog, rows, suffix, args.kind_column, args.colour_column, training
+            )
+            if args.shopper_queries:
+                tasks += [plain, synonym]
+            if args.hidden_words:
+                tasks.append(hidden_words_task(plain, hidden, args.hidden_columns, suffix))
+        if args.photo_queries:
+            tasks.append(
+                image_task(
+                    catalog,
+                    rows,
+                    galleries.get(UNSEEN, everything),
+                    suffix,
+                    (args.kind_column, args.colour_column),
+                    args.num_photo_queries,
+                    args.min_relevant,
+                    args.seed,
+                    training.frequency_bands(args.kind_column) if training else {},
+                )
+            )
     return tasks
 
 
-def collate_products(
-    rows: list[int], catalog: Catalog, processor: ProcessorMixin, sides: Sequence[str]
-) -> dict[str, torch.Tensor]:
-    """Model inputs of some of the catalogue's rows, with their numbers under "rows"."""
-    images = catalog.rows[rows][catalog.image_column] if "image" in sides else None
-    titles = [catalog.titles[row] for row in rows] if "title" in sides else None
-    if images is not None:
-        images = [image if catalog.has_image[row] else None for row, image in zip(rows, images, strict=True)]
-    try:
-        inputs = processor.process_products(titles, images, return_tensors="pt")
-    except ValueError as error:
-        raise ValueError(f"The products with the ids {[catalog.ids[row] for row in rows]}: {error}") from error
-    return {"rows": torch.tensor(rows), **inputs}
-
-
-def collate_queries(rows: list[int], queries: Sequence[str], processor: ProcessorMixin) -> dict[str, torch.Tensor]:
-    """Model inputs of some of the queries, with their numbers under "rows"."""
-    inputs = processor.process_queries([queries[row] for row in rows], return_tensors="pt")
-    return {"rows": torch.tensor(rows), **inputs}
-
-
-@torch.inference_mode()
-def encode(
-    features: Callable[..., Any],
-    collate: Callable[[list[int]], dict[str, torch.Tensor]],
-    lengths: dict[int, int],
-    accelerator: Accelerator,
-    args: EvaluationArguments,
-    description: str,
-) -> torch.Tensor:
-    """Encodes items in batches of similar length, shared among the processes.
-
-    Args:
-        features: one of the model's `get_*_features`.
-        collate: from numbers of items to model inputs and "rows".
-        lengths: number of each item to its length in characters; the longest go first, so that a batch that is too
-            large for the memory fails at once.
-        description: for the progress bar.
+def tuning_tasks(args: EvaluationArguments, training: TrainingTexts) -> list[Task]:
+    """Template queries over a sample of the training products, by which the weight of late fusion is chosen.
 
     Returns:
-        (len(lengths), projection_dim) float32 on every process, in the order of `lengths`.
+        A task with whole titles and one with words hidden, as far as there are such tasks to choose for; none if no
+        training product has a title, none has a photo, or no template asks for attributes alone.
     """
-    order = sorted(lengths, key=lengths.__getitem__, reverse=True)
-    loader = accelerator.prepare_data_loader(
-        DataLoader(order, batch_size=args.batch_size, collate_fn=collate, num_workers=args.dataloader_num_workers)
+    rng = np.random.default_rng(args.seed)
+    ids = training.products[training.columns.id][:]
+    first = {product_id: row for row, product_id in reversed(list(enumerate(ids)))}
+    rows = rng.permutation(sorted(first.values()))[:TUNING_PRODUCTS]
+    products = training.products.select(sorted(rows.tolist()))
+    catalog = Catalog.from_products(products, ["train"] * len(products), training.columns, "the training split")
+    relevance: dict[str, dict[str, float]] = {}
+    for row in rng.permutation(len(catalog)).tolist():
+        values = {column: catalog.attributes[column][row] for column in training.templates.attributes}
+        query, stated = training.templates.make(values, rng) or ("", [])
+        if stated and len(relevance) < TUNING_QUERIES:
+            found = set.intersection(*(catalog.members[column][values[column]] for column in stated))
+            relevance[query] = {catalog.ids[member]: 1.0 for member in sorted(found)}
+    whole = Task(
+        name="tuning",
+        description="",
+        queries=list(relevance),
+        relevance=list(relevance.values()),
+        catalog=catalog,
+        rows=np.arange(len(catalog)),
+        metrics=("ndcg@10",),
+        main_metric="ndcg@10",
     )
-    embeds: dict[int, torch.Tensor] = {}
-    for batch in tqdm(loader, desc=description, disable=not accelerator.is_local_main_process):
-        rows = batch.pop("rows")
-        with accelerator.autocast():
-            vectors = features(**batch).pooler_output
-        # The last batch may repeat items to fill every process; writing by row number makes that harmless.
-        rows, vectors = accelerator.gather((rows, vectors.float()))
-        embeds.update(zip(rows.tolist(), vectors.cpu(), strict=True))
-    return torch.stack([embeds[row] for row in lengths])
+    tasks = [whole]
+    if args.hidden_words:
+        hidden = hide_attributes(catalog, args.hidden_columns, Synonyms.read(args.synonyms_file, catalog))
+        tasks.append(hidden_words_task(whole, hidden, args.hidden_columns, ""))
+    return [task for task in tasks if relevance and all(task.catalog.shows([side]).any() for side in TITLE_AND_PHOTO)]
 
 
-def top_k(scores: torch.Tensor, k: int) -> list[list[int]]:
-    """The k best columns of each row, best first; equal scores in the order of the columns, -inf left out.
-
-    `torch.topk` alone promises no order among ties.
-
-    Args:
-        scores: (rows, columns).
-        k: how many; rows may come out shorter.
-
-    Raises:
-        ValueError: if a score is NaN.
-    """
-    if scores.isnan().any():
-        raise ValueError("A query-product score is NaN: the model's vectors are not finite. Try without --bf16.")
-    k = min(k, scores.shape[1])
-    threshold = scores.topk(k, dim=1).values[:, -1:]
-    rows, columns = ((scores >= threshold) & (scores > -torch.inf)).nonzero(as_tuple=True)
-    by_score = scores[rows, columns].argsort(descending=True, stable=True)
-    order = by_score[rows[by_score].argsort(stable=True)]
-    counts = torch.bincount(rows, minlength=len(scores)).tolist()
-    return [best[:k].tolist() for best in columns[order].split(counts)]
+# ----------------------------------------------------------------------------------------------------------------------
+# Scores and report
+# ----------------------------------------------------------------------------------------------------------------------
 
 
-def rank(score: Callable[[slice], torch.Tensor], num_queries: int, ids: Sequence[str], depth: int) -> list[list[str]]:
-    """Ranks the products for every query, a chunk of queries at a time.
-
-    Args:
-        score: from a slice of the queries to scores (queries, products).
-        num_queries: how many queries there are.
-        ids: the products' ids, in the order that breaks ties.
-        depth: how many products to keep per query.
-    """
-    step = max(1, SCORES_PER_CHUNK // len(ids))
-    rankings = []
-    for start in range(0, num_queries, step):
-        scores = score(slice(start, min(start + step, num_queries)))
-        rankings += [[ids[column] for column in best] for best in top_k(scores, depth)]
-    return rankings
-
-
-def measure(task: Task, score: Callable[[slice], torch.Tensor], ids: Sequence[str]) -> dict[str, np.ndarray]:
-    """Scores of one system on a task: metric to (num_queries,)."""
-    cutoffs = sorted({int(metric.split("@")[1]) for metric in task.metrics})
-    results = evaluate.load(str(METRIC), keep_in_memory=True).compute(
-        predictions=rank(score, len(task.queries), ids, max(cutoffs)),
-        references=[{"ids": list(grades), "grades": list(grades.values())} for grades in task.relevance],
-        k=cutoffs,
-        queries=task.queries,
-        per_query=True,
-    )["per_query"]
-    return {metric: np.array(results[metric]) for metric in task.metrics}
+def make_baselines(
+    args: EvaluationArguments, tasks: Sequence[Task], encoder: Encoder, training: TrainingTexts | None
+) -> Baselines:
+    """What the arguments ask for and some task can use, the adapters trained."""
+    text = adapters = None
+    if args.text_baseline and not all(task.no_titles for task in tasks):
+        text = TextEncoder(args.text_baseline, encoder.accelerator.device, args.batch_size)
+    if text and training and args.text_adapters:
+        products, columns = training.products, training.columns
+        if columns.image in products.column_names:
+            products = products.remove_columns(columns.image)
+        pairs = ProductPairs(products, columns, training.templates, seed=args.seed)
+        adapters = TextAdapters(text, pairs, seed=args.seed)
+    return Baselines(args.bm25, text, adapters, encoder.processor.image_processor, args.fusion_baselines)
 
 
 def score_task(
-    task: Task,
-    catalog: Catalog,
-    rows: Sequence[int],
-    query_embeds: torch.Tensor,
-    product_embeds: torch.Tensor,
-    baselines: Sequence[Bm25Baseline | TextEncoderBaseline],
-    device: torch.device,
-) -> list[SystemResult]:
-    """Scores the model and the baselines on one task.
-
-    Args:
-        task: the task.
-        catalog: the products.
-        rows: the products of `product_embeds`.
-        query_embeds: (num_queries, projection_dim).
-        product_embeds: (len(rows), projection_dim).
-        baselines: built on all the catalogue's titles.
-        device: where the vectors are multiplied.
-    """
-    queries, products = query_embeds.to(device), product_embeds.to(device)
-    start = time.perf_counter()
-    per_query = measure(task, lambda part: queries[part] @ products.T, [catalog.ids[row] for row in rows])
-    note = f"cosine similarity of the query vector and the product vector ({' and '.join(task.sides)})"
-    results = [SystemResult(MODEL, per_query, note, time.perf_counter() - start)]
-    for baseline in baselines:
-        if task.no_text_baseline:
-            results.append(SystemResult(baseline.name, {}, task.no_text_baseline))
-            continue
+    task: Task, vectors: Vectors, baselines: Baselines, widths: Sequence[int], unseen: set[str]
+) -> TaskResult:
+    """Scores the model, also at smaller widths, and all that it is compared with on one task."""
+    results = []
+    for system in make_systems(task, vectors, baselines):
         start = time.perf_counter()
-        per_query = measure(task, lambda part, score=baseline.score: score(task.queries[part]), catalog.ids)
-        results.append(SystemResult(baseline.name, per_query, baseline.description, time.perf_counter() - start))
-    return results
-
-
-def bootstrap_intervals(scores: np.ndarray, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """95 % percentile bootstrap intervals of the mean over queries (Efron & Tibshirani 1993, chapter 13).
-
-    The same seed and number of queries draw the same resamples, so differences between systems are paired.
-
-    Args:
-        scores: (num_queries, num_metrics).
-        resamples: how many samples of num_queries queries, drawn with replacement.
-        seed: of the random generator.
-
-    Returns:
-        Lower and upper bounds, each (num_metrics,).
-    """
-    num_queries = len(scores)
-    draws = np.random.default_rng(seed).multinomial(num_queries, np.full(num_queries, 1 / num_queries), size=resamples)
-    low, high = np.quantile(draws @ scores / num_queries, [0.025, 0.975], axis=0)
-    return low, high
-
-
-def task_report(
-    task: Task, results: Sequence[SystemResult], num_candidates: int, args: EvaluationArguments
-) -> dict[str, Any]:
-    """What the report says about one task, ready for JSON."""
-    systems = []
-    for result in results:
-        entry: dict[str, Any] = {"system": result.system, "note": result.note, "metrics": {}}
-        if result.per_query:
-            scores = np.stack([result.per_query[metric] for metric in task.metrics], axis=1)
-            low, high = bootstrap_intervals(scores, args.bootstrap_resamples, args.seed)
-            entry["seconds"] = round(result.seconds, 2)
-            entry["metrics"] = {
-                metric: {"mean": float(scores[:, i].mean()), "low": float(low[i]), "high": float(high[i])}
-                for i, metric in enumerate(task.metrics)
-            }
-        systems.append(entry)
-    return {
-        "task": task.name,
-        "description": task.description,
-        "num_queries": len(task.queries),
-        "num_candidates": num_candidates,
-        "num_dropped_queries": task.num_dropped_queries,
-        "num_dropped_ids": task.num_dropped_ids,
-        "queries_sha256": hashlib.sha256(json.dumps([task.queries, task.relevance]).encode()).hexdigest(),
-        "systems": systems,
-        "published": KAGL.get(task.name, {}) if args.reference == "kagl" else {},
-    }
-
-
-def to_markdown(report: dict[str, Any]) -> str:
-    """The report as Markdown, one table per task."""
-    model, dataset = report["model"], report["dataset"]
-    lines = [
-        f"# Evaluation of {model['name']}",
-        "",
-        f"{dataset['num_products']:,} products of `{dataset['name']}` ({dataset['split']}). Means over queries with 95 "
-        f"% bootstrap intervals ({report['arguments']['bootstrap_resamples']} resamples of the queries).",
-    ]
-    for task in report["tasks"]:
-        metrics = list(task["systems"][0]["metrics"])
-        lines += ["", f"## {task['task']}", "", task["description"]]
-        lines.append(f"{task['num_queries']:,} queries, {task['num_candidates']:,} products ranked.")
-        if task["num_dropped_ids"]:
-            lines.append(
-                f"Dropped, as the catalogue lacks them: {task['num_dropped_ids']} judged products and "
-                f"{task['num_dropped_queries']} queries."
-            )
-        lines += ["", f"| system | {' | '.join(metrics)} |", "| --- |" + " --- |" * len(metrics)]
-        for system in task["systems"]:
-            cells = [_interval(system["metrics"][m]) for m in metrics] if system["metrics"] else [system["note"]]
-            lines.append(f"| {system['system']} | " + " | ".join(cells + [""] * (len(metrics) - len(cells))) + " |")
-        for name, published in task["published"].items():
-            cells = [f"{published[metric]:.3f}" if metric in published else "–" for metric in metrics]
-            lines.append(f"| published: {name} | " + " | ".join(cells) + " |")
-    notes = {s["system"]: s["note"] for task in report["tasks"] for s in task["systems"] if s["metrics"]}
-    lines += ["", "## Notes", "", *(f"- {system}: {note}." for system, note in notes.items())]
-    if any(task["published"] for task in report["tasks"]):
-        lines.append(f"- {KAGL_CAVEAT}")
-    lines += [
-        f"- Model: revision {model['revision'] or 'none (local folder)'}, {model['num_parameters']:,} parameters, "
-        f"weights sha256 `{model['weights_sha256'][:12]}`.",
-        f"- Catalogue: sha256 of ids and titles `{dataset['sha256'][:12]}`.",
-        "- Seconds: " + ", ".join(f"{step} {seconds:g}" for step, seconds in report["seconds"].items()) + ".",
-        "- Versions: " + ", ".join(f"{package} {number}" for package, number in report["versions"].items()) + ".",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _interval(metric: dict[str, float]) -> str:
-    return f"{metric['mean']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"
+        per_query, top10 = measure(task, system.score) if system.score else ({}, [])
+        results.append(SystemResult(system.name, system.note, per_query, top10, time.perf_counter() - start))
+    queries, (products, shown) = vectors.of_queries(task), vectors.of_products(task, task.sides)
+    by_width = {}
+    for width in widths:
+        cut = dot_products(F.normalize(queries[:, :width], dim=1), F.normalize(products[:, :width], dim=1), shown)
+        by_width[width] = measure(task, cut)[0][task.main_metric]
+    by_width[queries.shape[1]] = results[0].per_query[task.main_metric]
+    best = [sorted(grades, key=grades.__getitem__, reverse=True)[:10] for grades in task.relevance]
+    ceiling = {metric: float(scores.mean()) for metric, scores in score_rankings(task, best).items()}
+    ranked = {task.catalog.ids[row] for row in task.rows}
+    return TaskResult(task, results, ceiling, by_width, unseen & ranked if ranked - unseen else set())
 
 
 def resolve_commit(model_name_or_path: str, revision: str | None) -> str | None:
@@ -619,53 +438,80 @@ def resolve_commit(model_name_or_path: str, revision: str | None) -> str | None:
     return extract_commit_hash(cached_file(model_name_or_path, "config.json", revision=revision), None)
 
 
-def weights_sha256(model: PreTrainedModel) -> str:
-    """Tells checkpoints apart, also those that never were on the Hub."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
 def make_report(
     args: EvaluationArguments,
-    accelerator: Accelerator,
-    model: PreTrainedModel,
+    encoder: Encoder,
     catalog: Catalog,
-    task_reports: list[dict[str, Any]],
+    results: Sequence[TaskResult],
+    gap_vectors: Sequence[tuple[str, torch.Tensor, torch.Tensor]],
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     """All that is needed to read the numbers and to get them again, ready for JSON."""
+    statistics = Statistics(args.bootstrap_resamples, args.permutations, args.seed)
+    by_task = {result.task: result for result in results}
+    notes = []
+    if args.train_split is None:
+        notes.append(
+            "Without --train_split, no adapters were trained, no weight of late fusion was chosen, and slices by "
+            "training frequency and new words are left out."
+        )
     packages = ("torch", "transformers", "accelerate", "datasets", "numpy", "bm25s", "sentence-transformers")
     return {
         "model": {
             "name": args.model_name_or_path,
             "revision": resolve_commit(args.model_name_or_path, args.revision),
-            "num_parameters": model.num_parameters(),
-            "weights_sha256": weights_sha256(model),
+            "num_parameters": encoder.model.num_parameters(),
+            "weights_sha256": encoder.weights_sha256,
         },
         "dataset": {
             "name": args.dataset_name,
             "split": args.split,
-            "num_products": len(catalog.ids),
+            "num_products": len(catalog),
             "sha256": catalog.sha256,
-            "fingerprint": catalog.rows._fingerprint,
         },
-        "tasks": task_reports,
+        "tasks": [
+            task_report(result, by_task.get(result.task.plain), statistics, args.reference == "kagl")
+            for result in results
+        ],
+        "modality_gaps": [
+            {
+                "checkpoint": name,
+                "gap": float(modality_gap(queries, products)),
+                "num_queries": len(queries),
+                "num_products": len(products),
+            }
+            for name, queries, products in gap_vectors
+        ],
+        "notes": notes,
         "arguments": asdict(args),
         "seconds": seconds,
-        "hardware": {"device": str(accelerator.device), "processes": accelerator.num_processes},
+        "hardware": {
+            "device": str(encoder.accelerator.device),
+            "processes": encoder.accelerator.num_processes,
+        },
         "versions": {"python": platform.python_version()} | {package: version(package) for package in packages},
     }
 
 
-def write_report(report: dict[str, Any], output_dir: Path) -> None:
-    """Prints the report and saves it as report.json and report.md."""
+def write_report(report: dict[str, Any], results: Sequence[TaskResult], folder: Path) -> None:
+    """Prints the report and saves it as report.json, report.md and, for every query, queries.jsonl."""
     markdown = to_markdown(report)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    (output_dir / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (output_dir / "report.md").write_text(markdown, encoding="utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "report.md").write_text(markdown, encoding="utf-8")
+    with open(folder / "queries.jsonl", "w", encoding="utf-8") as file:
+        for result in results:
+            task, applied = result.task, [system for system in result.systems if system.per_query]
+            for row, query in enumerate(task.queries):
+                entry = {
+                    "task": task.name,
+                    "query": query,
+                    "num_relevant": len(task.relevance[row]),
+                    "slices": {name: labels[row] for name, labels in task.slices.items()},
+                    task.main_metric: {s.system: float(s.per_query[task.main_metric][row]) for s in applied},
+                    "top10": {system.system: system.top10[row] for system in applied},
+                }
+                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
     print(markdown)
 
 
@@ -677,18 +523,25 @@ def timed(seconds: dict[str, float], step: str) -> Iterator[None]:
     seconds[step] = round(time.perf_counter() - start, 2)
 
 
-def load_baselines(
-    args: EvaluationArguments, tasks: Sequence[Task], titles: Sequence[str | None], device: torch.device
-) -> list[Bm25Baseline | TextEncoderBaseline]:
-    """The baselines that the arguments ask for, if any task can use them."""
-    if all(task.no_text_baseline for task in tasks):
+def encode_gaps(
+    args: EvaluationArguments, encoder: Encoder, catalog: Catalog, tasks: Sequence[Task]
+) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
+    """Vectors of the tasks' text queries and of a sample of products, for the modality gap of every checkpoint."""
+    asked = [task for task in tasks if task.photo_queries is None and task.sides == TITLE_AND_PHOTO]
+    texts = list(dict.fromkeys(text for task in asked for text in task.queries))
+    if not texts:
         return []
-    baselines: list[Bm25Baseline | TextEncoderBaseline] = []
-    if args.bm25:
-        baselines.append(Bm25Baseline(titles))
-    if args.text_baseline:
-        baselines.append(TextEncoderBaseline(args.text_baseline, titles, device, args.batch_size))
-    return baselines
+    rows = np.flatnonzero(catalog.shows(TITLE_AND_PHOTO))
+    rows = sorted(np.random.default_rng(args.seed).permutation(rows)[:GAP_VECTORS].tolist())
+    gaps = []
+    for name in (args.model_name_or_path, *args.compare_with):
+        other = encoder
+        if name != args.model_name_or_path:
+            other = Encoder(name, encoder.accelerator, encoder.cache, batch_size=args.batch_size)
+        collate = partial(collate_products, catalog=catalog, processor=other.processor, sides=TITLE_AND_PHOTO)
+        products = other.encode(other.model.get_product_features, collate, rows)
+        gaps.append((name, torch.stack(list(other.queries(texts).values())), products))
+    return gaps
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
@@ -706,60 +559,46 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
 
     # 1. The model, the catalogue and the tasks. Whatever is wrong with them shows before the long work starts.
     with timed(seconds, "load model"), accelerator.main_process_first():
-        options = {"revision": args.revision, "trust_remote_code": True}
-        processor = AutoProcessor.from_pretrained(args.model_name_or_path, **options)
-        # Half precision is --bf16's to choose, whatever the weights are saved in.
-        model = AutoModel.from_pretrained(args.model_name_or_path, dtype=torch.float32, **options)
-        model = model.to(accelerator.device).eval()
-    with timed(seconds, "load catalogue"), accelerator.main_process_first():
-        catalog = Catalog.load(args)
-        tasks = make_tasks(args, catalog)
-    baselines = []
-    if accelerator.is_main_process:
-        baselines = load_baselines(args, tasks, catalog.titles, accelerator.device)
+        encoder = Encoder(
+            args.model_name_or_path,
+            accelerator,
+            Path(args.output_dir) / "vectors",
+            args.revision,
+            args.batch_size,
+            args.dataloader_num_workers,
+        )
+    with timed(seconds, "load catalogue and make tasks"), accelerator.main_process_first():
+        columns = Columns(args.id_column, args.title_column, args.image_column, attributes=args.attributes)
+        catalog = Catalog.load([args.dataset_name], args.split.split("+"), columns, args.dataset_config_name)
+        training = load_training(args)
+        tasks = make_tasks(args, catalog, training)
+        tuning = tuning_tasks(args, training) if training and args.fusion_baselines else []
 
-    # 2. Vectors, by all processes: products once for each way to look at them, queries for each task.
-    product_embeds, candidates = {}, {}
-    for sides in dict.fromkeys(task.sides for task in tasks):
-        shown = " + ".join(sides)
-        candidates[sides] = catalog.candidates(sides)
-        if not candidates[sides]:
-            raise ValueError(f"No product of {args.dataset_name} has any of: {', '.join(sides)}.")
-        with timed(seconds, f"encode products ({shown})"):
-            product_embeds[sides] = encode(
-                model.get_product_features,
-                partial(collate_products, catalog=catalog, processor=processor, sides=sides),
-                {row: len(catalog.titles[row] or "") if "title" in sides else 0 for row in candidates[sides]},
-                accelerator,
-                args,
-                f"products ({shown})",
-            )
-    with timed(seconds, "encode queries"):
-        query_embeds = [
-            encode(
-                model.get_text_features,
-                partial(collate_queries, queries=task.queries, processor=processor),
-                {row: len(query) for row, query in enumerate(task.queries)},
-                accelerator,
-                args,
-                f"queries ({task.name})",
-            )
-            for task in tasks
-        ]
-    if not accelerator.is_main_process:
-        return None
+    with timed(seconds, "train adapters"):
+        baselines = make_baselines(args, tasks, encoder, training) if accelerator.is_main_process else None
 
-    # 3. Rank and report, on the main process.
+    # 2. Vectors, by all processes: each text and each view of a catalogue once.
+    with timed(seconds, "encode"):
+        vectors = Vectors.encode(encoder, tasks, args.fusion_baselines)
+        tuning_vectors = Vectors.encode(encoder, tuning, args.fusion_baselines)
+        gap_vectors = encode_gaps(args, encoder, catalog, tasks)
+
+    # 3. Rank, test and report, on the main process.
     report = None
     if accelerator.is_main_process:
-        with timed(seconds, "rank, with baselines"):
-            task_reports = []
-            for task, queries in zip(tasks, query_embeds, strict=True):
-                rows, products = candidates[task.sides], product_embeds[task.sides]
-                results = score_task(task, catalog, rows, queries, products, baselines, accelerator.device)
-                task_reports.append(task_report(task, results, len(rows), args))
-        report = make_report(args, accelerator, model, catalog, task_reports, seconds)
-        write_report(report, Path(args.output_dir))
+        with timed(seconds, "rank"):
+            for task in tuning:
+                baselines.photo_weights[task.hidden_columns] = choose_photo_weight(task, tuning_vectors)
+            widths = encoder.model.config.matryoshka_dims or []
+            unseen = {i for i, split in zip(catalog.ids, catalog.splits, strict=True) if split == args.unseen_split}
+            results = [score_task(task, vectors, baselines, widths, unseen) for task in tqdm(tasks, desc="tasks")]
+        report = make_report(args, encoder, catalog, results, gap_vectors, seconds)
+        write_report(report, results, Path(args.output_dir))
+        if args.plots:
+            # Here, because only this needs matplotlib.
+            from acebert.plots_acebert import save_plots
+
+            save_plots(report, gap_vectors, Path(args.output_dir) / "plots")
     accelerator.end_training()
     return report
 

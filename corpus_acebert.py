@@ -1,0 +1,197 @@
+"""The products that an evaluation ranks, and the texts that the measured model was trained on."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import datasets
+import numpy as np
+
+from .baselines_acebert import tokenize
+from .data_acebert import Columns, QueryTemplates, load_products
+
+
+@dataclass(frozen=True, eq=False)
+class Catalog:
+    """Products to rank.
+
+    They are in descending order of id, as strings: a sort by score that keeps the order of ties then ranks ties as the
+    metric and trec_eval do.
+
+    Args:
+        name: where it comes from, for messages.
+        ids: unique.
+        titles: None for a product without one.
+        photos: one column of photos, not decoded; None for a catalogue without photos.
+        attributes: column to values, None where a product has none.
+        splits: of each product.
+    """
+
+    name: str
+    ids: list[str]
+    titles: list[str | None]
+    photos: datasets.Dataset | None
+    attributes: dict[str, list[str | None]]
+    splits: list[str]
+
+    @classmethod
+    def load(
+        cls, sources: Sequence[str], splits: Sequence[str], columns: Columns, config_name: str | None = None
+    ) -> "Catalog":
+        """Reads the splits of one or more catalogues, each with the columns named, as one.
+
+        Raises:
+            ValueError: if a split or a column is missing, titles aren't strings, or an id is missing or repeated.
+        """
+        parts = [load_products(sources, split, columns, config_name=config_name) for split in splits]
+        names = [split for split, part in zip(splits, parts, strict=True) for _ in range(len(part))]
+        return cls.from_products(datasets.concatenate_datasets(parts), names, columns, " + ".join(sources))
+
+    @classmethod
+    def from_products(cls, products: datasets.Dataset, splits: Sequence[str], columns: Columns, name: str) -> "Catalog":
+        """A catalogue of rows of `load_products`; raises as [`Catalog.load`]."""
+        title_type = products.features.get(columns.title)
+        if title_type is not None and title_type.dtype != "string":
+            raise ValueError(f"--title_column {columns.title!r} holds {title_type}; titles are strings.")
+        ids = [str(value) for value in products[columns.id]]
+        order = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)
+        for left, right in pairwise(order):
+            if ids[left] == ids[right]:
+                raise ValueError(
+                    f"Rows {left} and {right} of {name} share the {columns.id} {ids[left]!r}: ids have to be unique."
+                )
+        products = products.select(order)
+
+        def read(column: str) -> list[str | None]:
+            values = products[column][:] if column in products.column_names else [None] * len(products)
+            return [str(value) if value is not None and str(value).strip() else None for value in values]
+
+        return cls(
+            name=name,
+            ids=[ids[row] for row in order],
+            titles=read(columns.title),
+            photos=products.select_columns([columns.image]) if columns.image in products.column_names else None,
+            attributes={column: read(column) for column in columns.attributes},
+            splits=[splits[row] for row in order],
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read_photos(self, rows: Sequence[int]) -> list[Any | None]:
+        """The photos of some rows, as the processor takes them; None for a product without one."""
+        if self.photos is None:
+            return [None] * len(rows)
+        (column,) = self.photos.column_names
+        photos = self.photos[list(rows)][column]
+        return [photo if self.has_photo[row] else None for row, photo in zip(rows, photos, strict=True)]
+
+    @cached_property
+    def has_photo(self) -> np.ndarray:
+        """(products,) booleans."""
+        if self.photos is None:
+            return np.zeros(len(self), dtype=bool)
+        (column,) = self.photos.column_names
+        return np.array(
+            [
+                bool(photo.get("bytes") or photo.get("path")) if isinstance(photo, dict) else photo is not None
+                for photo in self.photos[column]
+            ]
+        )
+
+    def shows(self, sides: Collection[str]) -> np.ndarray:
+        """(products,) booleans: which have at least one of the sides, "title" and "image"."""
+        shown = np.zeros(len(self), dtype=bool)
+        if "title" in sides:
+            shown |= np.array([title is not None for title in self.titles])
+        if "image" in sides:
+            shown |= self.has_photo
+        return shown
+
+    @cached_property
+    def members(self) -> dict[str, dict[str, set[int]]]:
+        """For each attribute column the rows that have a value."""
+        members: dict[str, dict[str, set[int]]] = {}
+        for column, values in self.attributes.items():
+            found = members.setdefault(column, {})
+            for row, value in enumerate(values):
+                if value is not None:
+                    found.setdefault(value, set()).add(row)
+        return members
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of ids and titles, whatever the order of the rows and the machine. Photos are not part of it."""
+        return hashlib.sha256(json.dumps([self.ids, self.titles]).encode()).hexdigest()
+
+    @cached_property
+    def photos_sha256(self) -> str:
+        """Of the photos' bytes; of path, size and time of change for photos that are files of their own."""
+        digest = hashlib.sha256()
+        for start in range(0, len(self), 1024):
+            for photo in self.read_photos(range(start, min(start + 1024, len(self)))):
+                if photo is None or photo.get("bytes"):
+                    content = b"" if photo is None else photo["bytes"]
+                else:
+                    content = photo["path"].encode()
+                    if os.path.exists(photo["path"]):
+                        status = os.stat(photo["path"])
+                        content += f" {status.st_size} {status.st_mtime_ns}".encode()
+                digest.update(len(content).to_bytes(8, "big") + content)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingTexts:
+    """What the checkpoint was trained on, as far as slices and trained baselines need it.
+
+    Args:
+        products: rows of `load_products`.
+        columns: which column holds what.
+        templates: make the training queries.
+    """
+
+    products: datasets.Dataset
+    columns: Columns
+    templates: QueryTemplates
+
+    def read(self, column: str | None) -> list[Any]:
+        if column not in self.products.column_names:
+            return []
+        return [value for value in self.products[column][:] if value is not None]
+
+    @cached_property
+    def title_words(self) -> set[str]:
+        """Tokens of all titles. A title is a training query too: ACE-BERT learns to find its photo by it."""
+        return {token for title in self.read(self.columns.title) for token in tokenize(str(title))}
+
+    @cached_property
+    def query_words(self) -> set[str]:
+        """Tokens of all queries that are no titles: templates over attributes, query logs, hot queries."""
+        texts = {str(text) for text in self.read(self.columns.query) + self.read(self.columns.hot_query)}
+        for template, fields in zip(self.templates.templates, self.templates.fields, strict=True):
+            texts.add(template.format(**dict.fromkeys(fields, "")))
+        for column in self.templates.attributes:
+            texts |= {str(value) for value in self.read(column)}
+        return {token for text in texts for token in tokenize(text)}
+
+    def frequency_bands(self, column: str) -> dict[str, str]:
+        """Each value's band by the number of training products that have it.
+
+        Returns:
+            Value to "head": the most frequent values, which together first reach half of the products; "torso": those
+            that then reach nine in ten; "tail": the rest.
+        """
+        counts = Counter(map(str, self.read(column)))
+        bands, before = {}, 0
+        for value, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+            share = before / counts.total()
+            bands[value] = "head" if share < 0.5 else "torso" if share < 0.9 else "tail"
+            before += count
+        return bands

@@ -1,0 +1,214 @@
+"""Products and queries to vectors: by all processes, each once, and kept on disk so that a second run starts there."""
+
+import hashlib
+import inspect
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
+
+from .corpus_acebert import Catalog
+from .tasks_acebert import TITLE_AND_PHOTO, Task
+
+SHARD = 1024  # products encoded between two saves
+
+
+def collate_products(
+    rows: list[int], catalog: Catalog, processor: ProcessorMixin, sides: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """Model inputs of some of the catalogue's rows, with their numbers under "rows"."""
+    titles = [catalog.titles[row] for row in rows] if "title" in sides else None
+    images = catalog.read_photos(rows) if "image" in sides else None
+    try:
+        inputs = processor.process_products(titles, images, return_tensors="pt")
+    except ValueError as error:
+        raise ValueError(f"The products with the ids {[catalog.ids[row] for row in rows]}: {error}") from error
+    return {"rows": torch.tensor(rows), **inputs}
+
+
+def collate_queries(rows: list[int], queries: Sequence[str], processor: ProcessorMixin) -> dict[str, torch.Tensor]:
+    """Model inputs of some of the queries, with their numbers under "rows"."""
+    inputs = processor.process_queries([queries[row] for row in rows], return_tensors="pt")
+    return {"rows": torch.tensor(rows), **inputs}
+
+
+class Encoder:
+    """A checkpoint, loaded as any user of the Hub loads it, that encodes by all processes.
+
+    Args:
+        name_or_path: folder or Hub id.
+        revision: on the Hub.
+        accelerator: shares the work; its mixed precision is that of the vectors.
+        cache: folder for product vectors.
+        batch_size: queries or products per process and forward pass.
+        num_workers: processes that read and cut photos.
+    """
+
+    def __init__(
+        self,
+        name_or_path: str,
+        accelerator: Accelerator,
+        cache: Path,
+        revision: str | None = None,
+        batch_size: int = 64,
+        num_workers: int = 0,
+    ):
+        self.name_or_path, self.accelerator, self.cache = name_or_path, accelerator, cache
+        self.batch_size, self.num_workers = batch_size, num_workers
+        options = {"revision": revision, "trust_remote_code": True}
+        self.processor = AutoProcessor.from_pretrained(name_or_path, **options)
+        # Half precision is the accelerator's to choose, whatever the weights are saved in.
+        model = AutoModel.from_pretrained(name_or_path, dtype=torch.float32, **options)
+        self.model = model.to(accelerator.device).eval()
+        self.weights_sha256 = weights_sha256(self.model)
+
+    @torch.inference_mode()
+    def encode(
+        self, features: Callable[..., Any], collate: Callable[[list[int]], dict[str, torch.Tensor]], items: list[int]
+    ) -> torch.Tensor:
+        """Encodes items, in batches of neighbours, and returns (items, projection_dim) float32 on every process."""
+        loader = self.accelerator.prepare_data_loader(
+            DataLoader(items, batch_size=self.batch_size, collate_fn=collate, num_workers=self.num_workers)
+        )
+        embeds: dict[int, torch.Tensor] = {}
+        for batch in loader:
+            rows = batch.pop("rows")
+            with self.accelerator.autocast():
+                vectors = features(**batch).pooler_output
+            # The last batch may repeat items to fill every process; writing by row number makes that harmless.
+            rows, vectors = self.accelerator.gather((rows, vectors.float()))
+            embeds.update(zip(rows.tolist(), vectors.cpu(), strict=True))
+        return torch.stack([embeds[item] for item in items])
+
+    def queries(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Query vectors by text."""
+        collate = partial(collate_queries, queries=texts, processor=self.processor)
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]), reverse=True)
+        vectors = self.encode(self.model.get_text_features, collate, order)
+        return {texts[row]: vector for row, vector in zip(order, vectors, strict=True)}
+
+    def products(self, catalog: Catalog, sides: Sequence[str]) -> torch.Tensor:
+        """Product vectors, from the cache as far as they are there.
+
+        They are encoded in shards of about equally long titles, the longest first, so that a batch that is too large
+        for the memory fails at once. Each shard is saved when it is done.
+
+        Args:
+            catalog: the products.
+            sides: what the model sees of them, "title", "image" or both.
+
+        Returns:
+            (products, projection_dim) float32 on the main process, 0 for products that have none of the sides; an
+            empty tensor on the others.
+        """
+        items = np.flatnonzero(catalog.shows(sides)).tolist()
+        if not items:
+            raise ValueError(f"No product of {catalog.name} has any of: {', '.join(sides)}.")
+        lengths = [len(catalog.titles[row] or "") if "title" in sides else 0 for row in items]
+        items = [items[i] for i in np.argsort(lengths, kind="stable")[::-1]]
+        shards = [items[start : start + SHARD] for start in range(0, len(items), SHARD)]
+        folder = self._cache_folder(catalog, sides)
+        paths = [folder / f"{number:05d}-of-{len(shards):05d}.npy" for number in range(len(shards))]
+        # The main process looks, so that all do the same even where they don't share a disk.
+        missing = broadcast_object_list([[n for n, path in enumerate(paths) if not path.exists()]])[0]
+        collate = partial(collate_products, catalog=catalog, processor=self.processor, sides=sides)
+        shown = f"{os.path.basename(os.path.abspath(self.name_or_path))}: {' + '.join(sides)} of {catalog.name}"
+        quiet = not missing or not self.accelerator.is_main_process
+        for number in tqdm(missing, desc=shown, unit="shard", disable=quiet):
+            vectors = self.encode(self.model.get_product_features, collate, shards[number])
+            if self.accelerator.is_main_process:
+                partial_path = paths[number].with_suffix(".partial")
+                with open(partial_path, "wb") as file:
+                    np.save(file, vectors.numpy())
+                partial_path.replace(paths[number])
+        if not self.accelerator.is_main_process:
+            return torch.empty(0)
+        embeds = torch.zeros(len(catalog), self.model.config.projection_dim)
+        for path, shard in zip(paths, shards, strict=True):
+            embeds[shard] = torch.from_numpy(np.load(path))
+        return embeds
+
+    def _cache_folder(self, catalog: Catalog, sides: Sequence[str]) -> Path:
+        """A folder for exactly these vectors: other weights, code, products or precision have another."""
+        key = {
+            "weights": self.weights_sha256,
+            "code": code_sha256(self.model, self.processor, self.processor.image_processor),
+            "processor": self.processor.to_json_string(),
+            "ids and titles": catalog.sha256 if "title" in sides else None,
+            "photos": catalog.photos_sha256 if "image" in sides else None,
+            "sides": list(sides),
+            "precision": self.accelerator.mixed_precision,
+        }
+        text = json.dumps(key, indent=2)
+        folder = self.cache / hashlib.sha256(text.encode()).hexdigest()[:16]
+        if self.accelerator.is_main_process:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "key.json").write_text(text + "\n", encoding="utf-8")
+        return folder
+
+
+def weights_sha256(model: PreTrainedModel) -> str:
+    """Tells checkpoints apart, also those that never were on the Hub."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def code_sha256(*parts: Any) -> str:
+    """Of the files that hold the parts' classes."""
+    files = sorted({inspect.getsourcefile(type(part)) for part in parts})
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
+
+
+@dataclass
+class Vectors:
+    """All vectors that the tasks need, on the main process.
+
+    Args:
+        queries: by text, each (projection_dim,).
+        products: by catalogue's hash of ids and titles, and sides: (products, projection_dim).
+    """
+
+    queries: dict[str, torch.Tensor]
+    products: dict[tuple[str, tuple[str, ...]], torch.Tensor]
+
+    @classmethod
+    def encode(cls, encoder: Encoder, tasks: Sequence[Task], fusion: bool) -> "Vectors":
+        """Encodes each text and each view of a catalogue once; `fusion` is for either side alone too."""
+        texts = [text for task in tasks if task.photo_queries is None for text in task.queries]
+        views = {}
+        for task in tasks:
+            sides = [task.sides]
+            if task.photo_queries is not None:
+                sides.append(("image",))
+            if fusion and task.sides == TITLE_AND_PHOTO:
+                sides += [("title",), ("image",)]
+            views |= {(task.catalog.sha256, view): task.catalog for view in sides if task.catalog.shows(view).any()}
+        queries = encoder.queries(list(dict.fromkeys(texts))) if texts else {}
+        return cls(queries, {(key, view): encoder.products(catalog, view) for (key, view), catalog in views.items()})
+
+    def of_queries(self, task: Task) -> torch.Tensor:
+        """(queries, projection_dim): of the texts, or of the photos alone."""
+        if task.photo_queries is not None:
+            return self.products[task.catalog.sha256, ("image",)][task.photo_queries]
+        return torch.stack([self.queries[text] for text in task.queries])
+
+    def of_products(self, task: Task, sides: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(ranked products, projection_dim), and booleans (ranked products,): which have one of the sides."""
+        shown = torch.from_numpy(task.catalog.shows(sides)[task.rows])
+        if not shown.any():
+            raise ValueError(f"No product of {task.catalog.name} has any of: {', '.join(sides)}.")
+        return self.products[task.catalog.sha256, sides][task.rows], shown
