@@ -1,5 +1,10 @@
-"""The report's numbers as pictures: systems, slices, widths and the modality gap, each as one PNG."""
+"""Numbers as pictures: an evaluation's systems, slices, widths and modality gap, and the course of a training run.
 
+python -m acebert.plots_acebert runs/finetuned/train_log.jsonl --output training.png
+"""
+
+import json
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -178,3 +183,46 @@ def plot_modality_gap(vectors: Sequence[tuple[str, torch.Tensor, torch.Tensor]],
         ax.set_aspect("equal")
         ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3, markerscale=2, fontsize=9)
     return figure
+
+
+def plot_training(log: Sequence[dict[str, Any]]) -> plt.Figure:
+    """Recall on the validation split and the two sides' distance over the hours of a fine-tuning run.
+
+    Args:
+        log: entries of `train_log.jsonl`.
+    """
+    checks = [{**entry["validation"], "hours": entry["seconds"] / 3600} for entry in log if "validation" in entry]
+    steps = [{**entry, "hours": entry["seconds"] / 3600} for entry in log if "modality_gap" in entry]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    for part, colour, marker, label in (
+        ("title_to_image_recall@10", BLUE, "o", "title to photo"),
+        ("query_to_product_recall@10", ORANGE, "s", "query to product"),
+    ):
+        shown = [(check["hours"], check[part]) for check in checks if part in check]
+        if shown:
+            left.plot(*zip(*shown, strict=True), color=colour, marker=marker, label=label)
+    left.set(ylim=(0, 1), xlabel="hours of training", title="recall@10 among validation products")
+    hours = [step["hours"] for step in steps]
+    right.plot(
+        hours, [step["domain_accuracy"] for step in steps], color=GREEN, label="accuracy of the domain classifier"
+    )
+    right.plot(hours, [step["modality_gap"] for step in steps], color=BLACK, label="modality gap")
+    right.axhline(0.5, color="#999999", lw=0.8, ls=":")
+    right.set(ylim=(0, 1.05), xlabel="hours of training", title="the adversary, on training batches")
+    for ax in (left, right):
+        ax.grid(axis="y", color="#DDDDDD")
+        ax.legend(frameon=False)
+    return figure
+
+
+def main() -> None:
+    parser = ArgumentParser(description="Draws the course of a fine-tuning run.")
+    parser.add_argument("log", type=Path, help="the run's train_log.jsonl")
+    parser.add_argument("--output", type=Path, default=Path("training.png"), help="PNG to write")
+    args = parser.parse_args()
+    with plt.rc_context(STYLE):
+        _save(plot_training([json.loads(line) for line in args.log.read_text().splitlines()]), args.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from acebert.corpus_acebert import Catalog
 from acebert.modeling_acebert import modality_gap
-from acebert.plots_acebert import plot_modality_gap, plot_systems, plot_widths, save_plots
+from acebert.plots_acebert import plot_modality_gap, plot_systems, plot_training, plot_widths, save_plots
 from acebert.report_acebert import Statistics, SystemResult, TaskResult, task_report, to_markdown
 from acebert.systems_acebert import MODEL
 from acebert.tasks_acebert import Task
@@ -146,3 +146,17 @@ def test_all_pictures_are_written(tmp_path: Path) -> None:
     for path in tmp_path.iterdir():
         with Image.open(path) as picture:
             assert min(picture.size) > 200 and picture.convert("L").getextrema() == (0, 255)
+
+
+def test_the_course_of_a_run() -> None:
+    log = [
+        {"step": 10, "seconds": 1800.0, "domain_accuracy": 0.9, "modality_gap": 0.8},
+        {"step": 10, "seconds": 1800.0, "validation": {"query_to_product_recall@10": 0.5}},
+        {"step": 20, "seconds": 5400.0, "domain_accuracy": 0.6, "modality_gap": 0.4},
+        {"step": 20, "seconds": 5400.0, "validation": {"query_to_product_recall@10": 0.7}},
+    ]
+    left, right = plot_training(log).axes
+    (recall,) = left.get_lines()  # no photos, so no line for titles
+    assert recall.get_xydata().tolist() == [[0.5, 0.5], [1.5, 0.7]]
+    assert [line.get_ydata().tolist() for line in right.get_lines()[:2]] == [[0.9, 0.6], [0.8, 0.4]]
+    plt.close("all")
