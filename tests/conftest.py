@@ -10,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict, Features, Image, Value
 from helpers import WORDS, draw, product_rows
-from transformers import BertTokenizer
+from transformers import BertConfig, BertModel, BertTokenizer
 
 from acebert.configuration_acebert import AceBertConfig
 from acebert.processing_acebert import AceBertImageProcessor, AceBertProcessor
@@ -52,6 +52,17 @@ def tiny_config() -> Callable[..., AceBertConfig]:
         return AceBertConfig(**{**sizes, **overrides})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a BERT of two narrow layers, with a tokenizer of few words."""
+    folder = str(tmp_path_factory.mktemp("backbone"))
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 48}
+    BertModel(BertConfig(vocab_size=len(WORDS), max_position_embeddings=128, **sizes)).save_pretrained(folder)
+    BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)}).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from helpers import WORDS, unit_vectors
+from helpers import unit_vectors
 from safetensors.torch import load_file
 from torch.multiprocessing import spawn
-from transformers import AutoModel, BertConfig, BertModel, BertTokenizer
+from transformers import AutoModel
 
 from acebert import train_accelerate as script
 from acebert.configuration_acebert import AceBertConfig
@@ -25,16 +25,6 @@ from acebert.modeling_acebert import AceBertForRetrieval, find_positives
 from acebert.training_acebert import Progress, checkpoints_of
 
 ROOT = Path(script.__file__).parent
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = str(tmp_path_factory.mktemp("backbone"))
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 48}
-    BertModel(BertConfig(vocab_size=len(WORDS), max_position_embeddings=128, **sizes)).save_pretrained(folder)
-    BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)}).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
