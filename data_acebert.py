@@ -467,7 +467,7 @@ class PairCollator:
     Args:
         processor: makes the tensors.
         chunk_size: rows in one chunk, at most.
-        drop_patch_probability: of leaving each patch out, in [0, 1), as FLIP does (Li et al. 2023, arXiv 2212.00794,
+        drop_patch_probability: of leaving each patch out, in [0, 1], as FLIP does (Li et al. 2023, arXiv 2212.00794,
             section 3): less to compute, and another look at the same photo in every epoch. One patch always stays.
         seed: of the patches to leave out, together with epoch and rows. The epoch is read from `dataset`.
         dataset: where the rows come from; needed to drop patches.

@@ -23,7 +23,6 @@ def find_near_misses(
     query_ids: torch.Tensor,
     count: int,
     margin: float,
-    rows: range | None = None,
 ) -> torch.Tensor:
     """The products that score highest for each row's query without being known or likely to answer it.
 
@@ -37,16 +36,14 @@ def find_near_misses(
         query_ids: (n,) integers; rows that share one have the same query.
         count: near misses to take.
         margin: a near miss scores at least this much, in cosine, below the row's own product.
-        rows: search for these rows alone; all by default.
 
     Returns:
-        (rows, count) int64, best first, -1 where there are no more.
+        (n, count) int64, best first, -1 where there are no more.
     """
-    rows = range(len(query_embeds)) if rows is None else rows
     found = []
-    step = max(1, SCORES_PER_CHUNK // len(product_embeds))
-    for start in range(rows.start, rows.stop, step):
-        part = torch.arange(start, min(start + step, rows.stop), device=query_embeds.device)
+    for part in torch.arange(len(query_embeds), device=query_embeds.device).split(
+        max(1, SCORES_PER_CHUNK // len(product_embeds))
+    ):
         scores = query_embeds[part] @ product_embeds.t()
         own = scores.gather(1, part[:, None])
         relevant = (product_ids[part, None] == product_ids) | (query_ids[part, None] == query_ids)
@@ -54,7 +51,7 @@ def find_near_misses(
         best = scores.topk(min(count, scores.shape[1]), dim=1)
         near = best.indices.masked_fill(best.values == -torch.inf, -1)
         found.append(torch.nn.functional.pad(near, (0, count - near.shape[1]), value=-1))
-    return torch.cat(found) if found else torch.empty(0, count, dtype=torch.long, device=query_embeds.device)
+    return torch.cat(found)
 
 
 class NearMissSampler(Sampler[int]):

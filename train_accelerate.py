@@ -310,10 +310,11 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     window, clock = LogWindow(), time.perf_counter()
     while progress.step < total_steps and not out_of_patience(progress, args):
         if mining_is_due(progress, sampler, args):
+            pause = time.perf_counter()
             mine_hard_negatives(
                 accelerator.unwrap_model(model), train_data, processor, sampler, progress, args, accelerator
             )
-            window = LogWindow()
+            window.start += time.perf_counter() - pause
         sampler.start_epoch(progress.epoch)
         train_loader.set_epoch(progress.epoch)
         train_data.set_epoch(progress.epoch)
@@ -440,6 +441,9 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Run
     for name in ("cached_chunk_size", "mine_hard_negatives_every"):
         if args.stage == "pretrain" and getattr(args, name):
             parser.error(f"--{name} is fine-tuning's: pre-training contrasts no products. Leave it out.")
+    for name in ("crop_probability", "drop_patch_probability"):
+        if not 0 <= getattr(data_args, name) <= 1:
+            parser.error(f"--{name} must lie in [0, 1], got {getattr(data_args, name)}.")
     if args.ema_decay is not None and not 0 < args.ema_decay < 1:
         parser.error(f"--ema_decay must lie in (0, 1), got {args.ema_decay}.")
     if args.early_stopping_patience and not (data_args.validation_split or data_args.validation_share):

@@ -241,6 +241,7 @@ def test_yaml_config_and_flags(flags: Callable[..., list[str]], tmp_path: Path) 
         ),
         ({"stage": "pretrain", "cached_chunk_size": 8}, "--cached_chunk_size is fine-tuning's"),
         ({"stage": "pretrain", "mine_hard_negatives_every": 1}, "--mine_hard_negatives_every is fine-tuning's"),
+        ({"drop_patch_probability": 1.5}, "--drop_patch_probability must lie in [0, 1], got 1.5"),
         ({"ema_decay": 1.0}, "--ema_decay must lie in (0, 1), got 1.0"),
         ({"early_stopping_patience": 1, "validation_split": None, "validation_share": 0}, "needs a validation"),
         ({"query_templates": ["shoes"]}, "names no attribute"),
