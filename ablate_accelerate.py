@@ -234,8 +234,7 @@ def to_arguments(flags: dict[str, Any]) -> list[str]:
 
 def run_all(trials: Sequence[Trial], output_dir: Path, launch: Launch, after_each: Callable[[], Any]) -> list[str]:
     """Runs what is not finished, each run once. A failure stops only what builds on it. Returns what failed."""
-    runs = {run.name: run for trial in trials for run in trial.runs}
-    pending = [run for run in runs.values() if read_metrics(run, output_dir) is None]
+    pending = list_pending(trials, output_dir)
     failed: list[str] = []
     # Counted in products, since runs differ in length and the time left is to be right.
     total = sum(run.products for run in pending)
@@ -253,6 +252,22 @@ def run_all(trials: Sequence[Trial], output_dir: Path, launch: Launch, after_eac
             bar.update(run.products)
             after_each()
     return failed
+
+
+def list_pending(trials: Sequence[Trial], output_dir: Path) -> list[Run]:
+    """The runs that unfinished trials need, each once.
+
+    Finished trials are known by their `run.json` files alone, so that a campaign can go on elsewhere from those; a
+    pre-training whose weights stayed behind is then run again.
+    """
+    pending: dict[str, Run] = {}
+    for trial in trials:
+        if read_metrics(trial.runs[-1], output_dir) is None:
+            for run in trial.runs:
+                weights = output_dir / run.name / "model.safetensors"
+                if read_metrics(run, output_dir) is None or not weights.exists():
+                    pending[run.name] = run
+    return list(pending.values())
 
 
 def execute(run: Run, output_dir: Path, launch: Launch) -> bool:

@@ -63,6 +63,7 @@ from acebert.training_acebert import (
     cached_backward,
     encode_chunks,
     find_learning_rate,
+    has_bfloat16,
     resume,
     save_checkpoint,
 )
@@ -228,8 +229,9 @@ class RunArguments:
     mismatch_probability: float = field(
         default=0.25, metadata={"help": "Share of rows with another product's photo or hot query in pre-training."}
     )
-    mixed_precision: Literal["no", "bf16", "fp16"] = field(
-        default="bf16", metadata={"help": "Autocast type; wins over accelerate's own."}
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = field(
+        default=None,
+        metadata={"help": "Autocast type; wins over accelerate's own. By default bf16 where the hardware has it."},
     )
     attn_implementation: str | None = field(
         default=None,
@@ -253,13 +255,15 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     # Tied word embeddings are saved once, which accelerate warns of at every checkpoint.
     logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
     accelerator = Accelerator(
-        mixed_precision=args.mixed_precision,
+        mixed_precision=args.mixed_precision or ("bf16" if has_bfloat16() else "no"),
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         log_with=None if args.report_to == "none" else args.report_to,
         project_dir=args.output_dir,
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=args.seed),
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
+    precision = {"no": "float32", "bf16": "bfloat16 autocast", "fp16": "float16 autocast"}
+    accelerator.print(f"Computing in {precision[accelerator.mixed_precision]} on {accelerator.device.type}.")
     # Asked for before the long work starts: a wrong token or name shows now.
     repository = create_repository(args) if args.push_to_hub and accelerator.is_main_process else None
     set_seed(args.seed)

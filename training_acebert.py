@@ -46,6 +46,16 @@ class Progress:
         self.__dict__.update(state)
 
 
+def has_bfloat16() -> bool:
+    """Whether the hardware multiplies matrices in bfloat16. On a CPU that only emulates it, float32 is faster."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if torch.backends.mps.is_available():
+        return False
+    has = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases of torch
+    return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 def average_weights(model: torch.nn.Module, decay: float) -> AveragedModel:
     """An exponential moving average of the weights, which early on forgets faster.
 

@@ -243,6 +243,22 @@ def test_what_builds_on_a_failed_pretraining_is_left_out(
     assert "is left out, since its pre-training failed" in capsys.readouterr().out
 
 
+def test_records_alone_carry_a_campaign_elsewhere(
+    config: dict[str, Any], flags: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    before = script.main([*flags(config), "--seeds", "0", "--only", "base"], InProcess())["arms"]["base"]
+    for file in (tmp_path / "runs").rglob("*"):
+        if file.is_file() and file.name != "run.json":
+            file.unlink()
+    nothing = InProcess()
+    assert script.main([*flags(config), "--seeds", "0", "--only", "base"], nothing)["arms"]["base"] == before
+    assert not nothing.launched
+    again = InProcess()
+    arms = script.main([*flags(config), "--seeds", "0"], again)["arms"]
+    assert again.labels() == ["seed0-pretrain", "seed0-no_adversary"]  # the arm needs the weights
+    assert arms["base"]["trials"][0]["metrics"] == before["trials"][0]["metrics"]
+
+
 def test_a_stopped_run_resumes_and_its_time_adds_up(
     config: dict[str, Any], flags: Callable[..., list[str]], tmp_path: Path
 ) -> None:
