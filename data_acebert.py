@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, Image, Value, concatenate_datasets, load_dataset
+from datasets import Dataset, DatasetDict, Image, Value, concatenate_datasets, load_dataset
 from PIL import ImageOps
 
 from .processing_acebert import open_photo, to_upright_rgb
@@ -66,12 +66,7 @@ def load_products(
     """
     parts, available = [], set()
     for source in sources:
-        path = Path(source)
-        if path.suffix in FILE_FORMATS:
-            options = {"delimiter": "\t"} if path.suffix == ".tsv" else {}
-            splits = load_dataset(FILE_FORMATS[path.suffix], data_files=str(path), **options)
-        else:
-            splits = load_dataset(source, config_name, revision=revision)
+        path, splits = Path(source), open_source(source, revision, config_name)
         if split not in splits:
             raise ValueError(f"'{source}' has no split '{split}': it has {sorted(splits)}.")
         available |= set(splits[split].column_names)
@@ -95,6 +90,15 @@ def load_products(
                     f"Column '{name}' is {features[name]} in one catalogue and {feature} in another: make them alike."
                 )
     return concatenate_datasets(parts)
+
+
+def open_source(source: str, revision: str | None = None, config_name: str | None = None) -> DatasetDict:
+    """All splits of a Hub id, a folder or a file, as [`load_products`] takes them, with all of their columns."""
+    path = Path(source)
+    if path.suffix in FILE_FORMATS:
+        options = {"delimiter": "\t"} if path.suffix == ".tsv" else {}
+        return load_dataset(FILE_FORMATS[path.suffix], data_files=str(path), **options)
+    return load_dataset(source, config_name, revision=revision)
 
 
 def _read_columns(part: Dataset, columns: Columns, folder: str) -> Dataset:

@@ -1,7 +1,6 @@
 """Products and queries to vectors: by all processes, each once, and kept on disk so that a second run starts there."""
 
 import hashlib
-import inspect
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -16,9 +15,10 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoModel, AutoProcessor, ProcessorMixin
 
 from .corpus_acebert import Catalog
+from .fingerprint_acebert import code_sha256, weights_sha256
 from .tasks_acebert import TITLE_AND_PHOTO, Task
 
 SHARD = 1024  # products encoded between two saves
@@ -156,21 +156,6 @@ class Encoder:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "key.json").write_text(text + "\n", encoding="utf-8")
         return folder
-
-
-def weights_sha256(model: PreTrainedModel) -> str:
-    """Tells checkpoints apart, also those that never were on the Hub."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def code_sha256(*parts: Any) -> str:
-    """Of the files that hold the parts' classes."""
-    files = sorted({inspect.getsourcefile(type(part)) for part in parts})
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
 
 
 @dataclass

@@ -11,6 +11,7 @@ method here (a plain-backdrop test, no detector, no weights) is this project's o
 
 import io
 import os
+import threading
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import chain
@@ -35,6 +36,8 @@ Photo = Image.Image | np.ndarray | torch.Tensor | bytes | str | os.PathLike | di
 
 NUM_CHANNELS = 3
 WHITE = (255, 255, 255)
+# A fast tokenizer keeps its padding as state: a second thread that sets it meanwhile raises "Already borrowed".
+TOKENIZING = threading.Lock()
 SINGLE_PHOTO = (Image.Image, bytes, bytearray, memoryview, str, os.PathLike, dict)
 
 # The backdrop is searched on a copy of about this many pixels per side, so that the cost doesn't grow with the photo.
@@ -751,14 +754,15 @@ class AceBertProcessor(ProcessorMixin):
             raise ValueError(f"{field} is empty: pass at least one")
         if not present:
             return [[] for _ in texts]
-        encoded = self.tokenizer(
-            [texts[index] for index in present],
-            add_special_tokens=False,
-            split_special_tokens=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
+        with TOKENIZING:
+            encoded = self.tokenizer(
+                [texts[index] for index in present],
+                add_special_tokens=False,
+                split_special_tokens=True,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,
+            )["input_ids"]
         ids: list[list[int]] = [[] for _ in texts]
         limit = max_length - 2
         too_long = []
@@ -774,6 +778,13 @@ class AceBertProcessor(ProcessorMixin):
             ids[index] = tokens[:limit]
         self._report_truncation(field, too_long, len(present), longest, limit, truncation)
         return ids
+
+    def get_token_offsets(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of a text lies in it, start and end in characters; without special tokens, nothing cut."""
+        with TOKENIZING:
+            return self.tokenizer(
+                text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
+            )["offset_mapping"]
 
     def _report_truncation(
         self,

@@ -6,7 +6,10 @@ import logging
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -608,3 +611,22 @@ processor.save_pretrained({str(tmp_path / "again")!r})
             np.testing.assert_array_equal(batch[name], expected[name])
         names = {path.name for path in folder.iterdir()}
         assert {path.name for path in (tmp_path / "again").iterdir()} == names
+
+
+def test_one_thread_at_a_time_is_in_the_tokenizer(
+    tiny_processor: AceBertProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenize, inside, most = tiny_processor.tokenizer._encode_plus, [], []
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.002)
+        inside.pop()
+        return tokenize(*args, **kwargs)
+
+    monkeypatch.setattr(tiny_processor.tokenizer, "_encode_plus", watched)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(tiny_processor.get_token_offsets, ["red mug"] * 8))
+        list(pool.map(lambda text: tiny_processor(text=[text], return_tensors="np"), ["red mug"] * 8))
+    assert len(most) == 16 and max(most) == 1

@@ -1,0 +1,413 @@
+"""A dataset's products to Parquet files with their vectors: by all processes, part by part, so that it can go on."""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+import torch
+from accelerate import PartialState
+from PIL import Image
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.utils import logging
+
+from .fingerprint_acebert import processor_sha256, weights_sha256
+from .processing_acebert import open_photo, to_upright_rgb
+from .store_acebert import PART_ROWS, RESERVED, Products, Settings, part_path, write_table
+
+logger = logging.get_logger(__name__)
+
+WEB_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+PHOTO_ERRORS = (ValueError, OSError, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that can't be taken as it is.
+
+    Args:
+        row: counted from 0.
+        id: the product's, None where it has none.
+        field: the column.
+        reason: what is wrong with it, and the remedy.
+    """
+
+    row: int
+    id: Any
+    field: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"row {self.row} (id {self.id!r}), {self.field}: {self.reason}"
+
+
+class ProductEncoder:
+    """A model and its processor, from words, photos and products to unit vectors. Threads may share one.
+
+    Args:
+        model: an `AceBertModel`.
+        processor: the `AceBertProcessor` that came with it.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin):
+        self.model, self.processor = model.eval(), processor
+
+    @property
+    def dim(self) -> int:
+        return self.model.config.projection_dim
+
+    def describe(self) -> dict[str, str | None]:
+        """Name, revision and fingerprints, as a catalogue remembers them."""
+        return {
+            "name": self.model.config._name_or_path or None,
+            "revision": getattr(self.model.config, "_commit_hash", None),
+            "weights_sha256": weights_sha256(self.model),
+            "processor_sha256": processor_sha256(self.processor),
+        }
+
+    @torch.inference_mode()
+    def encode_queries(self, texts: Sequence[str] | None, photos: Sequence[Any] | None) -> np.ndarray:
+        """(queries, dim) float32 unit vectors of words or photos; of both, the unit vector of their mean."""
+        vectors = []
+        if texts is not None:
+            inputs = self.processor.process_queries(list(texts), return_tensors="pt")
+            vectors.append(self.model.get_text_features(**inputs.to(self.model.device)).pooler_output)
+        if photos is not None:
+            inputs = self.processor.image_processor(list(photos), return_tensors="pt")
+            vectors.append(self.model.get_image_features(**inputs.to(self.model.device)).pooler_output)
+        mean = torch.stack(vectors).float().mean(0)
+        return torch.nn.functional.normalize(mean, dim=-1).cpu().numpy()
+
+    def encode_products(
+        self, titles: Sequence[str | None], photos: Sequence[Any | None], names: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """As [`ProductEncoder.encode`], of products that each have a title, a photo or both."""
+        return self.encode(prepare(self.processor, titles, photos), names)
+
+    @torch.inference_mode()
+    def encode(self, inputs: Mapping[str, torch.Tensor], names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Product vectors of prepared inputs.
+
+        Args:
+            inputs: of [`prepare`].
+            names: "product" for title and photo together, "title" and "image" for either side alone.
+
+        Returns:
+            Name to (products, dim) float32, in half precision as the catalogue keeps them; a row of NaN where a product
+            lacks the side.
+        """
+        inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
+        text = {name: tensor for name, tensor in inputs.items() if name in ("input_ids", "attention_mask")}
+        image = {name: tensor for name, tensor in inputs.items() if name not in text}
+        none = torch.zeros(len(next(iter(inputs.values()))), dtype=torch.bool, device=self.model.device)
+        # [CLS] [SEP] alone is the title of a product that has none.
+        shown = {"title": inputs["attention_mask"].sum(1) > 2 if text else none}
+        shown["image"] = inputs["pixel_attention_mask"].any(1) if image else none
+        vectors = {}
+        for name in names:
+            if name == "product":
+                vectors[name] = self.model.get_product_features(**inputs).pooler_output.float()
+                continue
+            side = {key: tensor[shown[name]] for key, tensor in (text if name == "title" else image).items()}
+            vectors[name] = torch.full((len(shown[name]), self.dim), torch.nan, device=self.model.device)
+            if shown[name].any():
+                vectors[name][shown[name]] = self.model.get_product_features(**side).pooler_output.float()
+        return {name: tensor.half().float().cpu().numpy() for name, tensor in vectors.items()}
+
+
+def prepare(
+    processor: ProcessorMixin, titles: Sequence[str | None], photos: Sequence[Any | None]
+) -> dict[str, torch.Tensor]:
+    """Model inputs of products, each with a title, a photo or both."""
+    return dict(processor.process_products(list(titles), list(photos), return_tensors="pt"))
+
+
+def read_text(value: Any) -> str | None:
+    """A title as a product has it: blanks are none."""
+    return value if value is not None and value.strip() else None
+
+
+def find_photo_error(processor: ProcessorMixin, photo: Any) -> str | None:
+    """Why the processor can't read a photo, None if it can."""
+    try:
+        processor.image_processor([photo], return_tensors="pt")
+    except PHOTO_ERRORS as error:
+        return f"{error}: give the path or the bytes of an image file, or None for no photo"
+    return None
+
+
+def keep_photo(photo: Any | None, size: int) -> bytes | None:
+    """An image file to show the product by.
+
+    Args:
+        photo: anything that the processor reads.
+        size: longest side in pixels; 0 keeps nothing. A file within it is kept as it is, a larger photo as a JPEG.
+    """
+    if photo is None or not size:
+        return None
+    if isinstance(photo, dict):
+        photo = photo["bytes"] if photo.get("bytes") is not None else photo["path"]
+    if isinstance(photo, str | Path):
+        photo = Path(photo).read_bytes()
+    image = open_photo(photo)
+    if isinstance(photo, bytes) and image.format in WEB_FORMATS and max(image.size) <= size:
+        return photo
+    image.draft("RGB", (size, size))
+    image = to_upright_rgb(image, do_convert_rgb=True)
+    image.thumbnail((size, size))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
+@dataclass(frozen=True)
+class Source:
+    """The columns of a dataset that make a catalogue.
+
+    Args:
+        dataset: one row per product, photos not decoded.
+        id, title, image: names of columns; title or image may be None.
+        attributes: names of columns.
+    """
+
+    dataset: datasets.Dataset
+    id: str
+    title: str | None
+    image: str | None
+    attributes: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        dataset: datasets.Dataset,
+        id_column: str,
+        title_column: str | None,
+        image_column: str | None,
+        attribute_columns: Sequence[str] | None,
+    ) -> "Source":
+        """Checks the columns; without `attribute_columns` every column that can be one is an attribute.
+
+        Raises:
+            ValueError: for a missing column, one of another type than its use needs, or a name that is taken.
+        """
+        if not isinstance(dataset, datasets.Dataset):
+            hint = f": choose one of its splits {list(dataset)}" if isinstance(dataset, Mapping) else ""
+            raise ValueError(f"dataset must be a datasets.Dataset, got {type(dataset).__name__}{hint}.")
+        main = [name for name in (id_column, title_column, image_column) if name is not None]
+        for name in (*main, *(attribute_columns or ())):
+            if name not in dataset.column_names:
+                raise ValueError(
+                    f"The dataset has no column {name!r}: it has {dataset.column_names}. Name yours by id_column, "
+                    "title_column, image_column and attribute_columns; None says that there is no title or no photo."
+                )
+        if title_column is None and image_column is None:
+            raise ValueError("A product needs a title or a photo: name title_column, image_column or both.")
+        if title_column and _kind(dataset.features[title_column]) != "string":
+            raise ValueError(f"The title column {title_column!r} holds {dataset.features[title_column]}, not texts.")
+        if _kind(dataset.features[id_column]) not in ("string", "integer"):
+            raise ValueError(f"The id column {id_column!r} holds {dataset.features[id_column]}, not texts or integers.")
+        others = [name for name in dataset.column_names if name not in main]
+        if attribute_columns is None:
+            attribute_columns = [name for name in others if _kind(dataset.features[name]) is not None]
+            left_out = [name for name in others if name not in attribute_columns]
+            if left_out:
+                logger.warning(f"Not taken as attributes, since they hold neither texts nor numbers: {left_out}.")
+        for name in attribute_columns:
+            if _kind(dataset.features[name]) is None:
+                raise ValueError(
+                    f"The attribute column {name!r} holds {dataset.features[name]}: attributes are texts, numbers, "
+                    "booleans or lists of texts."
+                )
+            if name in RESERVED or '"' in name:
+                raise ValueError(f"An attribute can't be named {name!r}: rename the column by dataset.rename_column.")
+        if image_column and isinstance(dataset.features[image_column], datasets.Image):
+            dataset = dataset.cast_column(image_column, datasets.Image(decode=False))
+        return cls(dataset, id_column, title_column, image_column, tuple(attribute_columns))
+
+    def kinds(self) -> dict[str, str]:
+        return {name: _kind(self.dataset.features[name]) for name in self.attributes}
+
+    def ids(self) -> list[Any]:
+        return self._read(self.id, slice(None))
+
+    def titles(self, rows: Sequence[int] | slice) -> list[str | None]:
+        return [read_text(title) for title in self._read(self.title, rows)]
+
+    def photos(self, rows: Sequence[int]) -> list[Any | None]:
+        photos = self._read(self.image, rows)
+        return [
+            None
+            if photo is None or (isinstance(photo, dict) and not (photo.get("bytes") or photo.get("path")))
+            else photo
+            for photo in photos
+        ]
+
+    def attribute(self, name: str, rows: Sequence[int] | slice) -> list[Any]:
+        """Values of an attribute; blanks are none, and so is a number that is NaN, as pandas has it."""
+        values = self._read(name, rows)
+        feature = self.dataset.features[name]
+        if isinstance(feature, datasets.ClassLabel):
+            return [None if value is None else feature.int2str(value) for value in values]
+        if _kind(feature) == "string":
+            return [read_text(value) for value in values]
+        return [None if isinstance(value, float) and value != value else value for value in values]
+
+    def _read(self, name: str | None, rows: Sequence[int] | slice) -> list[Any]:
+        if name is None:
+            return [None] * (len(self.dataset) if isinstance(rows, slice) else len(rows))
+        return list(self.dataset.select_columns([name])[rows][name])
+
+    def find_bad_rows(self) -> list[BadRow]:
+        """Rows without an id, with an id that an earlier row has, or without title and photo."""
+        bad: list[BadRow] = []
+        first: dict[Any, int] = {}
+        titles = self.titles(slice(None))
+        has_photo = np.zeros(len(titles), dtype=bool)
+        for start in range(0, len(titles), PART_ROWS):
+            rows = range(start, min(start + PART_ROWS, len(titles)))
+            has_photo[list(rows)] = [photo is not None for photo in self.photos(rows)]
+        for row, product_id in enumerate(self.ids()):
+            if product_id is None or product_id == "":
+                bad.append(BadRow(row, None, self.id, "is missing: give every product an id"))
+            elif first.setdefault(product_id, row) != row:
+                bad.append(BadRow(row, product_id, self.id, f"is row {first[product_id]}'s too: ids must be unique"))
+            elif titles[row] is None and not has_photo[row]:
+                field = " and ".join(name for name in (self.title, self.image) if name)
+                bad.append(BadRow(row, product_id, field, "is empty: a product needs a title or a photo"))
+        return bad
+
+
+def _kind(feature: Any) -> str | None:
+    """A column's type as an attribute, None if it can't be one."""
+    if isinstance(feature, datasets.ClassLabel):
+        return "string"
+    if isinstance(feature, datasets.List) and feature.length == -1:
+        return "strings" if _kind(feature.feature) == "string" else None
+    dtype = getattr(feature, "dtype", "") if isinstance(feature, datasets.Value) else ""
+    if dtype in ("string", "large_string"):
+        return "string"
+    if dtype.startswith(("int", "uint")):
+        return "integer"
+    return {"bool": "boolean"}.get(dtype, "number" if dtype.startswith("float") else None)
+
+
+class Batches(torch.utils.data.Dataset):
+    """Prepared batches of rows, made in the loader's workers."""
+
+    def __init__(self, batches: Sequence[Sequence[int]], source: Source, processor: ProcessorMixin, photo_size: int):
+        self.batches, self.source, self.processor, self.photo_size = batches, source, processor, photo_size
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rows, bad = list(self.batches[index]), []
+        titles, photos = self.source.titles(rows), self.source.photos(rows)
+        try:
+            kept = [keep_photo(photo, self.photo_size) for photo in photos]
+            inputs = prepare(self.processor, titles, photos)
+        except PHOTO_ERRORS:
+            errors = [photo is not None and find_photo_error(self.processor, photo) for photo in photos]
+            ids = self.source._read(self.source.id, rows)
+            bad = [BadRow(rows[i], ids[i], self.source.image, error) for i, error in enumerate(errors) if error]
+            if not bad:
+                raise
+            photos = [None if error else photo for photo, error in zip(photos, errors, strict=True)]
+            left = [i for i in range(len(rows)) if titles[i] is not None or photos[i] is not None]
+            rows, titles, photos = ([values[i] for i in left] for values in (rows, titles, photos))
+            kept = [keep_photo(photo, self.photo_size) for photo in photos]
+            inputs = prepare(self.processor, titles, photos) if rows else {}
+        return {"rows": rows, "titles": titles, "photos": kept, "bad": bad, "inputs": inputs}
+
+
+def write_parts(
+    encoder: ProductEncoder,
+    source: Source,
+    settings: Settings,
+    folder: Path,
+    rows: Sequence[int],
+    batch_size: int,
+    num_workers: int,
+    on_bad_row: Literal["raise", "skip"],
+) -> None:
+    """Encodes a dataset's rows into parts, as far as they aren't there, each part by one of the processes.
+
+    Which rows make a batch doesn't depend on the number of processes, so neither do the vectors.
+
+    Args:
+        encoder: makes the vectors.
+        source: the products.
+        settings: of the catalogue.
+        folder: gets `part-*.parquet`, and `part-*.bad.json` with the rows that were skipped or lost their photo.
+        rows: of the source, to encode.
+        batch_size: products in a forward pass.
+        num_workers: processes that read and cut photos, for each process.
+        on_bad_row: "skip" keeps a product with a broken photo by its title, and leaves one without a title out.
+
+    Raises:
+        ValueError: for a broken photo where `on_bad_row` is "raise".
+    """
+    state = PartialState()
+    parts = [list(rows[start : start + PART_ROWS]) for start in range(0, len(rows), PART_ROWS)]
+    missing = [number for number in range(len(parts)) if not part_path(folder, number).exists()]
+    if len(missing) < len(parts) and state.is_main_process:
+        logger.warning(f"Going on: {len(parts) - len(missing)} of {len(parts)} parts are there.")
+    mine = missing[state.process_index :: state.num_processes]
+    batches = [
+        part[start : start + batch_size]
+        for part in (parts[n] for n in mine)
+        for start in range(0, len(part), batch_size)
+    ]
+    owners = [number for number in mine for _ in range(0, len(parts[number]), batch_size)]
+    # batch_size None: an item is a batch already.
+    loader = DataLoader(Batches(batches, source, encoder.processor, settings.photo_size), None, num_workers=num_workers)
+    done: list[dict[str, Any]] = []
+    with tqdm(total=sum(map(len, batches)), unit="product", disable=not state.is_main_process) as bar:
+        for index, batch in enumerate(loader):
+            if batch["bad"] and on_bad_row == "raise":
+                raise ValueError(f"{batch['bad'][0]}. Or pass on_bad_row='skip', which lists such rows and goes on.")
+            if batch["rows"]:
+                batch["vectors"] = encoder.encode(batch.pop("inputs"), settings.vectors)
+            done.append(batch)
+            bar.update(len(batches[index]))
+            if index + 1 == len(batches) or owners[index + 1] != owners[index]:
+                _write_part(done, source, settings, part_path(folder, owners[index]))
+                done = []
+    state.wait_for_everyone()
+
+
+def _write_part(batches: list[dict[str, Any]], source: Source, settings: Settings, file: Path) -> None:
+    rows = [row for batch in batches for row in batch["rows"]]
+    bad = [bad for batch in batches for bad in batch["bad"]]
+    if bad:
+        lines = [{"row": row.row, "id": row.id, "field": row.field, "reason": row.reason} for row in bad]
+        file.with_suffix(".bad.json").write_text(json.dumps(lines), encoding="utf-8")
+    encoded = [batch["vectors"] for batch in batches if batch["rows"]]
+    empty = np.empty((0, settings.dim), dtype=np.float32)
+    products = Products(
+        ids=source._read(source.id, rows),
+        titles=[title for batch in batches for title in batch["titles"]],
+        photos=[photo for batch in batches for photo in batch["photos"]],
+        attributes={name: source.attribute(name, rows) for name in source.attributes},
+        vectors={name: np.concatenate([empty, *(vectors[name] for vectors in encoded)]) for name in settings.vectors},
+    )
+    write_table(products.to_table(settings), file)
+
+
+def plan_sha256(source: Source, settings: Settings, rows: Sequence[int]) -> str:
+    """Tells whether an unfinished build is of the same products, model and settings; photos are not looked at."""
+    digest = hashlib.sha256(json.dumps([settings.__dict__, len(rows)], sort_keys=True, default=str).encode())
+    for values in (
+        source.ids(),
+        source.titles(slice(None)),
+        *(source.attribute(n, slice(None)) for n in source.attributes),
+    ):
+        digest.update(json.dumps(values, default=str).encode())
+    return digest.hexdigest()

@@ -1,0 +1,35 @@
+"""Tells checkpoints, processors and their code apart, also those that never were on the Hub."""
+
+import hashlib
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, ProcessorMixin
+
+
+def weights_sha256(model: PreTrainedModel) -> str:
+    """Of the weights as float32: a checkpoint is the same whether it was loaded in float32 or as it is saved."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().cpu().float().contiguous()
+        digest.update(f"{name} {tuple(values.shape)}".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def processor_sha256(processor: ProcessorMixin) -> str:
+    """Of the settings for texts and photos, and of the vocabulary; wherever the code was loaded from."""
+    settings = json.loads(processor.to_json_string())
+    for part in (settings, settings["image_processor"]):
+        part.pop("auto_map", None)
+    vocabulary = sorted(processor.tokenizer.get_vocab().items())
+    return hashlib.sha256(json.dumps([settings, vocabulary], sort_keys=True).encode()).hexdigest()
+
+
+def code_sha256(*parts: Any) -> str:
+    """Of the files that hold the parts' classes."""
+    files = sorted({inspect.getsourcefile(type(part)) for part in parts})
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()

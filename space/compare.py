@@ -1,0 +1,177 @@
+"""The tab "Side by side": one query, ranked by five systems over the same products."""
+
+import html
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from cards import notice, show_title
+from shop import Shop
+
+from acebert.catalog_acebert import Hit, ProductCatalog
+
+SHOWN = 10
+FUSED = 200  # ranks of each of the two lists that late fusion joins
+
+
+@dataclass(frozen=True)
+class System:
+    """A way to rank products.
+
+    Args:
+        key: its name in the API.
+        name: its name on the page.
+        how: what it compares the query with.
+        needs_sides: whether the catalogue has to have vectors of titles alone and photos alone.
+    """
+
+    key: str
+    name: str
+    how: str
+    needs_sides: bool = False
+
+
+SYSTEMS = (
+    System("bm25", "BM25", "the words of the title"),
+    System("title", "Title only", "ACE-BERT's vector of the title", True),
+    System("photo", "Photo only", "ACE-BERT's vector of the photo", True),
+    System("late_fusion", "Late fusion", f"the mean of title's and photo's score, over the best {FUSED} of each", True),
+    System("acebert", "ACE-BERT", "one vector of title and photo together"),
+)
+
+
+def fuse(by_title: Sequence[Hit], by_photo: Sequence[Hit]) -> list[Hit]:
+    """Late fusion: all products of two lists by the mean of their title's and their photo's score, best first.
+
+    A product that lacks a side is scored by the other alone.
+    """
+    products = {hit.id: hit for hit in (*by_title, *by_photo)}
+    sides = {key: [s for s in (hit.title_score, hit.image_score) if s is not None] for key, hit in products.items()}
+    fused = [replace(hit, score=sum(sides[key]) / len(sides[key])) for key, hit in products.items()]
+    return sorted(fused, key=lambda hit: -hit.score)
+
+
+def compare(catalog: ProductCatalog, query: str, vector: np.ndarray, count: int = SHOWN) -> dict[str, list[Hit]]:
+    """The best products by each system that the catalogue has vectors for.
+
+    Args:
+        catalog: what to search.
+        query: words.
+        vector: (dim,) unit vector of the query.
+        count: products by each.
+    """
+    found = {"bm25": catalog.search(query, top_k=count, using="words")}
+    if catalog.settings.sides:
+        by_title = catalog.search(vector=vector, top_k=max(count, FUSED), using="title")
+        by_photo = catalog.search(vector=vector, top_k=max(count, FUSED), using="image")
+        found |= {"title": by_title[:count], "photo": by_photo[:count]}
+        found["late_fusion"] = fuse(by_title, by_photo)[:count]
+    return found | {"acebert": catalog.search(vector=vector, top_k=count)}
+
+
+def show_columns(shop: Shop, found: Mapping[str, Sequence[Hit]]) -> str:
+    """The systems' lists beside each other as HTML; how many lists have a product is marked on it."""
+    lists = Counter(hit.id for hits in found.values() for hit in hits)
+    everywhere = sum(count == len(found) for count in lists.values())
+
+    def card(hit: Hit) -> str:
+        title, agreed = html.escape(show_title(hit)), lists[hit.id] == len(found)
+        photo = html.escape(shop.photo_address(shop.catalog, hit))
+        mark = f"all {len(found)} lists" if agreed else f"{lists[hit.id]} of {len(found)} lists"
+        return (
+            f'<li class="{"agreed" if agreed else ""}" data-product="{html.escape(str(hit.id))}">'
+            f'<div class="photo"><img src="{photo}" alt="" loading="lazy" decoding="async"><span>No photo</span></div>'
+            f"<div><h4>{title}</h4><p>{hit.score:.2f} <span>in {mark}</span></p></div></li>"
+        )
+
+    columns = []
+    for system in SYSTEMS:
+        if system.key in found:
+            items = "".join(map(card, found[system.key]))
+            body = f"<ol>{items}</ol>" if items else '<p class="none">No title has one of these words.</p>'
+        else:
+            body = '<p class="none">This catalogue has no vectors of titles and photos alone.</p>'
+        columns.append(f"<section><h3>{system.name}</h3><p>{html.escape(system.how)}</p>{body}</section>")
+    agreement = {0: "No product is", 1: "1 product is"}.get(everywhere, f"{everywhere} products are")
+    return (
+        f'<p role="status">{agreement} among the first {SHOWN} of all {len(found)} lists.</p>'
+        '<div class="columns" tabindex="0" role="region" aria-label="Five rankings, side by side">'
+        f"{''.join(columns)}</div>"
+    )
+
+
+# Runs in the browser: pointing at a product marks it in every list; where there is no photo, the words below it show.
+MARK_SCRIPT = """
+element.addEventListener("error", (event) => event.target.remove(), true);
+element.addEventListener("pointerover", (event) => {
+  const product = event.target.closest("[data-product]")?.dataset.product;
+  for (const card of element.querySelectorAll("[data-product]"))
+    card.classList.toggle("same", card.dataset.product === product);
+});
+"""
+
+
+def add_tab(shop: Shop) -> None:
+    """Lays the tab out, inside of a `gr.Tab`."""
+
+    def search(query: str, count: int) -> dict[str, list[Hit]]:
+        if not (query or "").strip():
+            raise gr.Error("Write what you are looking for.", print_exception=False)
+        if count < 1:
+            raise gr.Error(f"count must be 1 or more, got {count}.", print_exception=False)
+        query = query.strip()
+        return compare(shop.catalog, query, shop.encode(query), int(count))
+
+    def compare_systems(query: str, count: float = SHOWN) -> dict[str, list[dict[str, Any]]]:
+        """Ranks the catalogue's products for a query by five systems, to compare them.
+
+        Args:
+            query: what a shopper types.
+            count: products by each system.
+
+        Returns:
+            The products' id, title and score, best first, by "bm25" (on titles), "title" and "photo" (ACE-BERT's vector
+            of that side alone), "late_fusion" (the mean of these two scores, over the best 200 of each), and "acebert"
+            (one vector of title and photo). A catalogue without vectors of the sides has only the first and the last.
+        """
+        found = search(query, count)
+        return {
+            system: [{"id": hit.id, "title": hit.title, "score": round(hit.score, 4)} for hit in hits]
+            for system, hits in found.items()
+        }
+
+    def show(query: str) -> str:
+        if not query.strip():
+            return introduction
+        return show_columns(shop, search(query, SHOWN))
+
+    introduction = notice(
+        "One query, five ways to rank",
+        "BM25 reads the titles' words. ACE-BERT's title and photo alone, and the mean of the two, are what its one "
+        "vector of both has to be better than. See where they differ.",
+    )
+    query = gr.Textbox(
+        "",
+        label="Compare on",
+        placeholder="striped red t-shirt",
+        submit_btn="Compare",
+        max_length=300,
+        elem_id="compare-query",
+        elem_classes="query",
+        html_attributes=gr.InputHTMLAttributes(enterkeyhint="search", autocomplete="off"),
+    )
+    results = gr.HTML(
+        introduction,
+        elem_id="compare-results",
+        elem_classes="results",
+        apply_default_css=False,
+        js_on_load=MARK_SCRIPT,
+        min_height=600,
+    )
+    query.submit(show, query, results, show_progress_on=results, api_visibility="private")
+    with gr.Row(visible=False):
+        count, answer, button = gr.Number(SHOWN), gr.JSON(), gr.Button()
+    button.click(compare_systems, [query, count], answer, api_name="compare")

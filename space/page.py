@@ -1,0 +1,61 @@
+"""The page: a tab for each thing to do, and how it is served."""
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import common_space
+import compare
+import gradio as gr
+import own
+from search import add_endpoints, add_search
+from shop import Shop
+from starlette.routing import Route
+
+FOLDER = Path(__file__).parent
+
+
+def build_page(shop: Shop, examples: Sequence[str]) -> gr.Blocks:
+    """The page over a shop, with queries to start from."""
+    # After every event Gradio sums up all events so far, for a page that `launch` leaves out: most of a search's time.
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
+    with gr.Blocks(title="ACE-BERT product search", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+        gr.HTML(
+            f"<h1>Find it by words, by photo, or both</h1><p>{len(shop.catalog):,} products, "
+            "found by what their photos show as much as by what their titles say.</p>",
+            elem_id="masthead",
+            apply_default_css=False,
+        )
+        with gr.Tab("Search", elem_id="shop"):
+            add_search(
+                shop, lambda _: shop.catalog, "shop", attributes=shop.attributes, examples=examples, shareable=True
+            )
+            add_endpoints(shop)
+        with gr.Tab("Your own catalogue"):
+            own.add_tab(shop)
+        with gr.Tab("Side by side"):
+            compare.add_tab(shop)
+        with gr.Tab("The common space"):
+            common_space.add_tab(shop)
+    return page
+
+
+def launch(page: gr.Blocks, shop: Shop, **kwargs: Any) -> tuple:
+    """Serves the page with its own fonts and styles, so that the browser asks no other host; returns `gr.launch`'s.
+
+    With the `mcp` package installed, agents can call the endpoints too.
+    """
+    # The theme's own fonts are a service's; style.css asks for the system's instead.
+    theme = gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=("sans-serif",), font_mono=("monospace",))
+    return page.launch(
+        theme=theme,
+        css_paths=sorted(FOLDER.glob("*.css")),
+        footer_links=[],
+        enable_monitoring=False,
+        ssr_mode=False,
+        mcp_server=find_spec("mcp") is not None,
+        app_kwargs={"routes": [Route("/photo", shop.serve_photo)]},
+        **kwargs,
+    )

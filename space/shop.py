@@ -1,0 +1,195 @@
+"""What every tab of the Space works with: the model, the shop's catalogue, and the photos of the catalogues shown."""
+
+import hashlib
+import weakref
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import urlencode
+
+import numpy as np
+import torch
+from datasets import Image, load_dataset
+from PIL.Image import Image as Photo
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
+
+from acebert.building_acebert import ProductEncoder
+from acebert.catalog_acebert import Product, ProductCatalog
+from acebert.explain_acebert import Explanation, explain
+from acebert.fingerprint_acebert import code_sha256
+
+DEFAULT_ATTRIBUTES = ("gender", "articleType", "baseColour", "pattern", "usage", "price")
+TEXTS_KEPT = 4096  # vectors of queries: 6 MB
+PHOTOS_KEPT = 2048  # photos as files: about 60 MB at 512 pixels
+PHOTO_TYPES = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"RI": "image/webp", b"GI": "image/gif"}
+NO_PHOTO = b"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 125"><text x="50" y="65" text-anchor="middle"
+font-family="system-ui, sans-serif" font-size="8" fill="#64748b">No photo</text></svg>"""
+
+
+class Shop:
+    """A model and the catalogue that it searches.
+
+    Args:
+        model: an `AceBertModel`.
+        processor: the one that came with it.
+        catalog: the shop's catalogue, made by that model.
+        cache: folder to keep things in between two starts.
+        attributes: those of the catalogue to show and to filter by; by default those of `DEFAULT_ATTRIBUTES` that it
+            has, or all of them where it has none of these.
+
+    Raises:
+        ValueError: for an attribute that the catalogue doesn't have.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        catalog: ProductCatalog,
+        cache: Path,
+        attributes: Sequence[str] | None = None,
+    ) -> None:
+        self.model, self.processor, self.catalog, self.cache = model, processor, catalog, cache
+        self.encoder = ProductEncoder(model, processor)
+        if attributes is None:
+            attributes = [name for name in DEFAULT_ATTRIBUTES if name in catalog.attributes] or list(catalog.attributes)
+        if unknown := [name for name in attributes if name not in catalog.attributes]:
+            raise ValueError(f"The catalogue has no attribute {unknown[0]!r}: it has {list(catalog.attributes)}.")
+        self.attributes = list(attributes)
+        self._shown: weakref.WeakValueDictionary[str, ProductCatalog] = weakref.WeakValueDictionary()
+        self._encode_text = lru_cache(TEXTS_KEPT)(lambda text: self.encoder.encode_queries([text], None)[0])
+        self._photos: dict[tuple, bytes | None] = {}
+
+    def encode(self, text: str = "", photo: Photo | None = None) -> np.ndarray:
+        """(dim,) unit vector of words, of a photo, or the mean of the two.
+
+        Raises:
+            ValueError: where there is neither.
+        """
+        if photo is not None:
+            return self.encoder.encode_queries([text] if text else None, [photo])[0]
+        if not text:
+            raise ValueError("A search needs words, a photo, or both.")
+        return self._encode_text(text)
+
+    def explain(self, query: np.ndarray, product: Product, photo: bytes | None) -> Explanation:
+        """What the match of a (dim,) query and a product, of whose photo the catalogue has this file, rests on."""
+        return explain(self.model, self.processor, torch.tensor(query), product.title, photo)
+
+    def photo_address(self, catalog: ProductCatalog, product: Product) -> str:
+        """Where the page finds a product's photo. The catalogue is known by its folder's name for as long as it lives.
+
+        So the folder of a catalogue that isn't for everyone needs a name that can't be guessed.
+        """
+        self._shown[catalog.path.name] = catalog
+        return "photo?" + urlencode({"catalog": catalog.path.name, "product": product.id})
+
+    async def serve_photo(self, request: Request) -> Response:
+        """Answers a request for an address that [`Shop.photo_address`] gave."""
+        catalog = self._shown.get(request.query_params.get("catalog", ""))
+        product = catalog and find_product(catalog, request.query_params.get("product", ""))
+        if product is None:
+            return Response("There is no such product.", status_code=404, media_type="text/plain")
+        key = catalog.path.name, product.id, product.location
+        if key not in self._photos:
+            # Only reading a photo is worth a thread.
+            photo = await run_in_threadpool(catalog.photo, product)
+            while len(self._photos) >= PHOTOS_KEPT:
+                del self._photos[next(iter(self._photos))]
+            self._photos[key] = photo
+        photo = self._photos[key]
+        media_type = PHOTO_TYPES[photo[:2]] if photo else "image/svg+xml"
+        headers = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"}
+        return Response(photo or NO_PHOTO, media_type=media_type, headers=headers)
+
+
+def find_product(catalog: ProductCatalog, written: str) -> Product | None:
+    """A product by its id as it stands in an address; None where there is none."""
+    if catalog.settings.id_type == "string":
+        return catalog.get(written)
+    try:
+        return catalog.get(int(written))
+    except ValueError:
+        return None
+
+
+def load_model(source: str, revision: str | None = None) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Model and processor as any Hub user loads them, on the GPU where there is one.
+
+    Args:
+        source: a Hub id or a folder with a checkpoint.
+        revision: branch, tag or commit on the Hub.
+
+    Raises:
+        ValueError: where the checkpoint carries no processor for photos.
+    """
+    source = str(Path(source).resolve()) if Path(source).is_dir() else source
+    processor = AutoProcessor.from_pretrained(source, revision=revision, trust_remote_code=True)
+    if not hasattr(processor, "image_processor"):
+        raise ValueError(f"{source!r} has no image processor, so it can't read photos: name an ACE-BERT checkpoint.")
+    # The released weights are bfloat16, which many a CPU only emulates.
+    model = AutoModel.from_pretrained(source, revision=revision, dtype=torch.float32, trust_remote_code=True)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor
+
+
+def open_catalog(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    source: str,
+    cache: Path,
+    *,
+    split: str = "all",
+    id_column: str = "id",
+    title_column: str = "title",
+    image_column: str = "image",
+    attributes: Sequence[str] | None = None,
+) -> ProductCatalog:
+    """Opens the shop's catalogue, read-only; a dataset is encoded first, once.
+
+    Args:
+        model, processor: of [`load_model`].
+        source: folder of a catalogue that `ProductCatalog.build` made; or a dataset, a Hub id or a folder.
+        cache: a dataset's catalogue is kept there, under a name made of the fingerprints of the model, its processor
+            and code, and the dataset. An encoding that was stopped goes on.
+        split: of the dataset.
+        id_column, title_column, image_column: of the dataset.
+        attributes: the dataset's columns to show and to filter by, by default those of `DEFAULT_ATTRIBUTES` it has.
+
+    Raises:
+        ValueError: for a missing column, a column of photos that holds none, or a catalogue that another model made.
+    """
+    if Path(source, "catalog.json").exists():
+        return ProductCatalog.load(source, model, processor, read_only=True)
+    dataset = load_dataset(source, split=split)
+    if attributes is None:
+        attributes = [name for name in DEFAULT_ATTRIBUTES if name in dataset.column_names]
+    for column in (id_column, title_column, image_column, *attributes):
+        if column not in dataset.column_names:
+            raise ValueError(
+                f"The catalogue has no column {column!r}; it has {dataset.column_names}. "
+                "Name the right ones with --id-column, --title-column, --image-column and --attributes."
+            )
+    if not isinstance(dataset.features[image_column], Image):
+        raise ValueError(f"Column {image_column!r} holds {dataset.features[image_column]}, and not photos.")
+    made_by = ProductEncoder(model, processor).describe()
+    # `_fingerprint` is what datasets keys its own caches on: the data files' content and every transform since.
+    parts = [made_by["weights_sha256"], made_by["processor_sha256"], code_sha256(model, processor)]
+    parts += [dataset._fingerprint, id_column, title_column, image_column, *attributes]
+    path = cache / hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:32]
+    if not (path / "catalog.json").exists():
+        ProductCatalog.build(
+            model,
+            processor,
+            dataset,
+            path,
+            id_column=id_column,
+            title_column=title_column,
+            image_column=image_column,
+            attribute_columns=attributes,
+            index="memory",
+            on_bad_row="skip",
+        ).close()
+    return ProductCatalog.load(path, model, processor, read_only=True)

@@ -1,0 +1,191 @@
+"""Why this product? What the match rests on, as a panel that a shopper understands, and as JSON."""
+
+import base64
+import html
+import io
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from cards import show_title
+from PIL.Image import Image as Photo
+from shop import Shop, find_product
+
+from acebert.catalog_acebert import Product, ProductCatalog
+from acebert.explain_acebert import Explanation, heat_map
+
+# A word that is worth less than this is never shaded at full strength, however little the others are worth.
+LEAST_SCALE = 0.05
+MOSTLY = 0.65  # a side with this share of the match is what it mostly rests on
+
+
+@dataclass(frozen=True)
+class Question:
+    """What products were searched by.
+
+    Args:
+        vector: (dim,) unit vector of words, a photo or both; None where it was a product.
+        like: id of that product, as written in an address.
+    """
+
+    vector: np.ndarray | None = None
+    like: str = ""
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """Why a product matches.
+
+    Args:
+        product: which.
+        explanation: what the match rests on.
+        alone: the scores of its "title" and "image" alone; of a side that it has.
+        map: its photo with what spoke for the match in orange, against it in blue; None without a photo.
+    """
+
+    product: Product
+    explanation: Explanation
+    alone: dict[str, float]
+    map: Photo | None
+
+    @property
+    def title_percent(self) -> int | None:
+        """How much of the match the title carries; None where title and photo don't both speak for it."""
+        shares = self.explanation.title_share, self.explanation.image_share
+        if len(self.alone) < 2 or min(shares) < 0 or not sum(shares):
+            return None
+        return round(100 * shares[0] / sum(shares))
+
+    @property
+    def summary(self) -> str:
+        """One sentence: which side the match rests on."""
+        if len(self.alone) < 2:
+            side, other = ("title", "photo") if "title" in self.alone else ("photo", "title")
+            return f"It has no {other}: the match rests on its {side}."
+        if self.explanation.title_share < 0 and self.explanation.image_share < 0:
+            return "Neither its title nor its photo speaks for it."
+        if self.title_percent is None:
+            side, other = ("title", "photo") if self.explanation.image_share < 0 else ("photo", "title")
+            return f"Its {side} speaks for it, its {other} against it."
+        if self.title_percent >= 100 * MOSTLY:
+            return "The match rests mostly on its title."
+        if self.title_percent <= 100 * (1 - MOSTLY):
+            return "The match rests mostly on its photo."
+        return "The match rests on its title and its photo alike."
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the map, for the API. A number that doesn't exist is null."""
+        words = [[word, None if math.isnan(value) else round(value, 4)] for word, value in self.explanation.words]
+        return {
+            "id": self.product.id,
+            "title": self.product.title,
+            "summary": self.summary,
+            "score": round(self.explanation.score, 4),
+            "title_share": round(self.explanation.title_share, 4),
+            "image_share": round(self.explanation.image_share, 4),
+            "title_score": _rounded(self.alone.get("title")),
+            "image_score": _rounded(self.alone.get("image")),
+            "words": words,
+        }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def find_reasons(shop: Shop, catalog: ProductCatalog, question: Question, product_id: str) -> Reasons:
+    """Explains a product of a catalogue. The photo is the one that the catalogue kept to show.
+
+    Raises:
+        ValueError: where the catalogue doesn't have the product.
+    """
+    product = _get(catalog, product_id)
+    query = question.vector
+    if query is None:
+        liked = _get(catalog, question.like)
+        query = _encode(shop, catalog, liked)["product"]
+    photo = catalog.photo(product)
+    if product.title is None and photo is None:
+        raise ValueError(
+            "The catalogue keeps no photo of this product, and it has no title: nothing is left to look at."
+        )
+    explanation = shop.explain(query, product, photo)
+    alone = {name: float(vector @ query) for name, vector in _encode(shop, catalog, product).items()}
+    del alone["product"]
+    return Reasons(product, explanation, alone, heat_map(photo, explanation) if photo else None)
+
+
+def _get(catalog: ProductCatalog, product_id: str) -> Product:
+    product = find_product(catalog, product_id)
+    if product is None:
+        raise ValueError(f"There is no product {product_id} in this catalogue.")
+    return product
+
+
+def _encode(shop: Shop, catalog: ProductCatalog, product: Product) -> dict[str, np.ndarray]:
+    """The (dim,) vectors of a product and of those of its sides that it has."""
+    names = ("product", "title", "image")
+    vectors = shop.encoder.encode_products([product.title], [catalog.photo(product)], names)
+    return {name: rows[0] for name, rows in vectors.items() if not np.isnan(rows[0, 0])}
+
+
+def why_page(shop: Shop, catalog: ProductCatalog, reasons: Reasons) -> str:
+    """The panel's content as HTML."""
+    product, explanation = reasons.product, reasons.explanation
+    title = html.escape(show_title(product))
+    if reasons.map is None:
+        photos = ""
+    else:
+        address = html.escape(shop.photo_address(catalog, product))
+        size = f'width="{reasons.map.width}" height="{reasons.map.height}"'
+        photos = (
+            f'<div class="photos"><figure><img src="{address}" alt="{title}" {size}></figure>'
+            f'<figure><img src="{_data_address(reasons.map)}" {size} alt="The same photo with what mattered in colour">'
+            "</figure></div>"
+        )
+    words = "".join(f"{_shade(word, value, _scale(explanation))} " for word, value in explanation.words)
+    bar = ""
+    if reasons.title_percent is not None:
+        percent = reasons.title_percent
+        bar = (
+            f'<div class="bar" role="img" aria-label="Title {percent}%, photo {100 - percent}%">'
+            f'<span class="title" style="flex-grow: {percent}">Title {percent}%</span>'
+            f'<span class="image" style="flex-grow: {100 - percent}">Photo {100 - percent}%</span></div>'
+        )
+    rows = {
+        "Match": explanation.score,
+        "Title alone": reasons.alone.get("title"),
+        "Photo alone": reasons.alone.get("image"),
+    }
+    scores = "".join(
+        f"<div><dt>{name}</dt><dd>{'none' if score is None else f'{score:.2f}'}</dd></div>"
+        for name, score in rows.items()
+    )
+    return (
+        f'{photos}<div class="reasons"><p class="words">{words or title}</p>'
+        f'<p class="summary">{reasons.summary}</p>{bar}<dl title="Cosine similarity">{scores}</dl>'
+        '<p class="legend"><mark class="for">Orange</mark> speaks for the match, <mark class="against">blue</mark> '
+        "against it. The strongest colour is what matters most for this product.</p></div>"
+    )
+
+
+def _scale(explanation: Explanation) -> float:
+    return max([LEAST_SCALE, *(abs(value) for _, value in explanation.words if not math.isnan(value))])
+
+
+def _shade(word: str, value: float, scale: float) -> str:
+    """A word of the title, coloured by its contribution; one that the model doesn't read stays plain."""
+    if math.isnan(value):
+        return f'<span title="The model doesn’t read this word">{html.escape(word)}</span>'
+    side = "for" if value >= 0 else "against"
+    return (
+        f'<mark class="{side}" style="--strength: {abs(value) / scale:.2f}" title="{value:+.3f}">{html.escape(word)}'
+        f'<span class="unseen"> ({value:+.2f})</span></mark>'
+    )
+
+
+def _data_address(photo: Photo) -> str:
+    buffer = io.BytesIO()
+    photo.save(buffer, "WEBP", quality=85)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
