@@ -16,9 +16,7 @@ from safetensors.numpy import load_file, save_file
 from shop import Shop
 from sklearn.manifold import TSNE
 
-from acebert.building_acebert import ProductEncoder
 from acebert.catalog_acebert import Product, ProductCatalog
-from acebert.store_acebert import ProductStore
 
 PRODUCTS = 1500
 QUERIES = 100
@@ -60,23 +58,6 @@ class Map:
         return self.positions[nearest].mean(0), nearest
 
 
-def sample_products(catalog: ProductCatalog, count: int, seed: int = SEED) -> tuple[list[Product], np.ndarray]:
-    """Products drawn at random, the same ones each time, with their (products, dim) unit vectors."""
-    store, generation = ProductStore(catalog.path), catalog.settings.generation
-    total = store.count(generation)
-    chosen = np.zeros(total, dtype=bool)
-    chosen[np.random.default_rng(seed).permutation(total)[:count]] = True
-    products, vectors, start = [], [], 0
-    for _, part in store.read_products(generation):
-        for row in np.flatnonzero(chosen[start : start + len(part)]):
-            product = catalog.get(part.ids[row])
-            if product is not None:  # not deleted since
-                products.append(product)
-                vectors.append(part.vectors["product"][row])
-        start += len(part)
-    return products, np.array(vectors)
-
-
 def make_queries(
     products: Sequence[Product], attributes: Sequence[str], count: int = QUERIES, seed: int = SEED
 ) -> list[str]:
@@ -112,23 +93,22 @@ def lay_out(vectors: np.ndarray) -> np.ndarray:
     return ((raw - low) / (high - low) * size + MARGIN).astype(np.float32)
 
 
-def make_map(catalog: ProductCatalog, encoder: ProductEncoder, attributes: Sequence[str], cache: Path) -> Map:
+def make_map(catalog: ProductCatalog, attributes: Sequence[str], cache: Path) -> Map:
     """The map of a catalogue; its positions are kept in the cache folder and found again.
 
     Args:
         catalog: what to draw.
-        encoder: encodes the queries.
         attributes: those that make queries.
         cache: folder.
 
     Raises:
         ValueError: where the catalogue is too small.
     """
-    products, vectors = sample_products(catalog, PRODUCTS)
+    products, vectors = catalog.sample(PRODUCTS, SEED)
     if len(products) < FEWEST_PRODUCTS:
         raise ValueError(f"A map needs {FEWEST_PRODUCTS} products or more, and this catalogue has {len(products)}.")
     queries = make_queries(products, attributes)
-    query_vectors = encoder.encode_queries(queries, None) if queries else vectors[:0]
+    query_vectors = catalog.encode_queries(queries) if queries else vectors[:0]
     key = hashlib.sha256(vectors.tobytes() + json.dumps([queries, catalog.settings.model]).encode()).hexdigest()[:32]
     file = cache / f"map-{key}.safetensors"
     if file.exists():
@@ -227,7 +207,11 @@ def show_product(shop: Shop, product: Product) -> str:
 
 # Runs in the browser: draws the map when the tab is first seen; titles at the pointer; a value alone by the legend.
 MAP_SCRIPT = """
-if (!element.querySelector("figure")) trigger("load");
+new IntersectionObserver((entries, observer) => {
+  if (!entries.some((entry) => entry.isIntersecting)) return;
+  observer.disconnect();
+  trigger("expand");
+}).observe(element);
 element.addEventListener("pointerover", (event) => {
   const tip = element.querySelector(".tip"), point = event.target.closest("[data-title]");
   if (!tip) return;
@@ -266,12 +250,12 @@ def add_tab(shop: Shop) -> None:
         with lock:
             if not made:
                 try:
-                    made.append(make_map(shop.catalog, shop.encoder, attributes, shop.cache))
+                    made.append(make_map(shop.catalog, attributes, shop.cache))
                 except ValueError as error:
                     raise gr.Error(str(error), print_exception=False) from error
         return made[0]
 
-    def map_products(attribute: str | None = None) -> dict[str, Any]:
+    def map_products(attribute: str = "") -> dict[str, Any]:
         """A map of products and synthetic queries by t-SNE.
 
         Args:
@@ -282,7 +266,8 @@ def add_tab(shop: Shop) -> None:
             queries' and the mean of the products' vectors.
         """
         if attribute and attribute not in shop.catalog.attributes:
-            raise gr.Error(f"There is no attribute {attribute!r}: there are {shop.attributes}.", print_exception=False)
+            choices = list(shop.catalog.attributes)
+            raise gr.Error(f"There is no attribute {attribute!r}: there are {choices}.", print_exception=False)
         chart = the_map()
         return {
             "products": [
@@ -367,10 +352,10 @@ def add_tab(shop: Shop) -> None:
             detail = gr.HTML(introduction, elem_id="space-detail", apply_default_css=False, js_on_load=NO_PHOTO_SCRIPT)
             gap = gr.HTML(elem_id="space-gap", apply_default_css=False)
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    gr.on([chart.load, query.submit], show, [query, attribute], [chart, detail, gap], **quiet)
+    gr.on([chart.expand, query.submit], show, [query, attribute], [chart, detail, gap], **quiet)
     attribute.input(recolour, [query, attribute], chart, **quiet)
     chart.select(show_point, None, detail, **quiet)
     with gr.Row(visible=False):
-        answer, map_button, place_button = gr.JSON(), gr.Button(), gr.Button()
-    map_button.click(map_products, attribute, answer, api_name="map")
+        name, answer, map_button, place_button = gr.Textbox(""), gr.JSON(), gr.Button(), gr.Button()
+    map_button.click(map_products, name, answer, api_name="map")
     place_button.click(place_query, query, answer, api_name="place")

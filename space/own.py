@@ -1,6 +1,5 @@
 """The tab "Your own catalogue": what a user drops becomes searchable, for this user alone and until they leave."""
 
-import copy
 import html
 import json
 import os
@@ -140,7 +139,7 @@ class Sessions:
             raise ValueError(f"No row can be used. Row {bad_rows[0].row}: {bad_rows[0].reason}.")
         catalog = ProductCatalog.build(
             self.model,
-            copy.deepcopy(self.processor),  # threads can't share a tokenizer
+            self.processor,
             products,
             session.folder / secrets.token_urlsafe(16),
             attribute_columns=list(columns.attributes),
@@ -453,6 +452,7 @@ def add_tab(shop: Shop) -> None:
             max_length=200,
             min_width=240,
             elem_id="own-dataset",
+            elem_classes="query",
         )
     found = gr.HTML(elem_id="own-found", apply_default_css=False)
     with gr.Column(visible=False, elem_id="own-columns") as chooser:
@@ -462,10 +462,10 @@ def add_tab(shop: Shop) -> None:
             image_column = gr.Dropdown(label="Photo", min_width=160, elem_id="own-image")
         attributes = gr.Dropdown(label="Filter by", multiselect=True, elem_id="own-attributes")
         make = gr.Button("Make it searchable", variant="primary", elem_id="own-make")
-    result = gr.HTML(elem_id="own-result", apply_default_css=False, min_height=0)
+    result = gr.HTML(elem_id="own-result", apply_default_css=False)
     with gr.Column(visible=False, elem_id="own-search") as searching:
+        download = gr.DownloadButton("Download it, encoded, as a zip", size="sm", elem_id="own-download")
         panel = add_search(shop, lambda request: sessions.catalog(request.session_hash), "own")
-        download = gr.DownloadButton("Download this catalogue", size="sm", elem_id="own-download")
 
     dropped, chosen = [table, photos, dataset], [id_column, title_column, image_column, attributes]
     private = {"api_visibility": "private"}

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -619,6 +620,89 @@ def test_a_write_that_was_torn_is_not_seen(catalog: ProductCatalog) -> None:
     assert len(again) == COUNT and store_acebert.products_folder(again.path, 0).exists()
     assert not (again.path / "products" / "00001").exists()
     again.close()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Processes that are killed, and several at once
+# ----------------------------------------------------------------------------------------------------------------------
+
+WRITER = """
+import itertools, sys
+from acebert.catalog_acebert import ProductCatalog
+from acebert.modeling_acebert import AceBertModel
+from acebert.processing_acebert import AceBertProcessor
+
+path, checkpoint, first = sys.argv[1], sys.argv[2], int(sys.argv[3])
+model, processor = AceBertModel.from_pretrained(checkpoint), AceBertProcessor.from_pretrained(checkpoint)
+catalog = ProductCatalog.load(path, model, processor)
+for n in itertools.count(first):
+    catalog.upsert([{"id": n, "title": f"mug {n}"}])
+    catalog.update_attributes({n: {"stock": n}})
+    if n % 3 == 0:
+        catalog.delete([n])
+    print(n, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", ["edge", "memory"])
+def test_kill_9_loses_nothing_that_was_done(
+    build: Callable[..., ProductCatalog],
+    model: AceBertModel,
+    tiny_processor: AceBertProcessor,
+    tmp_path: Path,
+    index: str,
+) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    model.save_pretrained(checkpoint)
+    tiny_processor.save_pretrained(checkpoint)
+    catalog = build(index=index)
+    catalog.close()
+    done = 1000
+    for acknowledged in (1, 7, 40):
+        command = [sys.executable, "-c", WRITER, str(catalog.path), str(checkpoint), str(done + 1)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+            for _ in range(acknowledged):
+                done = int(writer.stdout.readline())
+            writer.kill()
+            done = max([done, *map(int, writer.stdout.read().split())])
+        with ProductCatalog.load(catalog.path, model, tiny_processor) as opened:
+            for n in range(1001, done + 1):
+                product = opened.get(n)
+                assert (product is None) if n % 3 == 0 else product.attributes == {"stock": n}, n
+            assert 0 <= len(opened) - COUNT - sum(n % 3 != 0 for n in range(1001, done + 1)) <= 1  # one was under way
+            if done > 1002:
+                assert opened.search("mug", filters={"stock": (done - 1, done)})[0].id in (done, done - 1)
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_same_catalogue(
+    catalog_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(__file__).parents[1]
+    script = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); from acebert import building_acebert; "
+        "building_acebert.PART_ROWS = 16; import build_catalog; build_catalog.main()"
+    )
+    (tmp_path / "small_parts.py").write_text(script)
+    paths = [tmp_path / "one", tmp_path / "two"]
+    for processes, path in zip((1, 2), paths, strict=True):
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+        launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        arguments = [
+            "--dataset_name",
+            str(catalog_folder),
+            "--output_dir",
+            str(path),
+            "--model_name_or_path",
+            str(root),
+        ]
+        command = [*launcher, str(tmp_path / "small_parts.py"), str(root), *arguments]
+        subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    one, two = (sorted((path / "products" / "00000").iterdir()) for path in paths)
+    assert [file.name for file in one] == [file.name for file in two] and len(one) == 4
+    for mine, theirs in zip(one, two, strict=True):
+        assert mine.read_bytes() == theirs.read_bytes()
 
 
 def _png(image: PilImage.Image) -> bytes:

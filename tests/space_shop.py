@@ -1,0 +1,57 @@
+"""A small shop, and tabs of the Space served on their own, for the tests of the Space's tabs."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import torch
+from datasets import Dataset, Features, Image, Value
+from gradio_client import Client
+from helpers import product_rows
+
+from acebert.catalog_acebert import ProductCatalog
+from acebert.modeling_acebert import AceBertModel
+from acebert.processing_acebert import AceBertProcessor
+
+# The Space is a folder of scripts, whose modules import each other by their bare names.
+sys.path.append(str(Path(__file__).parents[1] / "space"))
+
+from page import launch  # noqa: E402
+from shop import Shop  # noqa: E402
+
+COLUMNS = ("title", "kind", "colour", "gender")
+FEATURES = Features({name: Value("string") for name in COLUMNS} | {"id": Value("int64"), "image": Image()})
+NASTY = '<img src=x onerror="alert(1)"> & co'
+
+
+def make_shop(
+    config: Any, processor: AceBertProcessor, folder: Path, rows: list[dict[str, Any]] | None = None, **build: Any
+) -> Shop:
+    """A shop with 32 products, or those given, and a model that has learnt nothing."""
+    torch.manual_seed(0)
+    model = AceBertModel(config).eval()
+    rows = product_rows(32) if rows is None else rows
+    dataset = Dataset.from_list([{name: row[name] for name in FEATURES} for row in rows], features=FEATURES)
+    catalog = ProductCatalog.build(model, processor, dataset, folder / "catalog", index="memory", **build)
+    return Shop(model, processor, catalog, folder / "cache", COLUMNS[1:])
+
+
+@contextmanager
+def served(add_tab: Callable[[Shop], None], shop: Shop) -> Iterator[str]:
+    """Serves one tab; the value is its address."""
+    with gr.Blocks(analytics_enabled=False) as page, gr.Tab("The tab"):
+        add_tab(shop)
+    _, url, _ = launch(page, shop, prevent_thread_lock=True, quiet=True)
+    try:
+        yield url
+    finally:
+        page.close()
+
+
+@contextmanager
+def client_of(add_tab: Callable[[Shop], None], shop: Shop) -> Iterator[Client]:
+    with served(add_tab, shop) as url:
+        yield Client(url, verbose=False)
