@@ -22,6 +22,7 @@ import numpy as np
 from accelerate import PartialState
 from filelock import FileLock, Timeout
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
@@ -237,7 +238,12 @@ class ProductCatalog:
             raise ValueError("Give the model and its processor, or neither.")
         folder = Path(path)
         if not folder.is_dir() and len(folder.parts) == 2 and not folder.is_absolute():
-            folder = Path(snapshot_download(os.fspath(path), repo_type="dataset", revision=revision))
+            try:
+                folder = Path(snapshot_download(os.fspath(path), repo_type="dataset", revision=revision))
+            except (OSError, HfHubHTTPError) as error:
+                raise FileNotFoundError(
+                    f"{path} is no folder here, and no dataset repository on the Hub that could be read: {error}"
+                ) from error
             read_only = True
         if (folder / "building.json").exists():
             raise FileNotFoundError(f"{path} is an unfinished catalogue: call ProductCatalog.build again, it goes on.")

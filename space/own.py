@@ -19,7 +19,11 @@ from cards import notice
 from search import add_search
 from shop import Shop
 from transformers import PreTrainedModel, ProcessorMixin
-from uploads import MB, BadRow, Limits, Upload, UploadColumns, guess_columns, open_upload, read_products
+from upload_columns import UploadColumns, guess_columns
+from upload_limits import MB, Limits
+from upload_products import read_products
+from upload_table import BadRow
+from uploads import Upload, open_upload
 
 from acebert.catalog_acebert import ProductCatalog
 from acebert.store_acebert import RESERVED
@@ -118,18 +122,24 @@ class Sessions:
         if session is None:
             raise ValueError("Drop a catalogue first. One that isn't used for an hour is removed.")
         with session.lock:
+            catalog, bad_rows, error = None, [], None
             try:
                 catalog, bad_rows = self._build(session, columns)
-            except OSError:
-                if key in self._sessions:
-                    raise
-                raise ValueError("The page was closed and its catalogue removed: drop it again.") from None
-            old, session.catalog = session.catalog, catalog
-            if old is not None:
-                _remove(old)
-        if self._find(key) is not session:  # ended in the meantime
-            _remove(catalog)
-            raise ValueError("The page was closed and its catalogue removed: drop it again.")
+            except Exception as reason:  # whatever it is where the folder was removed meanwhile
+                error = reason
+            with self._lock:
+                ended = self._sessions.get(key) is not session
+                if catalog is not None and not ended:
+                    catalog, session.catalog = session.catalog, catalog
+            if catalog is not None:  # the one before, or one that came too late
+                catalog.close()
+                shutil.rmtree(catalog.path, ignore_errors=True)
+            if ended:
+                shutil.rmtree(session.folder, ignore_errors=True)
+                raise ValueError("The page was closed and its catalogue removed: drop it again.") from error
+            if error is not None:
+                raise error
+        self._find(key)  # a long build is a use, too
         return bad_rows
 
     def _build(self, session: Session, columns: UploadColumns) -> tuple[ProductCatalog, list[BadRow]]:
@@ -203,8 +213,7 @@ class Sessions:
             if key not in self._sessions:
                 if len(self._sessions) >= self.most:
                     raise ValueError(
-                        f"{self.most} people are trying out their own catalogues now, as many as fit: come back in a "
-                        "few minutes."
+                        f"{self.most} catalogues are being tried out now, as many as fit: come back in a few minutes."
                     )
                 folder = Path(self._root.name) / secrets.token_urlsafe(16)
                 folder.mkdir()
@@ -224,17 +233,12 @@ class Sessions:
         return session
 
 
-def _remove(catalog: ProductCatalog) -> None:
-    catalog.close()
-    shutil.rmtree(catalog.path, ignore_errors=True)
-
-
 def write_archive(folder: Path, file: Path) -> None:
     """A catalogue's folder as a zip, without its lock and its index, which is made again from the rest."""
     with zipfile.ZipFile(file, "w") as archive:  # stored as it is: Parquet and photos are compressed
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder)
-            if path.is_file() and name.parts[0] not in ("index", "lock"):
+            if name.parts[0] not in ("index", "lock"):
                 archive.write(path, Path("catalogue") / name)
 
 

@@ -19,8 +19,8 @@ from acebert.processing_acebert import AceBertProcessor
 # The Space is a folder of scripts, whose modules import each other by their bare names.
 sys.path.append(str(Path(__file__).parents[1] / "space"))
 
-from page import launch  # noqa: E402
-from shop import Shop  # noqa: E402
+from page import launch
+from shop import Shop
 
 COLUMNS = ("title", "kind", "colour", "gender")
 FEATURES = Features({name: Value("string") for name in COLUMNS} | {"id": Value("int64"), "image": Image()})

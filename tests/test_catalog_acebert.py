@@ -573,6 +573,21 @@ def test_one_writer_and_many_readers(catalog: ProductCatalog) -> None:
             reader.delete([7])
 
 
+def test_a_catalogue_on_the_hub_is_read_only(catalog: ProductCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(name: str, repo_type: str, revision: str | None) -> str:
+        if (name, repo_type, revision) != ("shop/products", "dataset", "v1"):
+            raise OSError("not found")
+        return str(catalog.path)
+
+    monkeypatch.setattr(catalog_acebert, "snapshot_download", download)
+    with ProductCatalog.load("shop/products", revision="v1") as opened:
+        assert ids(opened.search(like=100)) == ids(catalog.search(like=100))
+        with pytest.raises(RuntimeError, match="read-only"):
+            opened.delete([100])
+    with pytest.raises(FileNotFoundError, match="shop/other is no folder here, and no dataset repository"):
+        ProductCatalog.load("shop/other")
+
+
 def test_without_a_model(catalog: ProductCatalog) -> None:
     similar = ids(catalog.search(like=100))
     catalog.close()

@@ -19,7 +19,10 @@ from acebert.processing_acebert import AceBertProcessor
 
 import own  # isort: skip
 from own import Sessions, add_tab, choose_columns, possible_attributes, preview, report  # isort: skip
-from uploads import BadRow, Limits, UploadColumns, guess_columns, open_upload  # isort: skip
+from upload_columns import UploadColumns, guess_columns  # isort: skip
+from upload_limits import Limits  # isort: skip
+from upload_table import BadRow  # isort: skip
+from uploads import open_upload  # isort: skip
 
 CSV = """sku,name,file,colour,price
 a1,red shirt,a1.png,red,10
@@ -78,10 +81,10 @@ class TestSessions:
         assert catalog.get("a2").title == "blue shoe" and catalog.get("a2").attributes == {"colour": "blue"}
         assert [(bad.row, bad.field, bad.skipped) for bad in bad_rows] == [
             (4, "sku", True),
-            (5, "", True),
             (5, "file", False),
+            (5, "", True),
             (6, "file", False),
-        ] or [(bad.row, bad.skipped) for bad in bad_rows] == [(4, True), (5, False), (5, True), (6, False)]
+        ]
         assert sessions.catalog("bert") is None and sessions.upload("bert") is None
         with pytest.raises(ValueError, match="Drop a catalogue first"):
             sessions.build("bert", COLUMNS)
@@ -120,7 +123,7 @@ class TestSessions:
     def test_photos_that_only_the_model_refuses_are_listed_by_the_users_rows(
         self, sessions: Sessions, files: tuple[str, str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("uploads.check_photo", lambda data, limits: None)
+        monkeypatch.setattr("upload_products.check_photo", lambda data, limits: None)
         sessions.open("anna", *files, None)
         bad_rows = sessions.build("anna", COLUMNS)
         (broken,) = [bad for bad in bad_rows if bad.value == "a5"]
@@ -130,7 +133,7 @@ class TestSessions:
     def test_sessions_are_as_many_as_fit(self, shop: Any, files: tuple[str, str]) -> None:
         sessions = Sessions(shop.model, shop.processor, most=1)
         sessions.open("anna", *files, None)
-        with pytest.raises(ValueError, match="1 people are trying out|as many as fit"):
+        with pytest.raises(ValueError, match="as many as fit"):
             sessions.open("bert", *files, None)
         sessions.open("anna", *files, None)
         sessions.end("anna")
@@ -148,9 +151,7 @@ class TestSessions:
         sessions.open("anna", *files, None)
         wait_until(lambda: len(sessions) == 0 and folders(sessions) == [])
 
-    def test_a_closed_page_that_comes_back_in_time_finds_its_catalogue(
-        self, shop: Any, files: tuple[str, str]
-    ) -> None:
+    def test_a_closed_page_that_comes_back_in_time_finds_its_catalogue(self, shop: Any, files: tuple[str, str]) -> None:
         sessions = Sessions(shop.model, shop.processor, grace_seconds=0.3)
         sessions.open("anna", *files, None)
         sessions.leave("anna")
@@ -201,16 +202,16 @@ class TestPage:
         upload = open_upload(*map(Path, files), None, tmp_path / "upload", Limits())
         chosen = choose_columns(upload, "", "name", "", ["colour", "price"])
         assert chosen == UploadColumns(None, "name", None, {"colour": "text", "price": "text"})
-        Path(files[0]).write_text("sku,name,price,change,a\"b\n" + "".join(f"{i},t {i},{i % 3},1,1\n" for i in range(9)))
+        Path(files[0]).write_text('sku,name,price,change,a"b\n' + "".join(f"{i},t {i},{i % 3},1,1\n" for i in range(9)))
         upload = open_upload(Path(files[0]), None, None, tmp_path / "upload", Limits())
         assert choose_columns(upload, "sku", "name", "", ["price"]).attributes == {"price": "number"}
         assert possible_attributes(upload) == ["sku", "name", "price"]
 
     def test_the_preview_is_text(self, tmp_path: Path) -> None:
-        (tmp_path / "nasty.csv").write_text(f'id;"{NASTY}"\n1;{"x" * 100}\n2;{NASTY.replace(chr(34), "")}\n')
+        (tmp_path / "nasty.csv").write_text(f"id;<b>\n1;{'x' * 100}\n2;{NASTY}\n")
         page = preview(open_upload(tmp_path / "nasty.csv", None, None, tmp_path, Limits()))
         assert "2 rows, 2 columns" in page and "as separators" in page
-        assert "<img" not in page and "&lt;img src=x" in page
+        assert "<img" not in page and "&lt;img src=x" in page and "<b>" not in page and "&lt;b&gt;" in page
         assert f"<td>{'x' * 59}…</td>" in page
 
     def test_photos_in_a_table_are_previewed_as_such(self, tmp_path: Path) -> None:
@@ -243,9 +244,7 @@ def test_the_endpoints(shop: Any, files: tuple[str, str], tmp_path: Path) -> Non
         assert (found["title_column"], found["image_column"]) == ("name", "file") == (guess.title, guess.image)
         built = client.predict("sku", "name", "file", ["colour"], api_name="/build_catalog")
         assert built["products"] == 3
-        assert {"row": 5, "field": "", "value": "a4", "skipped": True}.items() <= built["bad_rows"][-2].items() or any(
-            bad["row"] == 5 and bad["skipped"] for bad in built["bad_rows"]
-        )
+        assert [(bad["row"], bad["value"]) for bad in built["bad_rows"] if bad["skipped"]] == [(4, "a2"), (5, "a4")]
         with zipfile.ZipFile(client.predict(api_name="/download_catalog")) as archive:
             assert "catalogue/catalog.json" in archive.namelist()
         with pytest.raises(AppError, match="Make a catalogue searchable first"):

@@ -1,15 +1,12 @@
 """The Space's uploads: tables, zips and datasets as strangers drop them, broken ones above all."""
 
-import importlib.util
 import io
 import json
 import stat
 import struct
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import fsspec
@@ -18,19 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, Features, Image, Value
+from photo_zip import check_photo
 from PIL import Image as PILImage
+from upload_columns import UploadColumns, guess_columns
+from upload_limits import Limits
+from upload_products import read_products
+from upload_table import Table
+from uploads import Upload, open_upload
 
-
-def load_uploads() -> ModuleType:
-    path = Path(__file__).parents[1] / "space" / "uploads.py"
-    spec = importlib.util.spec_from_file_location("acebert_space_uploads", path)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-uploads = load_uploads()
-Limits, UploadColumns = uploads.Limits, uploads.UploadColumns
 TITLED = UploadColumns("id", "title", None)
 PICTURED = UploadColumns("id", "title", "image")
 
@@ -55,20 +47,20 @@ def parquet(table: pa.Table | dict[str, list], **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-Drop = Callable[..., Any]
+Drop = Callable[..., Upload]
 
 
 @pytest.fixture
 def drop(tmp_path: Path) -> Drop:
     """Opens files of the given contents as an upload; no message may tell where they lie."""
 
-    def open_upload(
+    def open_files(
         table: str | bytes | None = None,
         photos: bytes | dict[str, bytes] | None = None,
         dataset: str | None = None,
         name: str = "products.csv",
-        limits: Any = None,
-    ) -> Any:
+        limits: Limits | None = None,
+    ) -> Upload:
         paths: list[Path | None] = []
         for file_name, content in ((name, table), ("photos.zip", photos)):
             if isinstance(content, dict):
@@ -77,17 +69,17 @@ def drop(tmp_path: Path) -> Drop:
                 (tmp_path / file_name).write_bytes(content.encode() if isinstance(content, str) else content)
             paths.append(None if content is None else tmp_path / file_name)
         try:
-            return uploads.open_upload(*paths, dataset, tmp_path / "kept", limits or Limits())
+            return open_upload(*paths, dataset, tmp_path / "kept", limits or Limits())
         except ValueError as error:
             assert str(tmp_path) not in str(error) and "/tmp" not in str(error)
             raise
 
-    return open_upload
+    return open_files
 
 
-def read(upload: Any, columns: Any) -> tuple[list[dict[str, Any]], list[tuple]]:
+def read(upload: Upload, columns: UploadColumns) -> tuple[list[dict[str, Any]], list[tuple]]:
     """Products as rows, bad rows as tuples; every row is accounted for."""
-    products, bad = uploads.read_products(upload, columns)
+    products, bad = read_products(upload, columns)
     assert len(products) + sum(entry.skipped for entry in bad) == upload.num_rows
     assert [entry.row for entry in bad] == sorted(entry.row for entry in bad)
     assert all(len(entry.value) <= 80 and entry.reason for entry in bad)
@@ -230,9 +222,9 @@ class TestTables:
         )
         assert len(bomb) < 100_000
         held = []
-        add_batch = uploads._Table.add_batch
+        add_batch = Table.add_batch
         monkeypatch.setattr(
-            uploads._Table,
+            Table,
             "add_batch",
             lambda self, columns, rows: (
                 held.append(sum(c.nbytes for c in columns.values())) or add_batch(self, columns, rows)
@@ -333,7 +325,7 @@ class TestZips:
         crowded = make_zip({f"{i:030}.jpg": b"" for i in range(100)})
         zip64 = make_zip({"1.jpg": photo()})
         zip64 = zip64[:-22] + struct.pack("<4sLQL", b"PK\6\7", 0, 0, 1) + zip64[-22:]
-        monkeypatch.setattr(uploads.zipfile, "ZipFile", lambda *_: pytest.fail("the directory was read"))
+        monkeypatch.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("the directory was read"))
         for content in (crowded, zip64):
             with pytest.raises(ValueError, match="more than 10 files"):
                 drop(photos=content, limits=Limits(files=10))
@@ -368,7 +360,7 @@ class TestZips:
 
     def test_a_zip_alone_is_a_catalogue(self, drop: Drop) -> None:
         upload = drop(photos={"b/2.png": photo("blue", form="PNG"), "1.jpg": photo(), "3.jpg": b"none"})
-        columns = uploads.guess_columns(upload)
+        columns = guess_columns(upload)
         assert columns == UploadColumns("id", None, "image", {})
         products, bad = read(upload, columns)
         assert [(row["id"], row["title"]) for row in products] == [("1.jpg", None), ("b/2.png", None)]
@@ -376,8 +368,8 @@ class TestZips:
         assert bad == [(2, "image", "3.jpg", False), (2, "", "3.jpg", True)]
 
 
-def reasons(upload: Any, columns: Any) -> dict[int, str]:
-    return {entry.row: entry.reason for entry in uploads.read_products(upload, columns)[1]}
+def reasons(upload: Upload, columns: UploadColumns) -> dict[int, str]:
+    return {entry.row: entry.reason for entry in read_products(upload, columns)[1]}
 
 
 class TestProducts:
@@ -419,10 +411,10 @@ class TestProducts:
         monkeypatch.setattr(PILImage.Image, "load", lambda _: pytest.fail("the photo was decoded"))
         monkeypatch.setattr(PILImage, "MAX_IMAGE_PIXELS", 100)
         with pytest.raises(ValueError, match="40 million pixels"):
-            uploads.check_photo(header, Limits())
+            check_photo(header, Limits())
         monkeypatch.setattr(PILImage, "MAX_IMAGE_PIXELS", None)
         with pytest.raises(ValueError, match="million pixels"):
-            uploads.check_photo(header, Limits(pixels=899))
+            check_photo(header, Limits(pixels=899))
 
     def test_photos_by_id(self, drop: Drop) -> None:
         upload = drop(
@@ -436,7 +428,7 @@ class TestProducts:
         upload = drop("id,title,image\n1,one,/etc/hostname\n2,two,file:///etc/hostname\n3,,http://127.0.0.1/x.jpg")
         products, bad = read(upload, PICTURED)
         assert [row["image"] for row in products] == [None, None] and len(bad) == 4
-        assert "web address" in uploads.read_products(upload, PICTURED)[1][2].reason
+        assert "web address" in read_products(upload, PICTURED)[1][2].reason
 
     def test_photos_in_parquet(self, drop: Drop) -> None:
         """Of both kinds that are in use; a path next to the bytes is never opened."""
@@ -448,7 +440,7 @@ class TestProducts:
         )
         for table, bad_rows in ((plain, [3, 4, 4]), (hub, [3, 4, 4, 5, 5])):
             upload = drop(parquet(table))
-            columns = uploads.guess_columns(upload)
+            columns = guess_columns(upload)
             assert columns == UploadColumns("id", None, "image", {})
             products, bad = read(upload, columns)
             assert [row["image"] for row in products] == [{"bytes": data, "path": None} for _, data in rows[:2]]
@@ -470,7 +462,7 @@ class TestProducts:
     def test_attributes_have_clean_types(self, drop: Drop) -> None:
         upload = drop("id;title;size;price;colour\n1;a;38;12,50;red\n2;b;40.0;1e2;\n3;c;;-.5;blue")
         columns = UploadColumns("id", "title", None, {"size": "number", "price": "number", "colour": "text"})
-        dataset, bad = uploads.read_products(upload, columns)
+        dataset, bad = read_products(upload, columns)
         assert not bad
         assert dataset.features == Features(
             {
@@ -490,10 +482,10 @@ class TestProducts:
         def table(count: int) -> str:
             return "id;title;price\n" + "".join(f"{i};t{i};{i}\n" for i in range(count - 1)) + f"x;tx;{odd}\n"
 
-        assert uploads.guess_columns(drop(table(21))).attributes == {"price": "number"}
+        assert guess_columns(drop(table(21))).attributes == {"price": "number"}
         products, bad = read(drop(table(21)), UploadColumns("id", "title", None, {"price": "number"}))
         assert [row["price"] for row in products] == [*range(20), None] and bad == [(22, "price", odd, False)]
-        assert uploads.guess_columns(drop(table(20))).attributes.get("price", "text") == "text"
+        assert guess_columns(drop(table(20))).attributes.get("price", "text") == "text"
         with pytest.raises(ValueError, match="take the column as text"):
             read(drop(table(20)), UploadColumns("id", "title", None, {"price": "number"}))
 
@@ -507,7 +499,7 @@ class TestProducts:
             (UploadColumns("id", "title", None, {"name": "colour"}), "take 'text' or 'number'"),
         ],
     )
-    def test_roles_that_no_column_can_play(self, drop: Drop, columns: Any, message: str) -> None:
+    def test_roles_that_no_column_can_play(self, drop: Drop, columns: UploadColumns, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             read(drop("id,title,name\n1,a,b"), columns)
 
@@ -519,8 +511,8 @@ class TestProducts:
 
     def test_a_second_reading_leaves_the_first_alone(self, drop: Drop) -> None:
         upload = drop("id,title,name\n1,a,b\n2,c,d")
-        first, _ = uploads.read_products(upload, TITLED)
-        second, _ = uploads.read_products(upload, UploadColumns("id", "name", None))
+        first, _ = read_products(upload, TITLED)
+        second, _ = read_products(upload, UploadColumns("id", "name", None))
         assert first["title"][:] == ["a", "c"] and second["title"][:] == ["b", "d"]
 
     def test_no_product_at_all(self, drop: Drop) -> None:
@@ -547,7 +539,7 @@ class TestGuess:
     def test_names_in_several_languages(self, drop: Drop, header: str, guess: tuple[str, str, str]) -> None:
         separator = ";" if ";" in header else ","
         rows = [f"K{i}{separator}A shirt number {i}{separator}{i}.jpg\n" for i in range(5)]
-        columns = uploads.guess_columns(drop(header + "\n" + "".join(rows)))
+        columns = guess_columns(drop(header + "\n" + "".join(rows)))
         assert columns == UploadColumns(*guess, {})
 
     def test_attributes_and_what_is_none(self, drop: Drop) -> None:
@@ -566,28 +558,28 @@ class TestGuess:
             }
             for i in range(40)
         ]
-        columns = uploads.guess_columns(drop(json.dumps(rows)))
+        columns = guess_columns(drop(json.dumps(rows)))
         # A name wins over what a column holds; the user sees it and corrects it.
         assert columns.title == "title"
         for row in rows:
             del row["title"]
-        assert uploads.guess_columns(drop(json.dumps(rows))) == UploadColumns(
+        assert guess_columns(drop(json.dumps(rows))) == UploadColumns(
             "id", "name", None, {"colour": "text", "price": "number"}
         )
 
     def test_an_id_column_that_repeats_is_none(self, drop: Drop) -> None:
         rows = "".join(f"{i % 3},Shirt of the number {i}\n" for i in range(12))
-        assert uploads.guess_columns(drop("code,what\n" + rows)) == UploadColumns(None, "what", None, {})
+        assert guess_columns(drop("code,what\n" + rows)) == UploadColumns(None, "what", None, {})
 
     def test_distinct_prices_are_no_ids(self, drop: Drop) -> None:
         rows = "".join(f"{i}.5,The shirt {i},N-{i}\n" for i in range(12))
-        guess = uploads.guess_columns(drop("cost,what,which\n" + rows))
+        guess = guess_columns(drop("cost,what,which\n" + rows))
         assert guess == UploadColumns("which", "what", None, {"cost": "number"})
 
     def test_names_in_the_zip_without_extension_are_no_names(self, drop: Drop) -> None:
         zipped = {f"p/{i}.jpg": photo() for i in range(3)}
         table = "sku,label,where\n" + "".join(f"s{i},The label {i},p/{i}.jpg\n" for i in range(3))
-        assert uploads.guess_columns(drop(table, zipped)) == UploadColumns("sku", "label", "where", {})
+        assert guess_columns(drop(table, zipped)) == UploadColumns("sku", "label", "where", {})
 
 
 class TestHub:
@@ -602,7 +594,7 @@ class TestHub:
                 memory.pipe(f"/datasets/owner/name@refs/convert/parquet/{path}", data)
             return calls
 
-        monkeypatch.setattr(uploads, "HfFileSystem", lambda **options: calls.append(options) or memory)
+        monkeypatch.setattr("uploads.HfFileSystem", lambda **options: calls.append(options) or memory)
         yield serve
         memory.store.clear()
 
@@ -630,7 +622,7 @@ class TestHub:
         assert upload.rows == [1, 2, 3, 4, 5, 6]
         assert len(upload.notes) == 2 and "first 6 rows" in upload.notes[1]
         assert calls[0]["token"] is False
-        columns = uploads.guess_columns(upload)
+        columns = guess_columns(upload)
         assert columns == PICTURED
         products, bad = read(upload, columns)
         assert len(products) == 6 and not bad and products[5]["image"]["bytes"] == photo()
@@ -651,9 +643,9 @@ class TestHub:
     def test_only_names_on_the_hub(
         self, drop: Drop, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr(uploads, "HfFileSystem", lambda **_: pytest.fail("the name was looked up"))
+        monkeypatch.setattr("uploads.HfFileSystem", lambda **_: pytest.fail("the name was looked up"))
         with pytest.raises(ValueError, match="no name of a dataset"):
-            uploads.open_upload(None, None, name, tmp_path, Limits())
+            open_upload(None, None, name, tmp_path, Limits())
 
     def test_a_dataset_that_is_not_there_and_a_hub_that_is_not(
         self, drop: Drop, hub: Callable[..., list], monkeypatch: pytest.MonkeyPatch
@@ -671,6 +663,6 @@ class TestHub:
         def unreachable(**_: Any) -> None:
             raise ConnectionError("[Errno -2] Name or service not known")
 
-        monkeypatch.setattr(uploads, "HfFileSystem", unreachable)
+        monkeypatch.setattr("uploads.HfFileSystem", unreachable)
         with pytest.raises(ValueError, match="can't be reached"):
             drop(dataset="owner/name")

@@ -1,0 +1,203 @@
+"""The Space's other tabs in a real browser, on a screen and on a phone, by a model that has learnt nothing.
+
+It needs a Chromium, which CHROMIUM can point to. The screenshots are left in build/screenshots, to be looked at.
+"""
+
+import io
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import gradio as gr
+import pytest
+from helpers import COLOURS, draw
+from playwright import sync_api as playwright
+from space_shop import make_shop, served
+
+from acebert.processing_acebert import AceBertProcessor
+
+import common_space  # isort: skip
+import compare  # isort: skip
+import own  # isort: skip
+
+pytestmark = pytest.mark.slow
+
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+CHROMIUM_ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+MINUTE = 60_000  # ms
+# Most distinct longer texts are in "story", so that it is guessed as the title.
+CSV = "ref,story,label,picture,colour\n" + "".join(
+    f"p{i},the {i} shirt of {colour} women,{colour} shirt,p{i}.png,{colour}\n" for i, colour in enumerate(COLOURS)
+)
+
+
+def add_tabs(shop: Any) -> None:
+    with gr.Tab("Your own catalogue"):
+        own.add_tab(shop)
+    with gr.Tab("Side by side"):
+        compare.add_tab(shop)
+    with gr.Tab("The common space"):
+        common_space.add_tab(shop)
+
+
+@pytest.fixture
+def address(tiny_config: Callable, tiny_processor: AceBertProcessor, tmp_path: Path) -> Iterator[str]:
+    with served(add_tabs, make_shop(tiny_config(), tiny_processor, tmp_path / "shop")) as url:
+        yield url
+
+
+@pytest.fixture(params=[(size, scheme) for size in SIZES for scheme in ("light", "dark")], ids="-".join)
+def page(request: pytest.FixtureRequest, address: str) -> Iterator["playwright.Page"]:
+    """The open page. When the test is over, nothing may have gone wrong in it and no other host been asked."""
+    if not CHROMIUM:
+        pytest.skip("no Chromium found: set CHROMIUM to one")
+    size, scheme = request.param
+    width, height = SIZES[size]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
+        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        hosts, errors = set(), []
+        page.on("request", lambda asked: hosts.add(urlsplit(asked.url).netloc))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(address)
+        page.get_by_role("tab", name="Your own catalogue").wait_for()
+        yield page
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        browser.close()
+    assert hosts <= {urlsplit(address).netloc, ""}  # "" is a data: address
+    assert [error for error in errors if "404" not in error] == []  # photos that a product doesn't have
+    assert wide <= width
+
+
+def open_tab(page: "playwright.Page", name: str) -> None:
+    """On a phone, tabs that don't fit are in a menu."""
+    tab = page.get_by_role("tab", name=name).first
+    if tab.is_visible():
+        tab.click()
+    else:
+        page.locator(".overflow-menu > button").first.click()
+        page.locator(".overflow-dropdown button", has_text=name).click()
+
+
+def ask(page: "playwright.Page", field: str, text: str) -> None:
+    page.locator(field).get_by_role("textbox").fill(text)
+    page.keyboard.press("Enter")
+
+
+def screenshot(page: "playwright.Page", request: pytest.FixtureRequest, name: str) -> None:
+    page.wait_for_timeout(500)  # Gradio fades results in
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}-{request.node.callspec.id}.png", full_page=True)
+
+
+def test_a_dropped_catalogue_is_searched(
+    page: "playwright.Page", request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    (tmp_path / "products.csv").write_text(CSV + "p0,again,again,p0.png,red\n")
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for i, colour in enumerate(COLOURS):
+            buffer = io.BytesIO()
+            draw("shirt", colour, 0).save(buffer, "PNG")
+            archive.writestr(f"p{i}.png", buffer.getvalue())
+    page.locator("#own-table input[type=file]").set_input_files(tmp_path / "products.csv")
+    page.locator("#own-found table").wait_for()
+    page.locator("#own-photos input[type=file]").set_input_files(tmp_path / "photos.zip")
+    page.locator("#own-photos", has_text="photos.zip").wait_for()
+    title = page.locator("#own-title").get_by_role("combobox").or_(page.locator("#own-title input")).first
+    title.click()
+    page.get_by_role("option", name="label", exact=True).click()
+    assert title.input_value() == "label"
+    screenshot(page, request, "own-columns")
+
+    page.get_by_role("button", name="Make it searchable").click()
+    page.locator("#own-result table").wait_for(timeout=MINUTE)
+    assert "4 products are searchable. 1 row was left out." in page.locator("#own-result h2").inner_text()
+    assert "row 2 has the same id" in page.locator("#own-result").inner_text()
+    cards = page.locator("#own-results .card")
+    cards.first.wait_for(timeout=MINUTE)
+    assert sorted(page.locator("#own-results h3").all_inner_texts()) == sorted(f"{name} shirt" for name in COLOURS)
+    ask(page, "#own-query", "red shirt")
+    page.locator("#own-results h2", has_text="“red shirt”").wait_for()
+    page.wait_for_function("[...document.querySelectorAll('#own-results img')].some((img) => img.naturalWidth > 0)")
+    screenshot(page, request, "own-searched")
+
+    with page.expect_download() as download:
+        page.locator("#own-download").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert "catalogue/catalog.json" in archive.namelist()
+    stranger = page.context.browser.new_page()
+    stranger.goto(page.url)
+    stranger.locator("#own-files").wait_for()
+    assert stranger.locator("#own-results .card").count() == 0
+    stranger.close()
+
+
+def test_what_cannot_be_read_is_said_on_the_page(
+    page: "playwright.Page", request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    (tmp_path / "products.csv").write_text("<html>")
+    page.locator("#own-table input[type=file]").set_input_files(tmp_path / "products.csv")
+    page.locator("#own-found", has_text="is a web page").wait_for()
+    assert not page.locator("#own-make").is_visible()
+    assert str(tmp_path) not in page.content() and "/tmp" not in page.locator("#own-found").inner_text()
+    screenshot(page, request, "own-unreadable")
+
+
+def test_systems_side_by_side(page: "playwright.Page", request: pytest.FixtureRequest) -> None:
+    open_tab(page, "Side by side")
+    page.locator("#compare-results", has_text="five ways to rank").wait_for()
+    ask(page, "#compare-query", "red mug")
+    columns = page.locator("#compare-results .columns")
+    columns.wait_for()
+    assert columns.locator("section").count() == 5
+    assert columns.locator("section").last.locator("li").count() == 10
+    screenshot(page, request, "compare")
+    columns.focus()
+    last = columns.locator("section").last
+    last.scroll_into_view_if_needed()
+    box, viewport = last.bounding_box(), page.viewport_size
+    assert box["x"] >= 0 and box["x"] + box["width"] <= viewport["width"] + 1
+    card = last.locator("li").first
+    card.hover()
+    same = page.locator(f'#compare-results li[data-product="{card.get_attribute("data-product")}"]')
+    assert all("same" in item.get_attribute("class") for item in same.all())
+
+
+def test_the_common_space(page: "playwright.Page", request: pytest.FixtureRequest) -> None:
+    assert page.locator("#space-map figure").count() == 0  # not before somebody looks
+    open_tab(page, "The common space")
+    points = page.locator("#space-map circle[data-row]")
+    points.first.wait_for(timeout=MINUTE)
+    assert points.count() == 32
+    ask(page, "#space-query", "red mug")
+    page.locator("#space-map .typed text", has_text="red mug").wait_for()
+    assert page.locator("#space-detail .product").count() == 5
+    page.locator("#space-gap", has_text=re.compile(r"\d\.\d\d apart")).wait_for()
+    points.nth(3).hover(force=True)
+    title = points.nth(3).get_attribute("data-title")
+    page.locator("#space-map .tip", has_text=title).wait_for()
+    screenshot(page, request, "space")
+    points.nth(3).click(force=True)
+    page.locator("#space-detail .product:only-child", has_text=title).wait_for()
+    key = page.locator("#space-map [data-colour]").first
+    key.click()
+    assert key.get_attribute("aria-pressed") == "true"
+    faint = page.locator("#space-map circle.faint").count()
+    assert faint == 32 - page.locator(f"#space-map circle[data-row].{key.get_attribute('data-colour')}").count() > 0
+    key.click()
+    assert page.locator("#space-map circle.faint").count() == 0
