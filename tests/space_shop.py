@@ -1,6 +1,5 @@
 """A small shop, and tabs of the Space served on their own, for the tests of the Space's tabs."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,16 +10,12 @@ import torch
 from datasets import Dataset, Features, Image, Value
 from gradio_client import Client
 from helpers import product_rows
+from page import launch
+from shop import Shop
 
 from acebert.catalog_acebert import ProductCatalog
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
-
-# The Space is a folder of scripts, whose modules import each other by their bare names.
-sys.path.append(str(Path(__file__).parents[1] / "space"))
-
-from page import launch
-from shop import Shop
 
 COLUMNS = ("title", "kind", "colour", "gender")
 FEATURES = Features({name: Value("string") for name in COLUMNS} | {"id": Value("int64"), "image": Image()})
@@ -41,8 +36,8 @@ def make_shop(
 
 @contextmanager
 def served(add_tab: Callable[[Shop], None], shop: Shop) -> Iterator[str]:
-    """Serves one tab; the value is its address."""
-    with gr.Blocks(analytics_enabled=False) as page, gr.Tab("The tab"):
+    """Serves what `add_tab` lays out; the value is its address."""
+    with gr.Blocks(analytics_enabled=False) as page:
         add_tab(shop)
     _, url, _ = launch(page, shop, prevent_thread_lock=True, quiet=True)
     try:

@@ -12,16 +12,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import app
 import httpx
 import numpy as np
 import pytest
 import torch
+from cards import label, show_facts
 from datasets import Dataset, Features, Image, Value
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from page import build_page, launch
 from PIL import Image as PILImage
+from search import DEFAULT_COUNT, SLOTS, FilterSlots, SearchPanel, address, look_around
+from shop import Shop, find_product, load_model, open_catalog
 from starlette.datastructures import QueryParams
 from transformers import BertTokenizer
+from why import Question, Reasons, find_reasons, why_page
 
 from acebert.building_acebert import ProductEncoder
 from acebert.catalog_acebert import ProductCatalog
@@ -31,15 +37,6 @@ from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertImageProcessor, AceBertProcessor
 
 ROOT = Path(__file__).parents[1]
-# The Space is a folder of scripts, whose modules import each other by their bare names.
-sys.path.append(str(ROOT / "space"))
-
-import app  # noqa: E402
-from cards import label, show_facts  # noqa: E402
-from page import build_page, launch  # noqa: E402
-from search import DEFAULT_COUNT, SLOTS, FilterSlots, SearchPanel, address, look_around  # noqa: E402
-from shop import Shop, find_product, load_model, open_catalog  # noqa: E402
-from why import Question, Reasons, find_reasons, why_page  # noqa: E402
 
 WORDS = ["red", "blue", "green", "striped", "shirt", "shoe", "bag", "men", "women"]
 FEATURES = Features(
