@@ -40,6 +40,7 @@ from .filters_acebert import check_attributes, parse_filters
 from .index_acebert import CatalogIndex, EdgeIndex, Match, MemoryIndex, ServerIndex
 from .indexing_acebert import (
     EXACT_UP_TO,
+    UNFILLED,
     apply_change,
     fill_index,
     index_folder,
@@ -266,7 +267,9 @@ class ProductCatalog:
         try:
             catalog._start_index(read_only)
         except BaseException:
-            catalog.close()
+            catalog._index.close()  # and no more: a flush would mark as applied what the index may lack
+            if lock is not None:
+                lock.release()
             raise
         return catalog
 
@@ -285,17 +288,19 @@ class ProductCatalog:
             self._open_index = EdgeIndex.open(folder, settings.attributes)
             applied = read_applied(folder)
         else:
-            applied = read_applied(index_folder(self._store.path, settings.generation))
+            folder = index_folder(self.path, settings.generation)
+            applied = read_applied(folder)
             if applied is None:
                 if read_only:
-                    raise ValueError(
-                        f"{settings.index} doesn't hold this catalogue yet: load it without read_only first."
-                    )
+                    raise ValueError(f"{settings.index} lacks this catalogue still: load it without read_only first.")
                 self._open_index = ServerIndex.create(settings.index, settings.dim, settings.attributes, settings.sides)
-                fill_index(self._index, self._store, settings.generation)
-                applied = settings.merged
+                write_applied(folder, UNFILLED)
+                applied = UNFILLED
             else:
                 self._open_index = ServerIndex.open(settings.index, settings.attributes)
+            if applied == UNFILLED:
+                fill_index(self._index, self._store, settings.generation)
+                applied = settings.merged
         self._applied = self._flushed = applied
         if not (read_only and "://" in settings.index):  # a server's collection is its writer's to change
             self._apply_changes()
@@ -580,10 +585,16 @@ class ProductCatalog:
         with self._changing:
             if settings.index == "edge":
                 index = EdgeIndex.open(index_folder(store.path, generation), settings.attributes)
-            else:
-                # A server keeps its one collection: the products only learn where their photos lie now.
-                index = self._index if "://" in settings.index else MemoryIndex(settings.attributes)
+            elif settings.index == "memory":
+                index = MemoryIndex(settings.attributes)
                 fill_index(index, store, generation)
+            else:
+                # A server keeps its one collection: the products only learn where their photos lie now. A kill in
+                # between has the next start do it again.
+                index = self._index
+                write_applied(index_folder(store.path, settings.generation), UNFILLED)
+                fill_index(index, store, generation)
+                write_applied(index_folder(store.path, generation), upto)
             for _, file in store.changes(upto):
                 apply_change(index, store, file)
             self._open_index = index  # a search that still has the old one keeps it alive

@@ -20,6 +20,7 @@ from .index_acebert import CatalogIndex, EdgeIndex
 from .store_acebert import Location, Products, ProductStore, read_attributes, read_change
 
 EXACT_UP_TO = 300_000  # products; beyond, an exact search takes longer than 50 ms on one core (docs/catalog.md)
+UNFILLED = -1  # in place of the last change that an index has: it exists, and has yet to be filled
 NAMESPACE = uuid.UUID("6f0c4a52-6f3e-5d0e-9b57-6c1f6ab8ad0e")  # of the keys that engines know products by
 
 

@@ -17,8 +17,9 @@ import torch
 from datasets import Dataset, Features, Image, List, Value
 from helpers import draw, product_rows
 from PIL import Image as PilImage
+from qdrant_client import QdrantClient
 
-from acebert import building_acebert, catalog_acebert, store_acebert
+from acebert import building_acebert, catalog_acebert, index_acebert, indexing_acebert, store_acebert
 from acebert.catalog_acebert import ProductCatalog
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
@@ -83,9 +84,18 @@ def build(
         catalog.close()
 
 
-@pytest.fixture(params=["edge", "memory"])
-def catalog(request: pytest.FixtureRequest, build: Callable[..., ProductCatalog]) -> ProductCatalog:
-    return build(index=request.param)
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a stand-in for a Qdrant server: qdrant-client's local mode, which outlives the catalogue here."""
+    client = QdrantClient(":memory:")
+    monkeypatch.setattr(client, "close", lambda: None)
+    monkeypatch.setattr(index_acebert, "_connect", lambda url, *_: (client, url.rpartition("/")[2]))
+    return "http://localhost:6333/products"
+
+
+@pytest.fixture(params=["edge", "memory", "server"])
+def catalog(request: pytest.FixtureRequest, build: Callable[..., ProductCatalog], server: str) -> ProductCatalog:
+    return build(index=server if request.param == "server" else request.param)
 
 
 def reopen(catalog: ProductCatalog, **settings: Any) -> ProductCatalog:
@@ -602,7 +612,9 @@ def test_without_a_model(catalog: ProductCatalog) -> None:
         opened.search(like=101)
 
 
-def test_a_lost_index_is_made_again(catalog: ProductCatalog) -> None:
+@pytest.mark.parametrize("index", ["edge", "memory"])
+def test_a_lost_index_is_made_again(build: Callable[..., ProductCatalog], index: str) -> None:
+    catalog = build(index=index)
     catalog.upsert([{"id": 7, "title": "blue mug"}])
     expected = ids(catalog.search("blue mug", top_k=COUNT))
     catalog.close()
@@ -611,6 +623,40 @@ def test_a_lost_index_is_made_again(catalog: ProductCatalog) -> None:
     encoder = catalog._encoder
     with ProductCatalog.load(catalog.path, encoder.model, encoder.processor) as opened:
         assert ids(opened.search("blue mug", top_k=COUNT)) == expected
+
+
+def test_filling_a_server_goes_on_after_a_kill(
+    build: Callable[..., ProductCatalog], server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(catalog_acebert, "fill_index", killed)
+        build(index=server)
+    path = tmp_path / "catalog"
+    with pytest.raises(FileExistsError, match="is there already"):
+        build(index=server, path=tmp_path / "other")
+    with ProductCatalog.load(path) as opened:
+        assert len(opened) == COUNT
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(catalog_acebert, "fill_index", killed)
+            opened.optimize()
+    with ProductCatalog.load(path) as opened:
+        assert len(opened) == COUNT and opened.photo(opened.get(100))
+
+
+def test_ctrl_c_while_indexing_leaves_no_half_index(
+    build: Callable[..., ProductCatalog], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def killed(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(indexing_acebert, "fill_index", killed)
+        build()
+    with ProductCatalog.load(tmp_path / "catalog") as opened:
+        assert len(opened) == COUNT
 
 
 def test_folders_that_are_no_catalogue(tmp_path: Path, build: Callable[..., ProductCatalog]) -> None:

@@ -125,6 +125,7 @@ def test_a_dropped_catalogue_is_searched(
     screenshot(page, request, "own-columns")
 
     page.get_by_role("button", name="Make it searchable").click()
+    page.wait_for_timeout(8000); page.screenshot(path="/tmp/dbg.png", full_page=True)
     page.locator("#own-result table").wait_for(timeout=MINUTE)
     assert "4 products are searchable. 1 row was left out." in page.locator("#own-result h2").inner_text()
     assert "row 2 has the same id" in page.locator("#own-result").inner_text()
