@@ -248,11 +248,10 @@ def possible_attributes(upload: Upload) -> list[str]:
 
 
 def choose_columns(upload: Upload, id: str, title: str, image: str, attributes: Sequence[str]) -> UploadColumns:
-    """The columns that a user chose by name, "" for none."""
+    """The columns that a user chose by name, "" for none. One that has another role is no attribute as well."""
     kinds = guess_columns(upload).attributes
-    return UploadColumns(
-        id or None, title or None, image or None, {name: kinds.get(name, "text") for name in attributes}
-    )
+    others = [name for name in attributes if name not in (id, title, image)]
+    return UploadColumns(id or None, title or None, image or None, {name: kinds.get(name, "text") for name in others})
 
 
 # ----------------------------------------------------------------------------------------------------------------------
