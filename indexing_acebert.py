@@ -20,6 +20,7 @@ from .index_acebert import CatalogIndex, EdgeIndex
 from .store_acebert import Location, Products, ProductStore, read_attributes, read_change
 
 EXACT_UP_TO = 300_000  # products; beyond, an exact search takes longer than 50 ms on one core (docs/catalog.md)
+FLUSH_EVERY = 20  # batches, of 1,024 products: unflushed, a million products take gigabytes of write-ahead log
 UNFILLED = -1  # in place of the last change that an index has: it exists, and has yet to be filled
 NAMESPACE = uuid.UUID("6f0c4a52-6f3e-5d0e-9b57-6c1f6ab8ad0e")  # of the keys that engines know products by
 
@@ -66,8 +67,10 @@ def put(index: CatalogIndex, products: Products, locations: Sequence[Location]) 
 
 def fill_index(index: CatalogIndex, store: ProductStore, generation: int) -> None:
     with tqdm(total=store.count(generation), desc="index", unit="product", leave=False) as bar:
-        for locations, products in store.read_products(generation):
+        for number, (locations, products) in enumerate(store.read_products(generation), start=1):
             put(index, products, locations)
+            if number % FLUSH_EVERY == 0:
+                index.flush()
             bar.update(len(products))
 
 

@@ -467,7 +467,8 @@ def add_tab(shop: Shop) -> None:
         make = gr.Button("Make it searchable", variant="primary", elem_id="own-make")
     result = gr.HTML(elem_id="own-result", apply_default_css=False)
     with gr.Column(visible=False, elem_id="own-search") as searching:
-        download = gr.DownloadButton("Download it, encoded, as a zip", size="sm", elem_id="own-download")
+        download = gr.Button("Download it, encoded, as a zip", size="sm", elem_id="own-download")
+        archive = gr.DownloadButton(visible="hidden", elem_id="own-archive")
         panel = add_search(shop, lambda request: sessions.catalog(request.session_hash), "own")
 
     dropped, chosen = [table, photos, dataset], [id_column, title_column, image_column, attributes]
@@ -477,7 +478,7 @@ def add_tab(shop: Shop) -> None:
         show_upload,
         dropped,
         [found, *chosen, chooser, result, searching],
-        show_progress_on=found,
+        show_progress_on=[found, *chosen],
         concurrency_limit=2,
         **private,
     )
@@ -486,7 +487,10 @@ def add_tab(shop: Shop) -> None:
     make.click(show_built, chosen, [result, searching], show_progress_on=result, **alone, **private).then(
         panel.open, None, panel.outputs, **private
     )
-    download.click(download_catalog, None, download, api_name="download_catalog")
+    # A DownloadButton gives what it had before the click: so a button fills it, and then clicks it.
+    download.click(download_catalog, None, archive, api_name="download_catalog").success(
+        None, js="() => document.querySelector('#own-archive').click()", **private
+    )
     with gr.Row(visible=False):
         answer, names = gr.JSON(), gr.JSON([])
         texts = [gr.Textbox() for _ in range(3)]
