@@ -310,6 +310,7 @@ class ProductStore:
         for folder in current.parent.iterdir():
             if folder != current:
                 shutil.rmtree(folder, ignore_errors=True)
+        self._changes.mkdir(exist_ok=True)  # git and the Hub keep no empty folder
         for file in self._changes.iterdir():
             if file.suffix != ".parquet" or int(file.stem) <= self.settings.merged:
                 file.unlink(missing_ok=True)

@@ -674,6 +674,13 @@ def test_folders_that_are_no_catalogue(tmp_path: Path, build: Callable[..., Prod
         ProductCatalog.load(catalog.path)
 
 
+def test_a_folder_that_lost_its_empty_folders_opens(catalog: ProductCatalog) -> None:
+    (catalog.path / "changes").rmdir()
+    with reopen(catalog) as again:
+        again.delete([100])
+        assert 100 not in again
+
+
 def test_a_write_that_was_torn_is_not_seen(catalog: ProductCatalog) -> None:
     (catalog.path / "changes" / "00000001.unfinished").write_bytes(b"half a file")
     (catalog.path / "products" / "00001").mkdir()  # of a merge that was killed
