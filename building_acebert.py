@@ -235,13 +235,13 @@ class Source:
         return {name: _kind(self.dataset.features[name]) for name in self.attributes}
 
     def ids(self) -> list[Any]:
-        return self._read(self.id, slice(None))
+        return self.read(self.id, slice(None))
 
     def titles(self, rows: Sequence[int] | slice) -> list[str | None]:
-        return [read_text(title) for title in self._read(self.title, rows)]
+        return [read_text(title) for title in self.read(self.title, rows)]
 
     def photos(self, rows: Sequence[int]) -> list[Any | None]:
-        photos = self._read(self.image, rows)
+        photos = self.read(self.image, rows)
         return [
             None
             if photo is None or (isinstance(photo, dict) and not (photo.get("bytes") or photo.get("path")))
@@ -251,7 +251,7 @@ class Source:
 
     def attribute(self, name: str, rows: Sequence[int] | slice) -> list[Any]:
         """Values of an attribute; blanks are none, and so is a number that is NaN, as pandas has it."""
-        values = self._read(name, rows)
+        values = self.read(name, rows)
         feature = self.dataset.features[name]
         if isinstance(feature, datasets.ClassLabel):
             return [None if value is None else feature.int2str(value) for value in values]
@@ -259,7 +259,8 @@ class Source:
             return [read_text(value) for value in values]
         return [None if isinstance(value, float) and value != value else value for value in values]
 
-    def _read(self, name: str | None, rows: Sequence[int] | slice) -> list[Any]:
+    def read(self, name: str | None, rows: Sequence[int] | slice) -> list[Any]:
+        """A column's values as they are; None for each row where there is no such column."""
         if name is None:
             return [None] * (len(self.dataset) if isinstance(rows, slice) else len(rows))
         return list(self.dataset.select_columns([name])[rows][name])
@@ -315,7 +316,7 @@ class Batches(torch.utils.data.Dataset):
             inputs = prepare(self.processor, titles, photos)
         except PHOTO_ERRORS:
             errors = [photo is not None and find_photo_error(self.processor, photo) for photo in photos]
-            ids = self.source._read(self.source.id, rows)
+            ids = self.source.read(self.source.id, rows)
             bad = [BadRow(rows[i], ids[i], self.source.image, error) for i, error in enumerate(errors) if error]
             if not bad:
                 raise
@@ -392,7 +393,7 @@ def _write_part(batches: list[dict[str, Any]], source: Source, settings: Setting
     encoded = [batch["vectors"] for batch in batches if batch["rows"]]
     empty = np.empty((0, settings.dim), dtype=np.float32)
     products = Products(
-        ids=source._read(source.id, rows),
+        ids=source.read(source.id, rows),
         titles=[title for batch in batches for title in batch["titles"]],
         photos=[photo for batch in batches for photo in batch["photos"]],
         attributes={name: source.attribute(name, rows) for name in source.attributes},
@@ -403,7 +404,7 @@ def _write_part(batches: list[dict[str, Any]], source: Source, settings: Setting
 
 def plan_sha256(source: Source, settings: Settings, rows: Sequence[int]) -> str:
     """Tells whether an unfinished build is of the same products, model and settings; photos are not looked at."""
-    digest = hashlib.sha256(json.dumps([settings.__dict__, len(rows)], sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(json.dumps([vars(settings), len(rows)], sort_keys=True, default=str).encode())
     for values in (
         source.ids(),
         source.titles(slice(None)),

@@ -39,12 +39,12 @@ from .building_acebert import (
 from .filters_acebert import check_attributes, parse_filters
 from .index_acebert import CatalogIndex, EdgeIndex, Match, MemoryIndex, ServerIndex
 from .indexing_acebert import (
-    EXACT_UP_TO,
     UNFILLED,
     apply_change,
     fill_index,
     index_folder,
     make_edge_index,
+    needs_graph,
     read_applied,
     run_child,
     to_key,
@@ -281,7 +281,7 @@ class ProductCatalog:
         elif settings.index == "edge":
             folder = index_folder(self._store.path, settings.generation)
             if read_applied(folder) is None:
-                if self._store.count(settings.generation) > EXACT_UP_TO:
+                if needs_graph(self._store, settings.generation):
                     run_child(self._store.path, settings.generation, settings.merged)
                 else:
                     make_edge_index(self._store, settings.generation, settings.merged)

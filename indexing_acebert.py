@@ -90,12 +90,17 @@ def apply_change(index: CatalogIndex, store: ProductStore, file: Path) -> None:
         index.set_attributes([key for key, _ in left], [values for _, values in left])
 
 
+def needs_graph(store: ProductStore, generation: int) -> bool:
+    """Whether a generation has too many products for an exact search."""
+    return store.count(generation) > EXACT_UP_TO
+
+
 def make_edge_index(store: ProductStore, generation: int, change: int) -> None:
     """Makes the embedded index of a generation's products, by HNSW where there are many."""
     folder, settings = index_folder(store.path, generation), store.settings
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(exist_ok=True)
-    hnsw = store.count(generation) > EXACT_UP_TO
+    hnsw = needs_graph(store, generation)
     index = EdgeIndex.create(folder, settings.dim, settings.attributes, hnsw=hnsw, sides=settings.sides)
     fill_index(index, store, generation)
     if hnsw:

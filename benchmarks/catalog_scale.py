@@ -25,9 +25,9 @@ from datasets import load_dataset
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoProcessor
 
+from acebert import indexing_acebert
 from acebert.building_acebert import ProductEncoder
 from acebert.catalog_acebert import ProductCatalog
-from acebert.indexing_acebert import EXACT_UP_TO
 from acebert.store_acebert import Products, ProductStore, Settings, part_path, products_folder, write_table
 
 CHUNK = 2048  # products in a part
@@ -170,7 +170,10 @@ def main() -> None:
     parser.add_argument("--products", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--output_dir", type=Path, default=Path("build/scale"))
+    parser.add_argument("--exact", action="store_true", help="Search exactly, however many products there are.")
     args = parser.parse_args()
+    if args.exact:
+        indexing_acebert.EXACT_UP_TO = args.products
 
     model = AutoModel.from_pretrained(args.model_name_or_path, trust_remote_code=True, dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(args.model_name_or_path, trust_remote_code=True)
@@ -180,7 +183,11 @@ def main() -> None:
     path.mkdir(parents=True)
     real, titles = encode_real(encoder, args)
     settings = Settings(encoder.describe(), encoder.dim, "integer", ATTRIBUTES, sides=False, photo_size=0, index="edge")
-    report: dict[str, Any] = {"products": args.products, "dim": encoder.dim, "exact_up_to": EXACT_UP_TO}
+    report: dict[str, Any] = {
+        "products": args.products,
+        "dim": encoder.dim,
+        "graph": args.products > indexing_acebert.EXACT_UP_TO,
+    }
     report["machine"] = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
     report["write_s"], _ = timed(lambda: write_products(path, settings, real, titles, args.products))
     before = resident_mib()
