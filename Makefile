@@ -34,15 +34,16 @@ demo: $(DEMO_READY) $(if $(DATA),,sample) ## Search a catalogue in the browser, 
 
 sample: $(SAMPLE)/.ready ## Draw the sample catalogue that the demo searches
 
+# One test process a core, each with one thread: more of either would only wait for the other.
 test: $(DEV_READY) ## Run the fast tests (no network)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-real: $(DEV_READY) ## Run the tests on the real catalogue: DATA=<folder>
 	@test -d "$(DATA)" || { echo "make test-real: DATA='$(DATA)' is no folder; give the catalogue's folder: make test-real DATA=<folder>" >&2; exit 2; }
 	HF_HUB_OFFLINE=1 ACEBERT_DATA="$(abspath $(DATA))" $(BIN)/python -m pytest -m real
 
 test-slow: $(DEV_READY) ## Run the tests that take minutes
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow -rs
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow -rs --timeout 1800
 
 quality: $(DEV_READY) ## Check the style, change nothing
 	$(BIN)/ruff check .

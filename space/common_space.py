@@ -191,8 +191,8 @@ def show_gap(gap: float, adversary: Mapping[str, Any] | None) -> str:
     runs = adversary["seeds"]
     measured = (
         f"Trained with the adversary, queries and products are {adversary['with']['mean']:.2f} apart, without it "
-        f"{adversary['without']['mean']:.2f}: the mean of {runs} run{'s' if runs != 1 else ''} each, and the line "
-        f"its range. {adversary['note']}"
+        f"{adversary['without']['mean']:.2f}: "
+        f"{f'the mean of {runs} runs each, and the line its range' if runs > 1 else 'one run each'}. {adversary['note']}"
     )
     return f"<h3>The modality gap</h3>{bars}<p>{html.escape(measured)}</p>{own}"
 

@@ -124,6 +124,7 @@ def test_the_gap_is_shown_with_the_adversary_where_it_was_measured() -> None:
     }
     page = show_gap(0.3, measured)
     assert "0.20 apart, without it 0.40: the mean of 3 runs each" in page and "On &lt;fashion&gt;." in page
+    assert "one run each" in show_gap(0.3, measured | {"seeds": 1})
     assert "width:40.0%" in page and "width:80.0%" in page and "left:70.0%;width:30.0%" in page
 
 
@@ -152,3 +153,14 @@ def test_the_measured_gap_next_to_the_app_is_read(shop: Any, tmp_path: Path, mon
     monkeypatch.setattr(common_space, "ADVERSARY", tmp_path / "adversary.json")
     with client_of(add_tab, shop) as client:
         assert client.predict(api_name="/map")["gap"] > 0
+
+
+def test_the_shipped_gap_is_that_of_the_recorded_ablations() -> None:
+    shipped = json.loads(common_space.ADVERSARY.read_text())
+    records = Path(__file__).parent.parent / "docs" / "results" / "ablations"
+    for arm, name in (("with", "base"), ("without", "no_adversary")):
+        runs = [json.loads(file.read_text()) for file in records.glob(f"seed*-{name}-*/run.json")]
+        gaps = [run["metrics"]["modality_gap"] for run in runs]
+        assert len(gaps) == shipped["seeds"]
+        expected = {"mean": sum(gaps) / len(gaps), "low": min(gaps), "high": max(gaps)}
+        assert shipped[arm] == pytest.approx(expected, abs=1e-4)
