@@ -20,10 +20,10 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sample test test-real test-slow quality style clean
+.PHONY: help demo sample test test-real test-slow test-transformers quality style clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make demo MODEL=<folder or Hub id> DATA=<folder or Hub id> PORT=<port>"
 	@echo "  make test-real DATA=<folder of the real catalogue>"
@@ -44,6 +44,10 @@ test-real: $(DEV_READY) ## Run the tests on the real catalogue: DATA=<folder>
 
 test-slow: $(DEV_READY) ## Run the tests that take minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow -rs --timeout 1800
+
+test-transformers: $(DEV_READY) ## Run transformers' own common tests on tiny models (fetches them)
+	source=$$($(BIN)/python tests/transformers_common/fetch.py "$(CURDIR)/build/transformers") && cd tests/transformers_common && \
+		HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TRANSFORMERS_SOURCE="$$source" "$(abspath $(BIN))/python" -m pytest -n auto -rs
 
 quality: $(DEV_READY) ## Check the style, change nothing
 	$(BIN)/ruff check .
