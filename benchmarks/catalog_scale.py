@@ -160,6 +160,26 @@ def measure_while_writing(catalog: ProductCatalog, queries: np.ndarray, seconds:
     return percentiles(times) | rates
 
 
+def build(path: Path, encoder: ProductEncoder, args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    """Makes the catalogue; what it took, and the titles."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    real, titles = encode_real(encoder, args)
+    settings = Settings(encoder.describe(), encoder.dim, "integer", ATTRIBUTES, sides=False, photo_size=0, index="edge")
+    write_s, _ = timed(lambda: write_products(path, settings, real, titles, args.products))
+    index_s, catalog = timed(lambda: ProductCatalog.load(path, encoder.model, encoder.processor))
+    catalog.close()
+    report = {
+        "products": args.products,
+        "dim": encoder.dim,
+        "graph": args.products > indexing_acebert.EXACT_UP_TO,
+        "machine": {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()},
+        "write_s": write_s,
+        "index_s": index_s,
+    }
+    return report, titles
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model_name_or_path", default=".")
@@ -171,6 +191,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--output_dir", type=Path, default=Path("build/scale"))
     parser.add_argument("--exact", action="store_true", help="Search exactly, however many products there are.")
+    parser.add_argument("--reuse", action="store_true", help="Measure the catalogue that an earlier run left.")
     args = parser.parse_args()
     if args.exact:
         indexing_acebert.EXACT_UP_TO = args.products
@@ -179,20 +200,13 @@ def main() -> None:
     processor = AutoProcessor.from_pretrained(args.model_name_or_path, trust_remote_code=True)
     encoder = ProductEncoder(model, processor)
     path = args.output_dir / "catalog"
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
-    real, titles = encode_real(encoder, args)
-    settings = Settings(encoder.describe(), encoder.dim, "integer", ATTRIBUTES, sides=False, photo_size=0, index="edge")
-    report: dict[str, Any] = {
-        "products": args.products,
-        "dim": encoder.dim,
-        "graph": args.products > indexing_acebert.EXACT_UP_TO,
-    }
-    report["machine"] = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
-    report["write_s"], _ = timed(lambda: write_products(path, settings, real, titles, args.products))
+    written = args.output_dir / "scale.json"
+    if args.reuse:
+        report: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
+        titles = load_dataset(args.dataset_name, split=args.split)[args.title_column][:]
+    else:
+        report, titles = build(path, encoder, args)
     before = resident_mib()
-    report["index_s"], catalog = timed(lambda: ProductCatalog.load(path, model, processor))
-    catalog.close()
     report["open_s"], catalog = timed(lambda: ProductCatalog.load(path, model, processor))
 
     vectors, categories, prices = read_all(ProductStore(path))
@@ -210,7 +224,7 @@ def main() -> None:
         name: sum(f.stat().st_size for f in (path / name).rglob("*") if f.is_file()) for name in ("products", "index")
     }
     report["disk_mib"] = {name: size / 2**20 for name, size in sizes.items()}
-    (args.output_dir / "scale.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    written.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(report, indent=2))
 
 

@@ -21,7 +21,9 @@ from acebert import index_acebert
 from acebert.filters_acebert import And, Filter, Not, OneOf, Or, Range, parse_filters
 from acebert.index_acebert import VECTORS, CatalogIndex, EdgeIndex, MemoryIndex, ServerIndex
 
-pytestmark = pytest.mark.filterwarnings("error", "ignore:Payload indexes have no effect")
+pytestmark = pytest.mark.filterwarnings(
+    "error", "ignore:Payload indexes have no effect", "ignore:Local mode performs exact"
+)
 
 DIM = 8
 SCHEMA = {
