@@ -10,6 +10,7 @@ it. After each run `ablations.md`, `ablations.json` and `ablations.png` are writ
 """
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -33,6 +34,7 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 from tqdm.auto import tqdm
 
+from acebert.checkpoints_acebert import write_whole
 from acebert.plots_acebert import BLUE, STYLE
 from acebert.train_accelerate import parse_arguments
 
@@ -287,7 +289,7 @@ def execute(run: Run, output_dir: Path, launch: Launch) -> bool:
         record["seconds"] += time.perf_counter() - start
         if status == 0:
             record["metrics"] = last_metrics(folder / "train_log.jsonl")
-        write(folder / "run.json", json.dumps(record, indent=2))
+        write_whole(folder / "run.json", json.dumps(record, indent=2))
     if status == 0:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # three times the model's size, for resuming alone
     return status == 0
@@ -311,6 +313,7 @@ def launch_training(arguments: list[str], log: Path, launch_args: Sequence[str] 
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         ) as process,
     ):
+        assert isinstance(process.stdout, io.BufferedReader)  # as for every pipe
         while True:
             try:
                 while output := process.stdout.read1():
@@ -344,13 +347,6 @@ def read_record(run: Run, output_dir: Path) -> dict[str, Any]:
 def read_metrics(run: Run, output_dir: Path) -> dict[str, float] | None:
     """A finished run's metrics, None for another."""
     return read_record(run, output_dir).get("metrics")
-
-
-def write(path: Path, text: str) -> None:
-    """Writes beside and renames, so that the file is always whole."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -401,8 +397,8 @@ def report(trials: Sequence[Trial], descriptions: dict[str, str], output_dir: Pa
                 by_seed = {str(seed): value for seed, value in paired.items()}  # as JSON has it
                 arm["differences"][metric] = {**t_interval(list(paired.values())), "by_seed": by_seed}
     output_dir.mkdir(parents=True, exist_ok=True)
-    write(output_dir / "ablations.json", json.dumps({"arms": arms}, indent=2))
-    write(output_dir / "ablations.md", to_markdown(arms))
+    write_whole(output_dir / "ablations.json", json.dumps({"arms": arms}, indent=2))
+    write_whole(output_dir / "ablations.md", to_markdown(arms))
     if any(arm["differences"] for arm in arms.values()):
         plot_differences(arms, output_dir / "ablations.png")
     return {"arms": arms}

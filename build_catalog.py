@@ -59,11 +59,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             names = dict.fromkeys(name for names in found for name in names)
             attributes = [name for name in names if name not in (args.id_column, title, image)]
         columns = Columns(id=args.id_column, title=title, image=image, attributes=attributes)
-        dataset = concatenate_datasets([load_products(args.dataset_name, split, columns) for split in splits])
+        dataset = concatenate_datasets(
+            [load_products(args.dataset_name, split, columns, on_bad_row=args.on_bad_row) for split in splits]
+        )
     options = {"revision": args.revision, "trust_remote_code": True}
     processor = AutoProcessor.from_pretrained(args.model_name_or_path, **options)
     # The vectors of a CPU and of a GPU then agree.
-    model = AutoModel.from_pretrained(args.model_name_or_path, dtype=torch.float32, **options)
+    model = AutoModel.from_pretrained(args.model_name_or_path, dtype=torch.float32, use_safetensors=True, **options)
     try:
         catalog = ProductCatalog.build(
             model.to(state.device),

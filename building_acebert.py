@@ -3,21 +3,24 @@
 import hashlib
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import numpy as np
 import torch
 from accelerate import PartialState
-from PIL import Image
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
+from .checking_acebert import BadRow, OnBadRow, can_hold_photos, find_bad_ids, find_photo_error, read_photo, read_text
+from .data_acebert import POOL, split_by_length
+from .filters_acebert import KINDS, check_attributes
 from .fingerprint_acebert import processor_sha256, weights_sha256
 from .processing_acebert import open_photo, to_upright_rgb
 from .store_acebert import PART_ROWS, RESERVED, Products, Settings, part_path, write_table
@@ -25,27 +28,6 @@ from .store_acebert import PART_ROWS, RESERVED, Products, Settings, part_path, w
 logger = logging.get_logger(__name__)
 
 WEB_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
-PHOTO_ERRORS = (ValueError, OSError, Image.DecompressionBombError)
-
-
-@dataclass(frozen=True)
-class BadRow:
-    """A row that can't be taken as it is.
-
-    Args:
-        row: counted from 0.
-        id: the product's, None where it has none.
-        field: the column.
-        reason: what is wrong with it, and the remedy.
-    """
-
-    row: int
-    id: Any
-    field: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"row {self.row} (id {self.id!r}), {self.field}: {self.reason}"
 
 
 class ProductEncoder:
@@ -91,18 +73,29 @@ class ProductEncoder:
         """As [`ProductEncoder.encode`], of products that each have a title, a photo or both."""
         return self.encode(prepare(self.processor, titles, photos), names)
 
-    @torch.inference_mode()
-    def encode(self, inputs: Mapping[str, torch.Tensor], names: Sequence[str]) -> dict[str, np.ndarray]:
+    def encode(
+        self, inputs: Mapping[str, torch.Tensor], names: Sequence[str], batch_size: int | None = None
+    ) -> dict[str, np.ndarray]:
         """Product vectors of prepared inputs.
 
         Args:
             inputs: of [`prepare`].
             names: "product" for title and photo together, "title" and "image" for either side alone.
+            batch_size: products in a forward pass, which are then of about equal length; all at once by default.
 
         Returns:
             Name to (products, dim) float32, in half precision as the catalogue keeps them; a row of NaN where a product
             lacks the side.
         """
+        if batch_size is None:
+            return self._encode_batch(inputs, names)
+        rows, batches = zip(*split_by_length(inputs, batch_size), strict=True)
+        encoded = [self._encode_batch(batch, names) for batch in batches]
+        order = torch.cat(rows).argsort().numpy()
+        return {name: np.concatenate([vectors[name] for vectors in encoded])[order] for name in names}
+
+    @torch.inference_mode()
+    def _encode_batch(self, inputs: Mapping[str, torch.Tensor], names: Sequence[str]) -> dict[str, np.ndarray]:
         inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
         text = {name: tensor for name, tensor in inputs.items() if name in ("input_ids", "attention_mask")}
         image = {name: tensor for name, tensor in inputs.items() if name not in text}
@@ -129,17 +122,12 @@ def prepare(
     return dict(processor.process_products(list(titles), list(photos), return_tensors="pt"))
 
 
-def read_text(value: Any) -> str | None:
-    """A title as a product has it: blanks are none."""
-    return value if value is not None and value.strip() else None
-
-
-def find_photo_error(processor: ProcessorMixin, photo: Any) -> str | None:
-    """Why the processor can't read a photo, None if it can."""
+def find_title_error(processor: ProcessorMixin, title: str) -> str | None:
+    """Why the processor can't read a title, None if it can."""
     try:
-        processor.image_processor([photo], return_tensors="pt")
-    except PHOTO_ERRORS as error:
-        return f"{error}: give the path or the bytes of an image file, or None for no photo"
+        processor.process_products([title])
+    except ValueError as error:
+        return str(error).removeprefix("title[0] ")
     return None
 
 
@@ -153,7 +141,7 @@ def keep_photo(photo: Any | None, size: int) -> bytes | None:
     if photo is None or not size:
         return None
     if isinstance(photo, dict):
-        photo = photo["bytes"] if photo.get("bytes") is not None else photo["path"]
+        photo = photo["bytes"] if photo.get("bytes") is not None else photo.get("path")
     if isinstance(photo, str | Path):
         photo = Path(photo).read_bytes()
     image = open_photo(photo)
@@ -209,10 +197,23 @@ class Source:
                 )
         if title_column is None and image_column is None:
             raise ValueError("A product needs a title or a photo: name title_column, image_column or both.")
-        if title_column and _kind(dataset.features[title_column]) != "string":
-            raise ValueError(f"The title column {title_column!r} holds {dataset.features[title_column]}, not texts.")
+        if not len(dataset):
+            raise ValueError("The dataset is empty: give one with at least one product.")
         if _kind(dataset.features[id_column]) not in ("string", "integer"):
-            raise ValueError(f"The id column {id_column!r} holds {dataset.features[id_column]}, not texts or integers.")
+            raise ValueError(
+                f"The id column {id_column!r} holds {dataset.features[id_column]}, not texts or integers: make them of "
+                "it by dataset.cast_column."
+            )
+        if title_column and _kind(dataset.features[title_column]) != "string":
+            raise ValueError(
+                f"The title column {title_column!r} holds {dataset.features[title_column]}, not texts: make them of it "
+                "by dataset.cast_column, or name another by title_column."
+            )
+        if image_column and not can_hold_photos(dataset.features[image_column]):
+            raise ValueError(
+                f"The image column {image_column!r} holds {dataset.features[image_column]}: photos are an Image "
+                "column, paths or bytes of image files, one for a product."
+            )
         others = [name for name in dataset.column_names if name not in main]
         if attribute_columns is None:
             attribute_columns = [name for name in others if _kind(dataset.features[name]) is not None]
@@ -238,16 +239,10 @@ class Source:
         return self.read(self.id, slice(None))
 
     def titles(self, rows: Sequence[int] | slice) -> list[str | None]:
-        return [read_text(title) for title in self.read(self.title, rows)]
+        return self.read(None, rows) if self.title is None else self.attribute(self.title, rows)
 
     def photos(self, rows: Sequence[int]) -> list[Any | None]:
-        photos = self.read(self.image, rows)
-        return [
-            None
-            if photo is None or (isinstance(photo, dict) and not (photo.get("bytes") or photo.get("path")))
-            else photo
-            for photo in photos
-        ]
+        return [read_photo(photo) for photo in self.read(self.image, rows)]
 
     def attribute(self, name: str, rows: Sequence[int] | slice) -> list[Any]:
         """Values of an attribute; blanks are none, and so is a number that is NaN, as pandas has it."""
@@ -257,7 +252,7 @@ class Source:
             return [None if value is None else feature.int2str(value) for value in values]
         if _kind(feature) == "string":
             return [read_text(value) for value in values]
-        return [None if isinstance(value, float) and value != value else value for value in values]
+        return [None if isinstance(value, float) and math.isnan(value) else value for value in values]
 
     def read(self, name: str | None, rows: Sequence[int] | slice) -> list[Any]:
         """A column's values as they are; None for each row where there is no such column."""
@@ -266,23 +261,32 @@ class Source:
         return list(self.dataset.select_columns([name])[rows][name])
 
     def find_bad_rows(self) -> list[BadRow]:
-        """Rows without an id, with an id that an earlier row has, or without title and photo."""
-        bad: list[BadRow] = []
-        first: dict[Any, int] = {}
-        titles = self.titles(slice(None))
-        has_photo = np.zeros(len(titles), dtype=bool)
-        for start in range(0, len(titles), PART_ROWS):
-            rows = range(start, min(start + PART_ROWS, len(titles)))
-            has_photo[list(rows)] = [photo is not None for photo in self.photos(rows)]
-        for row, product_id in enumerate(self.ids()):
-            if product_id is None or product_id == "":
-                bad.append(BadRow(row, None, self.id, "is missing: give every product an id"))
-            elif first.setdefault(product_id, row) != row:
-                bad.append(BadRow(row, product_id, self.id, f"is row {first[product_id]}'s too: ids must be unique"))
-            elif titles[row] is None and not has_photo[row]:
-                field = " and ".join(name for name in (self.title, self.image) if name)
-                bad.append(BadRow(row, product_id, field, "is empty: a product needs a title or a photo"))
-        return bad
+        """Rows without an id, with one that an earlier row has, without title and photo, or with a bad attribute.
+
+        Each row is there once, with the first that is wrong with it.
+        """
+        ids, titles = self.ids(), self.titles(slice(None))
+        bad = list(find_bad_ids(ids, self.id, unique=True))
+        untitled = [row for row, title in enumerate(titles) if title is None]
+        field = " and ".join(name for name in (self.title, self.image) if name)
+        for start in range(0, len(untitled), PART_ROWS):
+            rows = untitled[start : start + PART_ROWS]
+            bad += [
+                BadRow(row, ids[row], field, "is empty: a product needs a title or a photo")
+                for row, photo in zip(rows, self.photos(rows), strict=True)
+                if photo is None
+            ]
+        for name, kind in self.kinds().items():
+            if kind in ("string", "boolean"):  # a column of these holds nothing else
+                continue
+            for row, value in enumerate(self.attribute(name, slice(None))):
+                try:
+                    check_attributes({name: value}, {name: kind})
+                except ValueError:
+                    reason = f"must be {KINDS[kind]}, got {value!r}: mend it, or give None for none"
+                    bad.append(BadRow(row, ids[row], name, reason))
+        first = {row.row: row for row in reversed(bad)}
+        return [first[row] for row in sorted(first)]
 
 
 def _kind(feature: Any) -> str | None:
@@ -314,13 +318,17 @@ class Batches(torch.utils.data.Dataset):
         try:
             kept = [keep_photo(photo, self.photo_size) for photo in photos]
             inputs = prepare(self.processor, titles, photos)
-        except PHOTO_ERRORS:
-            errors = [photo is not None and find_photo_error(self.processor, photo) for photo in photos]
+        except Exception:  # Pillow's decoders raise errors of many kinds for broken files
             ids = self.source.read(self.source.id, rows)
-            bad = [BadRow(rows[i], ids[i], self.source.image, error) for i, error in enumerate(errors) if error]
+            for i, row in enumerate(rows):
+                if titles[i] is not None and (error := find_title_error(self.processor, titles[i])):
+                    bad.append(BadRow(row, ids[i], self.source.title, error))
+                    titles[i] = None
+                if photos[i] is not None and (error := find_photo_error(photos[i])):
+                    bad.append(BadRow(row, ids[i], self.source.image, error))
+                    photos[i] = None
             if not bad:
                 raise
-            photos = [None if error else photo for photo, error in zip(photos, errors, strict=True)]
             left = [i for i in range(len(rows)) if titles[i] is not None or photos[i] is not None]
             rows, titles, photos = ([values[i] for i in left] for values in (rows, titles, photos))
             kept = [keep_photo(photo, self.photo_size) for photo in photos]
@@ -336,7 +344,7 @@ def write_parts(
     rows: Sequence[int],
     batch_size: int,
     num_workers: int,
-    on_bad_row: Literal["raise", "skip"],
+    on_bad_row: OnBadRow,
 ) -> None:
     """Encodes a dataset's rows into parts, as far as they aren't there, each part by one of the processes.
 
@@ -348,12 +356,13 @@ def write_parts(
         settings: of the catalogue.
         folder: gets `part-*.parquet`, and `part-*.bad.json` with the rows that were skipped or lost their photo.
         rows: of the source, to encode.
-        batch_size: products in a forward pass.
+        batch_size: products in a forward pass; some of these are read at a time.
         num_workers: processes that read and cut photos, for each process.
-        on_bad_row: "skip" keeps a product with a broken photo by its title, and leaves one without a title out.
+        on_bad_row: "skip" keeps a product with a broken photo by its title, or with a title that can't be read by its
+            photo, and leaves out one that has nothing else.
 
     Raises:
-        ValueError: for a broken photo where `on_bad_row` is "raise".
+        ValueError: for a broken photo or title where `on_bad_row` is "raise".
     """
     state = PartialState()
     parts = [list(rows[start : start + PART_ROWS]) for start in range(0, len(rows), PART_ROWS)]
@@ -361,12 +370,9 @@ def write_parts(
     if len(missing) < len(parts) and state.is_main_process:
         logger.warning(f"Going on: {len(parts) - len(missing)} of {len(parts)} parts are there.")
     mine = missing[state.process_index :: state.num_processes]
-    batches = [
-        part[start : start + batch_size]
-        for part in (parts[n] for n in mine)
-        for start in range(0, len(part), batch_size)
-    ]
-    owners = [number for number in mine for _ in range(0, len(parts[number]), batch_size)]
+    pool = POOL * batch_size
+    batches = [part[start : start + pool] for part in (parts[n] for n in mine) for start in range(0, len(part), pool)]
+    owners = [number for number in mine for _ in range(0, len(parts[number]), pool)]
     # batch_size None: an item is a batch already.
     loader = DataLoader(Batches(batches, source, encoder.processor, settings.photo_size), None, num_workers=num_workers)
     done: list[dict[str, Any]] = []
@@ -375,7 +381,7 @@ def write_parts(
             if batch["bad"] and on_bad_row == "raise":
                 raise ValueError(f"{batch['bad'][0]}. Or pass on_bad_row='skip', which lists such rows and goes on.")
             if batch["rows"]:
-                batch["vectors"] = encoder.encode(batch.pop("inputs"), settings.vectors)
+                batch["vectors"] = encoder.encode(batch.pop("inputs"), settings.vectors, batch_size)
             done.append(batch)
             bar.update(len(batches[index]))
             if index + 1 == len(batches) or owners[index + 1] != owners[index]:
@@ -388,7 +394,7 @@ def _write_part(batches: list[dict[str, Any]], source: Source, settings: Setting
     rows = [row for batch in batches for row in batch["rows"]]
     bad = [bad for batch in batches for bad in batch["bad"]]
     if bad:
-        lines = [{"row": row.row, "id": row.id, "field": row.field, "reason": row.reason} for row in bad]
+        lines = [asdict(row) for row in bad]
         file.with_suffix(".bad.json").write_text(json.dumps(lines), encoding="utf-8")
     encoded = [batch["vectors"] for batch in batches if batch["rows"]]
     empty = np.empty((0, settings.dim), dtype=np.float32)

@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,15 +27,14 @@ from transformers import PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
 from .building_acebert import (
-    BadRow,
     ProductEncoder,
     Source,
-    find_photo_error,
+    find_title_error,
     keep_photo,
     plan_sha256,
-    read_text,
     write_parts,
 )
+from .checking_acebert import BadRow, OnBadRow, find_photo_error, is_blank, read_photo, read_text, write_bad_rows
 from .filters_acebert import check_attributes, parse_filters
 from .index_acebert import CatalogIndex, EdgeIndex, Match, MemoryIndex, ServerIndex
 from .indexing_acebert import (
@@ -50,6 +49,7 @@ from .indexing_acebert import (
     to_key,
     write_applied,
 )
+from .processing_acebert import LONE_SURROGATE, to_numpy
 from .store_acebert import (
     Location,
     Products,
@@ -138,7 +138,7 @@ class ProductCatalog:
         index: str = "edge",
         batch_size: int = ENCODE_BATCH,
         num_workers: int = 0,
-        on_bad_row: Literal["raise", "skip"] = "raise",
+        on_bad_row: OnBadRow = "raise",
         overwrite: bool = False,
     ) -> "ProductCatalog | None":
         """Encodes products into a folder and opens it. Stopped at any moment, the same call goes on.
@@ -160,8 +160,8 @@ class ProductCatalog:
             index: "edge", embedded in this process; "memory"; or "http://host:6333/collection" for a Qdrant server.
             batch_size: products in a forward pass.
             num_workers: processes that read and cut photos.
-            on_bad_row: "skip" lists bad rows in `bad_rows.jsonl` and goes on. A product with a broken photo is then
-                kept by its title.
+            on_bad_row: "skip" lists bad rows in `bad_rows.jsonl` and goes on without them; a product with a broken
+                photo is kept by its title, though.
             overwrite: remove what is in `path`.
 
         Returns:
@@ -173,8 +173,11 @@ class ProductCatalog:
         """
         if on_bad_row not in ("raise", "skip"):
             raise ValueError(f"on_bad_row must be 'raise' or 'skip', got {on_bad_row!r}.")
-        if not (index in ("edge", "memory") or "://" in index):
+        if not isinstance(index, str) or not (index in ("edge", "memory") or "://" in index):
             raise ValueError(f"index must be 'edge', 'memory' or a server's URL, got {index!r}.")
+        for name, number, least in (("batch_size", batch_size, 1), ("photo_size", photo_size, 0)):
+            if number < least:
+                raise ValueError(f"{name} must be at least {least}, got {number}.")
         state, path, encoder = PartialState(), Path(path), ProductEncoder(model, processor)
         source = Source.of(dataset, id_column, title_column, image_column, attribute_columns)
         bad = source.find_bad_rows()
@@ -183,12 +186,8 @@ class ProductCatalog:
         skipped = {row.row for row in bad}
         rows = [row for row in range(len(dataset)) if row not in skipped]
         if not rows:
-            raise ValueError(
-                f"The dataset has no good row among {len(dataset)}: see `find_bad_rows`."
-                if bad
-                else "The dataset is empty."
-            )
-        id_type = "string" if isinstance(source.ids()[rows[0]], str) else "integer"
+            raise ValueError(f"None of the dataset's {len(dataset)} rows can be used, the first is {bad[0]}.")
+        id_type: Literal["string", "integer"] = "string" if isinstance(source.ids()[rows[0]], str) else "integer"
         settings = Settings(encoder.describe(), encoder.dim, id_type, source.kinds(), sides, photo_size, index)
 
         folder = products_folder(path, 0)
@@ -202,8 +201,7 @@ class ProductCatalog:
         for file in sorted(folder.glob("*.bad.json")):
             bad += [BadRow(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
             file.unlink()
-        lines = [json.dumps(asdict(row), default=str) + "\n" for row in sorted(bad, key=lambda row: row.row)]
-        (path / "bad_rows.jsonl").write_text("".join(lines), encoding="utf-8")
+        write_bad_rows(sorted(bad, key=lambda row: row.row), path / "bad_rows.jsonl")
         if bad:
             logger.warning(f"{len(bad)} bad rows are listed in {path / 'bad_rows.jsonl'}.")
         ProductStore.create(path, settings)
@@ -356,7 +354,7 @@ class ProductCatalog:
     def get(self, product_id: Any) -> Product | None:
         """A product by its id, None if there is none."""
         (match,) = self._index.get([self._key(product_id)])
-        return match and _to_product(match)
+        return None if match is None else _to_product(match)
 
     def photo(self, product: Product) -> bytes | None:
         """A product's photo as an encoded image file; None where it has none, or photos weren't kept."""
@@ -364,7 +362,7 @@ class ProductCatalog:
             return self._store.read_photos([product.location])[0]
         except FileNotFoundError:  # the files were merged since the product was read
             current = self.get(product.id)
-            return current and self._store.read_photos([current.location])[0]
+            return None if current is None else self._store.read_photos([current.location])[0]
 
     def count(self, filters: Mapping[str, Any] | None = None) -> int:
         """How many products match the filters."""
@@ -392,6 +390,8 @@ class ProductCatalog:
         """An attribute's values and how many products have each, the most frequent first."""
         if name not in self.attributes:
             raise ValueError(f"There is no attribute {name!r}: there are {list(self.attributes)}.")
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, got {limit}.")
         return self._index.facets(name, parse_filters(filters, self.attributes), limit)
 
     def search(
@@ -432,6 +432,11 @@ class ProductCatalog:
             choices = [*self.settings.vectors, "words"]
             raise ValueError(f"using must be one of {choices} in this catalogue, got {using!r}.")
         where = parse_filters(filters, self.attributes)
+        if vector is not None:
+            try:
+                vector = np.asarray(to_numpy(vector), dtype=np.float32)
+            except (TypeError, ValueError):
+                raise ValueError(f"vector must hold {self.settings.dim} numbers a query, got {vector!r}.") from None
         texts, images, single = _as_batch(text, image, like, vector)
         if texts is None and (hybrid or using == "words"):
             raise ValueError("A search by words, alone or hybrid, needs a text.")
@@ -472,7 +477,7 @@ class ProductCatalog:
         return self._encoder.encode_queries(texts, images)
 
     def _check_vector(self, vector: np.ndarray) -> np.ndarray:
-        queries = np.atleast_2d(np.asarray(vector, dtype=np.float32))
+        queries = np.atleast_2d(vector)
         if queries.ndim != 2 or queries.shape[1] != self.settings.dim or not np.isfinite(queries).all():
             raise ValueError(
                 f"vector must hold {self.settings.dim} finite numbers a query, got the shape {np.shape(vector)}."
@@ -487,6 +492,10 @@ class ProductCatalog:
             raise ValueError(
                 f"id must be of the type {self.settings.id_type}, as all of this catalogue's are; got {product_id!r}."
             )
+        if kind == "integer" and not -(2**63) <= product_id < 2**63:
+            raise ValueError(f"id must be an integer of 64 bits, got {product_id}.")
+        if kind == "string" and LONE_SURROGATE.search(product_id):
+            raise ValueError(f"id {product_id[:80]!r} holds half of a character (a lone surrogate).")
         return to_key(product_id)
 
     # ------------------------------------------------------------------------------------------------------------------
@@ -513,7 +522,16 @@ class ProductCatalog:
         vectors: dict[str, list[np.ndarray]] = {name: [] for name in self.settings.vectors}
         for start in range(0, len(products), ENCODE_BATCH):
             part = slice(start, start + ENCODE_BATCH)
-            for name, array in self._encoder.encode_products(titles[part], photos[part], self.settings.vectors).items():
+            try:
+                encoded = self._encoder.encode_products(titles[part], photos[part], self.settings.vectors)
+            except ValueError:
+                for position in range(start, min(start + ENCODE_BATCH, len(products))):
+                    title = titles[position]
+                    if title and (error := find_title_error(self._encoder.processor, title)):
+                        named = f"product {position} (id {ids[position]!r})"
+                        raise ValueError(f"{named}: title {error}.") from None
+                raise
+            for name, array in encoded.items():
                 vectors[name].append(array)
         if not products:
             return 0
@@ -635,6 +653,8 @@ class ProductCatalog:
         ids, titles, photos = [], [], []
         attributes: dict[str, list[Any]] = {name: [] for name in self.attributes}
         for position, product in enumerate(products):
+            if not isinstance(product, Mapping):
+                raise ValueError(f'product {position} must be a dict, as {{"id": 7, "title": "mug"}}, got {product!r}.')
             named = f"product {position} (id {product.get('id')!r})"
             unknown = set(product) - {"id", "title", "image", *self.attributes}
             if unknown:
@@ -643,14 +663,19 @@ class ProductCatalog:
                 )
             if "id" not in product:
                 raise ValueError(f"product {position} has no id: give every product one.")
-            self._key(product["id"])
-            title, photo = product.get("title"), product.get("image")
+            try:
+                self._key(product["id"])
+            except ValueError as error:
+                raise ValueError(f"{named}: {error}") from None
+            if isinstance(product["id"], str) and is_blank(product["id"]):
+                raise ValueError(f"{named}: its id is blank: give it one.")
+            title, photo = product.get("title"), read_photo(product.get("image"))
             if title is not None and not isinstance(title, str):
                 raise ValueError(f"{named}: title must be a text or None, got {title!r}.")
             titles.append(read_text(title))
-            error = None if photo is None else find_photo_error(self._encoder.processor, photo)
-            if error:
-                raise ValueError(f"{named}: image {error}.")
+            problem = None if photo is None else find_photo_error(photo)
+            if problem:
+                raise ValueError(f"{named}: image {problem}.")
             if titles[-1] is None and photo is None:
                 raise ValueError(f"{named} has neither title nor image: give it one of them.")
             ids.append(int(product["id"]) if self.settings.id_type == "integer" else product["id"])
@@ -698,8 +723,11 @@ def _as_batch(text: Any, image: Any, like: Any, vector: Any) -> tuple[list[str] 
     if texts is not None and images is not None and len(texts) != len(images):
         raise ValueError(f"{len(texts)} texts and {len(images)} images: give one image for each text.")
     for position, query in enumerate(texts or ()):
-        if not isinstance(query, str) or not query.strip():
+        if not isinstance(query, str) or not query.strip() or LONE_SURROGATE.search(query):
             raise ValueError(f"text {position} must hold words, got {query!r}.")
+    for position, photo in enumerate(images or ()):
+        if photo is None:
+            raise ValueError(f"image {position} is None: give a photo for every query, or search by text alone.")
     if texts == [] or images == []:
         raise ValueError("There is no query in the list.")
     return texts, images, not several
@@ -742,6 +770,8 @@ def _check_same_model(made_by: Mapping[str, Any], given: Mapping[str, Any], path
 
 def _start_building(path: Path, plan: str, overwrite: bool) -> None:
     """Makes the folder ready: empty, or with the parts of the same unfinished catalogue."""
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file: choose a folder for the catalogue.")
     if overwrite and path.exists():
         shutil.rmtree(path)
     if (path / "catalog.json").exists() and not (path / "building.json").exists():

@@ -14,7 +14,8 @@ import datasets
 import numpy as np
 
 from .baselines_acebert import tokenize
-from .data_acebert import Columns, QueryTemplates, load_products
+from .checking_acebert import OnBadRow, read_photo, read_text
+from .data_acebert import Columns, QueryTemplates, find_good_rows, load_products
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,35 +43,62 @@ class Catalog:
 
     @classmethod
     def load(
-        cls, sources: Sequence[str], splits: Sequence[str], columns: Columns, config_name: str | None = None
+        cls,
+        sources: Sequence[str],
+        splits: Sequence[str],
+        columns: Columns,
+        config_name: str | None = None,
+        on_bad_row: OnBadRow = "raise",
+        bad_rows_file: str | os.PathLike | None = None,
     ) -> "Catalog":
         """Reads the splits of one or more catalogues, each with the columns named, as one.
 
+        Args:
+            sources, columns, config_name: of [`load_products`].
+            splits: their names.
+            on_bad_row: "skip" leaves out the rows that [`find_good_rows`] finds bad, and lists them.
+            bad_rows_file: the list.
+
         Raises:
-            ValueError: if a split or a column is missing, titles aren't strings, or an id is missing or repeated.
+            ValueError: if there is no product, a split or a column is missing, titles aren't strings, or, where
+                `on_bad_row` is "raise", an id is missing or repeated.
         """
-        parts = [load_products(sources, split, columns, config_name=config_name) for split in splits]
+        parts = [
+            load_products(sources, split, columns, config_name=config_name, on_bad_row=on_bad_row) for split in splits
+        ]
         names = [split for split, part in zip(splits, parts, strict=True) for _ in range(len(part))]
-        return cls.from_products(datasets.concatenate_datasets(parts), names, columns, " + ".join(sources))
+        products = datasets.concatenate_datasets(parts)
+        if on_bad_row == "skip":
+            good = find_good_rows(products, columns, bad_rows_file, unique_ids=True)
+            products, names = products.select(good), [names[row] for row in good]
+        return cls.from_products(products, names, columns, " + ".join(sources))
 
     @classmethod
     def from_products(cls, products: datasets.Dataset, splits: Sequence[str], columns: Columns, name: str) -> "Catalog":
         """A catalogue of rows of `load_products`; raises as [`Catalog.load`]."""
+        if not len(products):
+            raise ValueError(f"{name} has no product: check the source and the split.")
         title_type = products.features.get(columns.title)
         if title_type is not None and title_type.dtype != "string":
             raise ValueError(f"--title_column {columns.title!r} holds {title_type}; titles are strings.")
-        ids = [str(value) for value in products[columns.id]]
+        ids = [read_text(value) for value in products[columns.id]]
         order = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)
         for left, right in pairwise(order):
             if ids[left] == ids[right]:
                 raise ValueError(
-                    f"Rows {left} and {right} of {name} share the {columns.id} {ids[left]!r}: ids have to be unique."
+                    f"Rows {left} and {right} of {name} share the {columns.id} {ids[left]!r}: ids have to be unique. "
+                    "Mend them, or leave all but the first out with --on_bad_row skip."
                 )
         products = products.select(order)
 
         def read(column: str) -> list[str | None]:
             values = products[column][:] if column in products.column_names else [None] * len(products)
-            return [str(value) if value is not None and str(value).strip() else None for value in values]
+            for product_id, value in zip(products[columns.id], values, strict=True):
+                if isinstance(value, list | dict):
+                    raise ValueError(
+                        f"{column} of the product {product_id!r} of {name} is {value!r}: it has to be a single value."
+                    )
+            return [read_text(value) for value in values]
 
         return cls(
             name=name,
@@ -98,12 +126,7 @@ class Catalog:
         if self.photos is None:
             return np.zeros(len(self), dtype=bool)
         (column,) = self.photos.column_names
-        return np.array(
-            [
-                bool(photo.get("bytes") or photo.get("path")) if isinstance(photo, dict) else photo is not None
-                for photo in self.photos[column]
-            ]
-        )
+        return np.array([read_photo(photo) is not None for photo in self.photos[column]])
 
     def shows(self, sides: Collection[str]) -> np.ndarray:
         """(products,) booleans: which have at least one of the sides, "title" and "image"."""
@@ -136,7 +159,7 @@ class Catalog:
         digest = hashlib.sha256()
         for start in range(0, len(self), 1024):
             for photo in self.read_photos(range(start, min(start + 1024, len(self)))):
-                if photo is None or photo.get("bytes"):
+                if photo is None or photo.get("bytes") is not None:
                     content = b"" if photo is None else photo["bytes"]
                 else:
                     content = photo["path"].encode()
@@ -161,24 +184,24 @@ class TrainingTexts:
     columns: Columns
     templates: QueryTemplates
 
-    def read(self, column: str | None) -> list[Any]:
+    def read(self, column: str | None) -> list[str]:
         if column not in self.products.column_names:
             return []
-        return [value for value in self.products[column][:] if value is not None]
+        return [text for text in map(read_text, self.products[column]) if text is not None]
 
     @cached_property
     def title_words(self) -> set[str]:
         """Tokens of all titles. A title is a training query too: ACE-BERT learns to find its photo by it."""
-        return {token for title in self.read(self.columns.title) for token in tokenize(str(title))}
+        return {token for title in self.read(self.columns.title) for token in tokenize(title)}
 
     @cached_property
     def query_words(self) -> set[str]:
         """Tokens of all queries that are no titles: templates over attributes, query logs, hot queries."""
-        texts = {str(text) for text in self.read(self.columns.query) + self.read(self.columns.hot_query)}
+        texts = set(self.read(self.columns.query) + self.read(self.columns.hot_query))
         for template, fields in zip(self.templates.templates, self.templates.fields, strict=True):
             texts.add(template.format(**dict.fromkeys(fields, "")))
         for column in self.templates.attributes:
-            texts |= {str(value) for value in self.read(column)}
+            texts.update(self.read(column))
         return {token for text in texts for token in tokenize(text)}
 
     def frequency_bands(self, column: str) -> dict[str, str]:
@@ -188,7 +211,7 @@ class TrainingTexts:
             Value to "head": the most frequent values, which together first reach half of the products; "torso": those
             that then reach nine in ten; "tail": the rest.
         """
-        counts = Counter(map(str, self.read(column)))
+        counts = Counter(self.read(column))
         bands, before = {}, 0
         for value, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
             share = before / counts.total()

@@ -5,21 +5,42 @@ often the run was interrupted.
 """
 
 import hashlib
+import json
 import math
 import os
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset, DatasetDict, Image, Value, concatenate_datasets, load_dataset
+from datasets.exceptions import DatasetGenerationError
 from PIL import ImageOps
+from transformers.utils import logging
 
+from .checking_acebert import (
+    BadRow,
+    OnBadRow,
+    can_hold_photos,
+    find_bad_ids,
+    find_photo_error,
+    read_photo,
+    read_text,
+    read_value,
+    write_bad_rows,
+)
 from .processing_acebert import open_photo, to_upright_rgb
 
+logger = logging.get_logger(__name__)
+
+HASHED_ROWS = 2**16  # at a time
+POOL = 4  # batches to encode that are read together, so that `split_by_length` has a choice
+SKIP = "Mend it, drop it, or leave such rows out with --on_bad_row skip."
 MAX_CUT = 0.2  # of a photo's side, by the random crop
 FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
@@ -46,6 +67,7 @@ def load_products(
     columns: Columns,
     revision: str | None = None,
     config_name: str | None = None,
+    on_bad_row: OnBadRow = "raise",
 ) -> Dataset:
     """Loads one split of one or more catalogues and puts them one after another.
 
@@ -55,14 +77,16 @@ def load_products(
         columns: the columns to read. A catalogue may lack some, as long as another has them; the values are then null.
         revision: of a Hub dataset.
         config_name: of a dataset with several configurations.
+        on_bad_row: "skip" lets rows without an id through, for [`find_good_rows`] to list.
 
     Returns:
         The products with exactly the columns named, photos not decoded. Of several different catalogues the ids become
         "source:id", so that two shops that both count from 1 don't meet.
 
     Raises:
-        ValueError: if no source has a column, a split is unknown (both with the names that exist), two catalogues
-            disagree on a column's type, an id is missing, or a photo is a URL.
+        ValueError: if a source can't be read or no source has a column, a split is unknown (both with the names that
+            exist), two catalogues disagree on a column's type or it is none for its use, an id is missing, or a photo
+            is a URL.
     """
     parts, available = [], set()
     for source in sources:
@@ -71,8 +95,14 @@ def load_products(
             raise ValueError(f"'{source}' has no split '{split}': it has {sorted(splits)}.")
         available |= set(splits[split].column_names)
         part = _read_columns(splits[split], columns, str(path.parent if path.is_file() else path))
+        if columns.id in part.column_names:
+            missing = next(find_bad_ids(part[columns.id], columns.id, unique=False), None)
+            if missing and on_bad_row == "raise":
+                raise ValueError(f"Row {missing.row} has no {columns.id}: give every product an id. {SKIP}")
+        elif columns.id in available:
+            raise ValueError(f"'{source}' has no {columns.id}: give every product an id.")
         if len(set(sources)) > 1 and columns.id in part.column_names:
-            ids = [f"{source}:{product_id}" for product_id in part[columns.id]]
+            ids = [None if value is None else f"{source}:{value}" for value in map(read_text, part[columns.id])]
             part = part.remove_columns(columns.id).add_column(columns.id, ids)
         parts.append(part)
     missing = [name for name in columns.names() if name not in available]
@@ -95,10 +125,40 @@ def load_products(
 def open_source(source: str, revision: str | None = None, config_name: str | None = None) -> DatasetDict:
     """All splits of a Hub id, a folder or a file, as [`load_products`] takes them, with all of their columns."""
     path = Path(source)
-    if path.suffix in FILE_FORMATS:
-        options = {"delimiter": "\t"} if path.suffix == ".tsv" else {}
-        return load_dataset(FILE_FORMATS[path.suffix], data_files=str(path), **options)
-    return load_dataset(source, config_name, revision=revision)
+    kind = FILE_FORMATS.get(path.suffix)
+    try:
+        if kind is None:
+            return load_dataset(source, config_name, revision=revision)
+        # Without `index_col` pandas takes the first column for row names where lines end with a separator.
+        options = {"delimiter": "\t" if path.suffix == ".tsv" else ",", "index_col": False} if kind == "csv" else {}
+        return load_dataset(kind, data_files=str(path), **options)
+    except (DatasetGenerationError, pa.ArrowException, ValueError) as error:
+        raise ValueError(
+            f"'{source}' can't be read: {error.__cause__ or error}. It has to be whole, in UTF-8, and hold a row at "
+            "least."
+        ) from error
+
+
+def products_sha256(products: Dataset) -> str:
+    """Of the rows of [`load_products`], in their order.
+
+    Photos count by their file name and the size of their embedded bytes, for the time that reading them all would
+    take: one that changes and keeps both is not noticed.
+    """
+    digest = hashlib.sha256()
+    for name, feature in sorted(products.features.items()):
+        column = products.data.column(name)
+        parts = [column]
+        if isinstance(feature, Image):
+            parts = [pc.binary_length(pc.struct_field(column, "bytes")), pc.struct_field(column, "path")]
+        digest.update(f"{name} {len(column)}".encode())
+        for part in parts:
+            for start in range(0, len(part), HASHED_ROWS):
+                values = part.slice(start, HASHED_ROWS).to_pylist()
+                if isinstance(feature, Image):
+                    values = [os.path.basename(value) if isinstance(value, str) else value for value in values]
+                digest.update(json.dumps(values, default=str).encode())
+    return digest.hexdigest()
 
 
 def _read_columns(part: Dataset, columns: Columns, folder: str) -> Dataset:
@@ -109,9 +169,21 @@ def _read_columns(part: Dataset, columns: Columns, folder: str) -> Dataset:
             part = part.remove_columns(name)
         elif getattr(feature, "dtype", None) == "large_string":
             part = part.cast_column(name, Value("string"))
-    if columns.id in part.column_names and None in part[columns.id][:]:
-        raise ValueError(f"Row {part[columns.id][:].index(None)} has no {columns.id}: give every product an id.")
+    for name in (columns.id, columns.title, columns.query, columns.hot_query):
+        dtype = getattr(part.features.get(name, Value("string")), "dtype", "")
+        if not dtype.startswith(("string", "int", "uint", "float")):
+            raise ValueError(f"The column '{name}' holds {part.features[name]}: ids and texts are texts or numbers.")
+    if columns.id in part.column_names and part.features[columns.id].dtype.startswith("float"):
+        try:  # whole numbers become fractions in a table that lacks one
+            part = part.cast_column(columns.id, Value("int64"))
+        except pa.ArrowInvalid:
+            raise ValueError(f"The column '{columns.id}' holds fractions: ids are texts or whole numbers.") from None
     if columns.image in part.column_names:
+        if not can_hold_photos(part.features[columns.image]):
+            raise ValueError(
+                f"The column '{columns.image}' holds {part.features[columns.image]}: photos are images, or paths or "
+                "bytes of image files, one for a product."
+            )
         if part.features[columns.image] == Value("string"):
             part = part.map(_resolve, fn_kwargs={"column": columns.image, "folder": folder}, with_indices=True)
         part = part.cast_column(columns.image, Image(decode=False))
@@ -120,10 +192,65 @@ def _read_columns(part: Dataset, columns: Columns, folder: str) -> Dataset:
 
 def _resolve(row: dict[str, Any], index: int, column: str, folder: str) -> dict[str, Any]:
     """Makes a path relative to the catalogue's file absolute."""
-    value = row[column]
+    value = read_photo(row[column])
     if value and "://" in value:
         raise ValueError(f"{column} of row {index} is the URL {value}: download the photos and give their paths.")
-    return {column: os.path.join(folder, value) if value else None}
+    return {column: value and os.path.join(folder, value)}
+
+
+def find_good_rows(
+    products: Dataset,
+    columns: Columns,
+    file: str | os.PathLike | None,
+    unique_ids: bool = False,
+    learns_from: Sequence[str | None] | None = None,
+) -> list[int]:
+    """The rows that can be used. The others are counted in a warning and listed in a file, with what is wrong.
+
+    A row is bad if its id is missing, if it has neither a title nor a photo, or if its photo can't be read: each is
+    decoded once.
+
+    Args:
+        products: rows of [`load_products`].
+        columns: which column holds what.
+        file: the list, of one JSON object a line: row, id, field and reason. None writes and says nothing, for
+            processes other than the main one.
+        unique_ids: whether a row with an id that an earlier one has is bad, too.
+        learns_from: columns that queries are made from. A row that has neither any of them nor both title and photo is
+            bad, too: nothing is learned from it.
+
+    Raises:
+        ValueError: if no row is good.
+    """
+
+    def read(column: str | None) -> list[Any]:
+        return list(products[column]) if column in products.column_names else [None] * len(products)
+
+    ids, titles = read(columns.id), [read_text(value) for value in read(columns.title)]
+    bad = {found.row: found for found in find_bad_ids(ids, columns.id, unique_ids)}
+    queries = [False] * len(ids)
+    for column in learns_from or ():
+        queries = [there or read_text(value) is not None for there, value in zip(queries, read(column), strict=True)]
+    shown = " and ".join(name for name in (columns.title, columns.image) if name)
+    photos = products[columns.image] if columns.image in products.column_names else [None] * len(ids)
+    for row, photo in enumerate(map(read_photo, photos)):
+        reason, field = None, shown
+        if photo is not None and (reason := find_photo_error(photo)):
+            field = columns.image
+        elif titles[row] is None and photo is None:
+            reason = "is empty: a product needs a title or a photo"
+        elif learns_from is not None and not queries[row] and (titles[row] is None or photo is None):
+            reason = "is not all there, and there is no query: nothing can be learned from it"
+        if reason:
+            bad.setdefault(row, BadRow(row, ids[row], field, reason))
+    found = [bad[row] for row in sorted(bad)]
+    if file is not None:
+        write_bad_rows(found, file)
+    if found and file is not None:
+        logger.warning(f"{len(found)} of {len(ids)} rows are left out, listed in {file}; the first: {found[0]}.")
+    if len(found) == len(ids):
+        raise ValueError(f"None of {len(ids)} rows can be used" + (f"; the first: {found[0]}." if found else "."))
+    return [row for row in range(len(ids)) if row not in bad]
 
 
 class QueryTemplates:
@@ -143,6 +270,8 @@ class QueryTemplates:
     """
 
     def __init__(self, templates: Sequence[str], drop_probability: float = 0.3):
+        if isinstance(templates, str) or not all(isinstance(template, str) for template in templates):
+            raise ValueError(f"Query templates must be a list of texts, got {templates!r}.")
         if not 0 <= drop_probability < 1:
             raise ValueError(f"`drop_probability` must lie in [0, 1), got {drop_probability}.")
         self.templates = list(templates)
@@ -226,7 +355,7 @@ def hold_out(products: Dataset, columns: Columns, share: float) -> tuple[Dataset
     """
     ids = products[columns.id][:]
     titles = products[columns.title][:] if columns.title in products.column_names else [None] * len(ids)
-    groups = group_products(ids, [_text(title) for title in titles])
+    groups = group_products(ids, [read_text(title) for title in titles])
     least: dict[int, str] = {}  # id of each group: it stands for all of them, whatever the order of the rows
     for group, product_id in zip(groups, map(str, ids), strict=True):
         least[group] = min(product_id, least.get(group, product_id))
@@ -271,6 +400,17 @@ class ProductPairs(torch.utils.data.Dataset):
     ):
         if len(products) == 0:
             raise ValueError("The catalogue has no product: check the source and the split.")
+        if columns.id not in products.column_names:
+            raise ValueError(f"No column '{columns.id}' for the ids: the columns are {products.column_names}.")
+        for name, probability in (
+            ("title_query_probability", title_query_probability),
+            ("drop_title_probability", drop_title_probability),
+            ("drop_image_probability", drop_image_probability),
+            ("flip_probability", flip_probability),
+            ("crop_probability", crop_probability),
+        ):
+            if not 0 <= probability <= 1:
+                raise ValueError(f"`{name}` must lie in [0, 1], got {probability}.")
         self.columns, self.templates, self.seed, self.epoch = columns, templates, seed, 0
         self.title_query_probability = title_query_probability
         self.drop_title_probability = drop_title_probability
@@ -281,12 +421,12 @@ class ProductPairs(torch.utils.data.Dataset):
         def read(column: str | None) -> list[Any]:
             return products[column][:] if column in products.column_names else [None] * len(products)
 
-        self.ids, self.titles = read(columns.id), [_text(value) for value in read(columns.title)]
-        self.queries = [_text(value) for value in read(columns.query)]
-        self.hot_queries = [_text(value) for value in read(columns.hot_query)]
+        self.ids, self.titles = read(columns.id), [read_text(value) for value in read(columns.title)]
+        self.queries = [read_text(value) for value in read(columns.query)]
+        self.hot_queries = [read_text(value) for value in read(columns.hot_query)]
         self.groups = group_products(self.ids, self.titles)
         self.attribute_names = templates.attributes if templates else []
-        self.attributes = {name: [_value(value) for value in read(name)] for name in self.attribute_names}
+        self.attributes = {name: [read_value(value) for value in read(name)] for name in self.attribute_names}
         self.codes = np.full((len(products), len(self.attribute_names)), -1, dtype=np.int64)
         for column, name in enumerate(self.attribute_names):
             for row, value in enumerate(self.attributes[name]):
@@ -306,16 +446,17 @@ class ProductPairs(torch.utils.data.Dataset):
 
     def photo(self, row: int, rng: np.random.Generator) -> Any | None:
         """The row's photo as the processor takes it, cut and mirrored at random, or None. Colours stay as they are."""
-        photo = None if self.photos is None else self.photos[row][self.columns.image]
+        photo = None if self.photos is None else read_photo(self.photos[row][self.columns.image])
         if photo is None:
             return None
         cut, mirror = rng.random(2) < (self.crop_probability, self.flip_probability)
         if cut or mirror:
             try:
                 photo = to_upright_rgb(open_photo(photo), do_convert_rgb=True)
-            except (OSError, ValueError) as error:
+                photo.load()
+            except Exception as error:  # Pillow's decoders raise errors of many kinds for broken files
                 raise ValueError(
-                    f"The photo of product {self.ids[row]!r} (row {row}) can't be read: {error}"
+                    f"The photo of product {self.ids[row]!r} (row {row}) can't be read: {error}. {SKIP}"
                 ) from error
             if cut:
                 size = np.array(photo.size)
@@ -360,10 +501,10 @@ class ProductPairs(torch.utils.data.Dataset):
         else:
             raise ValueError(
                 f"Product {self.ids[row]!r} (row {row}) has neither a query nor both title and photo: nothing can be "
-                "learned from it: give it a query, hot query or attributes for --query_templates, or drop it."
+                f"learned from it: give it a query, hot query or attributes for --query_templates. {SKIP}"
             )
         if title is None and photo is None:
-            raise ValueError(f"Product {self.ids[row]!r} (row {row}) has neither a title nor a photo: leave it out.")
+            raise ValueError(f"Product {self.ids[row]!r} (row {row}) has neither a title nor a photo. {SKIP}")
         return self.item(row, query, stated, title, photo)
 
     def item(self, row: int, query: str, stated: list[str], title: str | None, photo: Any | None) -> dict[str, Any]:
@@ -397,7 +538,7 @@ class WholeProducts(torch.utils.data.Dataset):
         pairs = self.pairs
         title, photo = pairs.titles[row], None
         if pairs.photos is not None:
-            photo = pairs.photos[row][pairs.columns.image]
+            photo = read_photo(pairs.photos[row][pairs.columns.image])
         query = title or pairs.hot_queries[row] or (pairs.make_query(row, pairs.rng(row)) or (None,))[0]
         if query is None:
             raise ValueError(f"Product {pairs.ids[row]!r} (row {row}) has no words to mine hard negatives by.")
@@ -428,16 +569,28 @@ class ProductParts(ProductPairs):
         }
 
 
-def _value(value: Any) -> Any | None:
-    """None for a missing, NaN or blank value; 42 for 42.0, as tables hold whole numbers beside missing ones."""
-    if value is None or value != value or (isinstance(value, str) and not value.strip()):
-        return None
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def process_named(process: Callable[..., Any], names: Sequence[str], **fields: list[Any]) -> dict[str, torch.Tensor]:
+    """The processor's tensors of a batch, or an error with the name of the item that it is about.
+
+    Args:
+        process: a method of the processor.
+        names: of the items, to start a message with.
+        fields: its arguments, each with one entry an item.
+    """
+    try:
+        return dict(process(**fields, return_tensors="pt"))
+    except ValueError:
+        for index, name in enumerate(names):
+            try:
+                process(**{field: [values[index]] for field, values in fields.items()})
+            except ValueError as error:
+                what = str(error).replace("images[0]", "the photo").replace("[0]", "", 1)
+                raise ValueError(f"{name}: {what}. {SKIP}") from error
+        raise
 
 
-def _text(value: Any) -> str | None:
-    value = _value(value)
-    return None if value is None else str(value)
+def _name(rows: list[dict[str, Any]]) -> list[str]:
+    return [f"Product {row['id']!r} (row {row['row']})" for row in rows]
 
 
 def _process(processor: Any, rows: list[dict[str, Any]], **fields: list[Any]) -> dict[str, torch.Tensor]:
@@ -446,12 +599,7 @@ def _process(processor: Any, rows: list[dict[str, Any]], **fields: list[Any]) ->
     A batch without any photo gets one place of padding for them: data parallelism wants every process to use the same
     weights in every step.
     """
-    try:
-        inputs = dict(processor.process_products(**fields, return_tensors="pt"))
-    except ValueError as error:
-        raise ValueError(
-            f"{error} (the batch holds the products {[row['id'] for row in rows]}, in this order)"
-        ) from error
+    inputs = process_named(processor.process_products, _name(rows), **fields)
     if "pixel_values" not in inputs:
         width = 3 * processor.image_processor.patch_size**2
         inputs["pixel_values"] = torch.zeros(len(rows), 1, width)
@@ -484,7 +632,7 @@ class PairCollator:
     dataset: ProductPairs | None = None
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        queries = self.processor.process_queries([row["query"] for row in rows], return_tensors="pt")
+        queries = process_named(self.processor.process_queries, _name(rows), queries=[row["query"] for row in rows])
         titles, images = [row["title"] for row in rows], [row["image"] for row in rows]
         products = _process(self.processor, rows, titles=titles, images=images)
         if self.drop_patch_probability:
@@ -496,8 +644,7 @@ class PairCollator:
         shown = torch.tensor(
             [2 * (title is not None) + (image is not None) for title, image in zip(titles, images, strict=True)]
         )
-        # Photos differ little in length, titles much: among products with both, four patches weigh as much as a title.
-        product_order = torch.from_numpy(np.lexsort((words, patches // 4, shown)))
+        product_order = torch.from_numpy(np.lexsort((*_length_keys(words, patches), shown)))
         query_order = queries["query_attention_mask"].sum(1).argsort(stable=True)
         # Chunks of about equal size, cut where what is shown changes.
         parts = [
@@ -515,6 +662,29 @@ class PairCollator:
         for name in ("product_attributes", "query_attributes"):
             batch[name] = torch.from_numpy(np.stack([row[name] for row in rows]))
         return batch
+
+
+def split_by_length(inputs: dict[str, torch.Tensor], size: int) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+    """Queries or products in chunks of about equal length, so that little of each is padding.
+
+    Args:
+        inputs: of the processor.
+        size: rows in one chunk, at most.
+
+    Returns:
+        For each chunk the numbers of its rows (rows,), and its tensors, cut to its longest.
+    """
+    none = torch.zeros(len(next(iter(inputs.values()))), dtype=torch.long)
+    words, patches = (
+        inputs[mask].sum(1) if mask in inputs else none for mask in ("attention_mask", "pixel_attention_mask")
+    )
+    order = torch.from_numpy(np.lexsort(_length_keys(words, patches)))
+    return [(rows, _trim(_select(inputs, rows))) for rows in order.split(size)]
+
+
+def _length_keys(words: torch.Tensor, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """For `lexsort`, the last key first: photos differ little in length, titles much, so patches count by fours."""
+    return words, patches // 4
 
 
 def _select(inputs: dict[str, torch.Tensor], rows: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -543,7 +713,12 @@ def _trim(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         "attention_mask": ("input_ids", "attention_mask"),
         "pixel_attention_mask": ("pixel_values", "pixel_attention_mask", "pixel_position_ids"),
     }
-    lengths = {name: int(inputs[mask].sum(1).max().clamp(min=1)) for mask, names in sequences.items() for name in names}
+    lengths = {
+        name: int(inputs[mask].sum(1).max().clamp(min=1))
+        for mask, names in sequences.items()
+        if mask in inputs
+        for name in names
+    }
     return {name: value[:, : lengths[name]] if name in lengths else value for name, value in inputs.items()}
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, AutoProcessor, ProcessorMixin
 
 from .corpus_acebert import Catalog
+from .data_acebert import POOL, process_named, split_by_length
 from .fingerprint_acebert import code_sha256, weights_sha256
 from .tasks_acebert import TITLE_AND_PHOTO, Task
 
@@ -28,19 +30,28 @@ def collate_products(
     rows: list[int], catalog: Catalog, processor: ProcessorMixin, sides: Sequence[str]
 ) -> dict[str, torch.Tensor]:
     """Model inputs of some of the catalogue's rows, with their numbers under "rows"."""
-    titles = [catalog.titles[row] for row in rows] if "title" in sides else None
-    images = catalog.read_photos(rows) if "image" in sides else None
-    try:
-        inputs = processor.process_products(titles, images, return_tensors="pt")
-    except ValueError as error:
-        raise ValueError(f"The products with the ids {[catalog.ids[row] for row in rows]}: {error}") from error
-    return {"rows": torch.tensor(rows), **inputs}
+    fields = {}
+    if "title" in sides:
+        fields["titles"] = [catalog.titles[row] for row in rows]
+    if "image" in sides:
+        fields["images"] = catalog.read_photos(rows)
+    named = [f"The product {catalog.ids[row]!r}" for row in rows]
+    return {"rows": torch.tensor(rows), **process_named(processor.process_products, named, **fields)}
 
 
 def collate_queries(rows: list[int], queries: Sequence[str], processor: ProcessorMixin) -> dict[str, torch.Tensor]:
     """Model inputs of some of the queries, with their numbers under "rows"."""
-    inputs = processor.process_queries([queries[row] for row in rows], return_tensors="pt")
-    return {"rows": torch.tensor(rows), **inputs}
+    texts = [queries[row] for row in rows]
+    named = [f"The query {text!r}" for text in texts]
+    return {"rows": torch.tensor(rows), **process_named(processor.process_queries, named, queries=texts)}
+
+
+def collate_batches(rows: list[int], collate: Callable[[list[int]], dict[str, Any]], batch_size: int) -> dict[str, Any]:
+    """Inputs of several batches under "batches", each of items of about equal length; "rows" are in their order."""
+    inputs = collate(rows)
+    numbers = inputs.pop("rows")
+    parts, batches = zip(*split_by_length(inputs, batch_size), strict=True)
+    return {"rows": numbers[torch.cat(parts)], "batches": list(batches)}
 
 
 class Encoder:
@@ -51,7 +62,7 @@ class Encoder:
         revision: on the Hub.
         accelerator: shares the work; its mixed precision is that of the vectors.
         cache: folder for product vectors.
-        batch_size: queries or products per process and forward pass.
+        batch_size: queries or products per process and forward pass; some of these are read at a time.
         num_workers: processes that read and cut photos.
     """
 
@@ -69,7 +80,7 @@ class Encoder:
         options = {"revision": revision, "trust_remote_code": True}
         self.processor = AutoProcessor.from_pretrained(name_or_path, **options)
         # Half precision is the accelerator's to choose, whatever the weights are saved in.
-        model = AutoModel.from_pretrained(name_or_path, dtype=torch.float32, **options)
+        model = AutoModel.from_pretrained(name_or_path, dtype=torch.float32, use_safetensors=True, **options)
         self.model = model.to(accelerator.device).eval()
         self.weights_sha256 = weights_sha256(self.model)
 
@@ -77,19 +88,27 @@ class Encoder:
     def encode(
         self, features: Callable[..., Any], collate: Callable[[list[int]], dict[str, torch.Tensor]], items: list[int]
     ) -> torch.Tensor:
-        """Encodes items, in batches of neighbours, and returns (items, projection_dim) float32 on every process."""
+        """Encodes items, in batches of near ones, and returns (items, projection_dim) float32 on every process."""
+        share = math.ceil(len(items) / self.accelerator.num_processes)
         loader = self.accelerator.prepare_data_loader(
-            DataLoader(items, batch_size=self.batch_size, collate_fn=collate, num_workers=self.num_workers)
+            DataLoader(
+                items,
+                batch_size=min(POOL * self.batch_size, share),
+                collate_fn=partial(collate_batches, collate=collate, batch_size=self.batch_size),
+                num_workers=self.num_workers,
+            )
         )
-        embeds: dict[int, torch.Tensor] = {}
-        for batch in loader:
-            rows = batch.pop("rows")
+        rows: list[int] = []
+        vectors: list[torch.Tensor] = []
+        for pool in loader:
             with self.accelerator.autocast():
-                vectors = features(**batch).pooler_output
-            # The last batch may repeat items to fill every process; writing by row number makes that harmless.
-            rows, vectors = self.accelerator.gather((rows, vectors.float()))
-            embeds.update(zip(rows.tolist(), vectors.cpu(), strict=True))
-        return torch.stack([embeds[item] for item in items])
+                encoded = [features(**batch).pooler_output.float() for batch in pool["batches"]]
+            gathered_rows, gathered_vectors = self.accelerator.gather((pool["rows"], torch.cat(encoded)))
+            rows += gathered_rows.tolist()
+            vectors.append(gathered_vectors.cpu())
+        # The last pool may repeat items to fill every process: any of an item's places will do.
+        place = {row: number for number, row in enumerate(rows)}
+        return torch.cat(vectors)[[place[item] for item in items]]
 
     def queries(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """Query vectors by text."""
@@ -174,7 +193,7 @@ class Vectors:
     def encode(cls, encoder: Encoder, tasks: Sequence[Task], fusion: bool) -> "Vectors":
         """Encodes each text and each view of a catalogue once; `fusion` is for either side alone too."""
         texts = [text for task in tasks if task.photo_queries is None for text in task.queries]
-        views = {}
+        views: dict[tuple[str, tuple[str, ...]], Catalog] = {}
         for task in tasks:
             sides = [task.sides]
             if task.photo_queries is not None:

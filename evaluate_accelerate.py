@@ -32,7 +32,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from acebert.baselines_acebert import TextAdapters, TextEncoder
 from acebert.corpus_acebert import Catalog, TrainingTexts
-from acebert.data_acebert import Columns, ProductPairs, QueryTemplates, load_products
+from acebert.data_acebert import Columns, ProductPairs, QueryTemplates, find_good_rows, load_products
 from acebert.encoding_acebert import Encoder, Vectors, collate_products
 from acebert.modeling_acebert import modality_gap
 from acebert.report_acebert import Statistics, SystemResult, TaskResult, task_report, to_markdown
@@ -198,6 +198,13 @@ class EvaluationArguments:
 
     batch_size: int = field(default=64, metadata={"help": "Queries or products per process and forward pass."})
     dataloader_num_workers: int = field(default=0, metadata={"help": "Worker processes that read and cut photos."})
+    on_bad_row: Literal["raise", "skip"] = field(
+        default="raise",
+        metadata={
+            "help": "skip: leave bad rows out and list them in bad_rows.jsonl in --output_dir. Every photo is then "
+            "decoded once at the start."
+        },
+    )
     bf16: bool = field(default=False, metadata={"help": "Encode under bfloat16 autocast."})
     bootstrap_resamples: int = field(default=1000, metadata={"help": "Resamples of the queries for the intervals."})
     permutations: int = field(default=10000, metadata={"help": "Random sign flips for the paired tests."})
@@ -265,7 +272,11 @@ def load_training(args: EvaluationArguments) -> TrainingTexts | None:
         attributes=list(dict.fromkeys([*templates.attributes, *args.attributes])),
     )
     config_name = args.dataset_config_name
-    products = load_products(args.train_dataset_name, args.train_split, columns, config_name=config_name)
+    products = load_products(
+        args.train_dataset_name, args.train_split, columns, config_name=config_name, on_bad_row=args.on_bad_row
+    )
+    if args.on_bad_row == "skip":
+        products = products.select(find_good_rows(products, columns, Path(args.output_dir, "bad_training_rows.jsonl")))
     return TrainingTexts(products, columns, templates)
 
 
@@ -448,7 +459,7 @@ def make_report(
 ) -> dict[str, Any]:
     """All that is needed to read the numbers and to get them again, ready for JSON."""
     statistics = Statistics(args.bootstrap_resamples, args.permutations, args.seed)
-    by_task = {result.task: result for result in results}
+    by_task: dict[Task | None, TaskResult] = {result.task: result for result in results}
     notes = []
     if args.train_split is None:
         notes.append(
@@ -569,7 +580,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
         )
     with timed(seconds, "load catalogue and make tasks"), accelerator.main_process_first():
         columns = Columns(args.id_column, args.title_column, args.image_column, attributes=args.attributes)
-        catalog = Catalog.load([args.dataset_name], args.split.split("+"), columns, args.dataset_config_name)
+        source = ([args.dataset_name], args.split.split("+"), columns, args.dataset_config_name)
+        catalog = Catalog.load(*source, args.on_bad_row, Path(args.output_dir, "bad_rows.jsonl"))
         training = load_training(args)
         tasks = make_tasks(args, catalog, training)
         tuning = tuning_tasks(args, training) if training and args.fusion_baselines else []
@@ -585,7 +597,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
 
     # 3. Rank, test and report, on the main process.
     report = None
-    if accelerator.is_main_process:
+    if baselines is not None:
         with timed(seconds, "rank"):
             for task in tuning:
                 baselines.photo_weights[task.hidden_columns] = choose_photo_weight(task, tuning_vectors)

@@ -20,6 +20,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from .processing_acebert import LONE_SURROGATE
+
 # Engines compare numbers as floats, which hold integers exactly up to 2^53. A longer code is a string.
 KINDS = {
     "string": "a string",
@@ -98,6 +100,8 @@ def check_attributes(attributes: Mapping[str, Any], schema: Mapping[str, str]) -
     Raises:
         ValueError: an attribute that isn't in the schema, or a value that isn't of its kind.
     """
+    if not isinstance(attributes, Mapping):
+        raise ValueError(f'attributes must be a dict of names to values, as {{"price": 10}}, got {attributes!r}.')
     checked: dict[str, Any] = {}
     for name, value in attributes.items():
         kind = _kind(name, schema)
@@ -197,4 +201,9 @@ def _check_value(name: str, value: Any, kind: str) -> Value:
         fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if not fits:
         raise ValueError(f"The attribute {name!r} is {KINDS[kind]}, got {value!r}.")
+    if isinstance(value, str) and LONE_SURROGATE.search(value):
+        raise ValueError(
+            f"The attribute {name!r} has {value[:80]!r}, which holds half of a character (a lone surrogate): "
+            "encode it by errors='replace'."
+        )
     return value

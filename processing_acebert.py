@@ -11,11 +11,12 @@ method here (a plain-backdrop test, no detector, no weights) is this project's o
 
 import io
 import os
+import re
 import threading
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import chain
-from math import isqrt
+from math import ceil, isqrt
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
@@ -38,6 +39,8 @@ NUM_CHANNELS = 3
 WHITE = (255, 255, 255)
 # A fast tokenizer keeps its padding as state: a second thread that sets it meanwhile raises "Already borrowed".
 TOKENIZING = threading.Lock()
+# Half of a character beyond U+FFFF: JSON and file names may hold one, UTF-8 can't.
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 SINGLE_PHOTO = (Image.Image, bytes, bytearray, memoryview, str, os.PathLike, dict)
 
 # The backdrop is searched on a copy of about this many pixels per side, so that the cost doesn't grow with the photo.
@@ -171,16 +174,23 @@ def open_photo(photo: Photo, input_data_format: str | None = None) -> Image.Imag
             raise ValueError('a dict must hold the photo under "bytes" or "path": pass None for a missing photo')
         photo = source
     if isinstance(photo, Image.Image):
+        if 0 in photo.size:
+            raise ValueError(f"its size is {photo.width}x{photo.height} and it has no pixels")
         return photo
     if isinstance(photo, str | os.PathLike):
+        if not os.fspath(photo).strip():
+            raise ValueError("the path is empty: pass None for a missing photo")
         if "://" in os.fspath(photo):
             raise ValueError(f"{photo!r} is a URL and this code opens no network: download it and pass bytes or a path")
         photo = Path(photo).read_bytes()
     if isinstance(photo, bytes | bytearray | memoryview):
         try:
-            return Image.open(io.BytesIO(photo))
+            image = Image.open(io.BytesIO(photo))
         except UnidentifiedImageError:
             raise ValueError(f"its {len(photo)} bytes are in no image format that Pillow reads") from None
+        if image.format == "EPS":  # decoding it would start Ghostscript
+            raise ValueError("EPS is a program for a printer, and none is started here: convert it to PNG or JPEG")
+        return image
     if isinstance(photo, np.ndarray | torch.Tensor):
         return array_to_photo(to_numpy(photo), input_data_format)
     raise ValueError(
@@ -213,12 +223,19 @@ def to_upright_rgb(image: Image.Image, do_convert_rgb: bool) -> Image.Image:
     return image.convert("RGB")
 
 
+@lru_cache(maxsize=1024)
+def get_bounds(colour: tuple[int, int, int], tolerance: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest values that count as a colour and how far they reach, for a row of pixels: uint8 (width * 3,) each."""
+    low = np.maximum(np.array(colour) - tolerance, 0)
+    span = np.minimum(np.array(colour) + tolerance, 255) - low
+    return np.tile(low.astype(np.uint8), width), np.tile(span.astype(np.uint8), width)
+
+
 def differs_from(pixels: np.ndarray, colour: np.ndarray, tolerance: int) -> np.ndarray:
     """Which channel values of uint8 pixels (rows, row_pixels * 3) are further than `tolerance` from a colour (3,)."""
-    tiled = np.tile(colour.astype(np.int16), pixels.shape[1] // NUM_CHANNELS)
-    low = np.maximum(tiled - tolerance, 0).astype(np.uint8)
-    high = np.minimum(tiled + tolerance, 255).astype(np.uint8)
-    return (pixels < low) | (pixels > high)
+    low, span = get_bounds(tuple(colour.tolist()), tolerance, pixels.shape[1] // NUM_CHANNELS)
+    # What lies below `low` wraps round to a large number, so that one comparison is enough.
+    return pixels - low > span
 
 
 def find_object(
@@ -242,7 +259,8 @@ def find_object(
     """
     height = len(pixels)
     border = np.concatenate((pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
-    colour = np.sort(np.ascontiguousarray(border.T))[:, len(border) // 2]
+    middle = len(border) // 2
+    colour = np.partition(np.ascontiguousarray(border.T), middle)[:, middle]
     differs = differs_from(pixels.reshape(height, -1), colour, tolerance)  # (height, width * 3)
     if np.count_nonzero(differs) < MIN_OBJECT_SHARE * differs.size:
         return None
@@ -392,7 +410,11 @@ class AceBertImageProcessor(PilBackend):
         scale, offset = self._get_scale_and_offset(patch_size, **kwargs)
 
         pixel_values = np.zeros((*mask.shape, len(scale)), dtype=np.float32)
-        pixel_values[mask] = np.concatenate([photo.values for photo in photos]) * scale + offset
+        for row, sequence in zip(pixel_values, sequences, strict=True):
+            if sequence is not None:  # written where it stays, photo by photo: a batch doesn't fit the cache
+                patches = row[: len(sequence.values)]
+                np.multiply(sequence.values, scale, out=patches)
+                patches += offset
         position_ids = np.zeros(mask.shape, dtype=np.int64)
         position_ids[mask] = np.concatenate([photo.position_ids for photo in photos])
         spatial_shapes = np.array([(0, 0) if sequence is None else sequence.grid for sequence in sequences], np.int64)
@@ -428,7 +450,7 @@ class AceBertImageProcessor(PilBackend):
         if image is not photo:
             rows, columns = get_patch_grid(full_height, full_width, max_num_patches)
             image.draft(None, (2 * columns * patch_size, 2 * rows * patch_size))
-        was_scaled = image.size != (full_width, full_height)
+        decoded_share = image.width / full_width
         image = to_upright_rgb(image, do_convert_rgb)
 
         found = None
@@ -445,12 +467,15 @@ class AceBertImageProcessor(PilBackend):
 
         rows, columns = get_patch_grid(bottom - top, right - left, max_num_patches)
         size = (columns * patch_size, rows * patch_size)
-        if was_scaled and (right - left < size[0] or bottom - top < size[1]):
-            # The object is so small in its photo that the scaled decoding would blur it.
-            whole = to_upright_rgb(open_photo(photo), do_convert_rgb)
-            x, y = whole.width / image.width, whole.height / image.height
+        enlarged = max(size[0] / (right - left), size[1] / (bottom - top))
+        if decoded_share < 1 and enlarged > 1:
+            # The object is so small in its photo that this decoding would blur it: a finer one has its pixels.
+            finer = open_photo(photo)
+            finer.draft(None, tuple(ceil(side * decoded_share * enlarged) for side in finer.size))
+            finer = to_upright_rgb(finer, do_convert_rgb)
+            x, y = finer.width / image.width, finer.height / image.height
             left, top, right, bottom = round(left * x), round(top * y), round(right * x), round(bottom * y)
-            image = whole
+            image = finer
         image = image.resize(size, resample, box=(left, top, right, bottom), reducing_gap=3.0)
 
         # (rows, patch_size, columns, patch_size, 3) -> (rows, columns, patch_size, patch_size, 3)
@@ -744,12 +769,17 @@ class AceBertProcessor(ProcessorMixin):
     ) -> list[list[int]]:
         """The token ids of each text without special tokens, cut to `max_length - 2`; of none for `None`."""
         present = [index for index, text in enumerate(texts) if text is not None]
+        remedy = "a query needs text" if field == "query" else f"pass None for a missing {field}"
         for index in present:
             if not isinstance(texts[index], str):
-                raise ValueError(f"{field}[{index}] must be a string, got {type(texts[index]).__name__}")
+                raise ValueError(f"{field}[{index}] must be a string, got {type(texts[index]).__name__}: {remedy}")
             if not texts[index] or texts[index].isspace():
-                remedy = "a query needs text" if field == "query" else f"pass None for a missing {field}"
                 raise ValueError(f"{field}[{index}] is empty: {remedy}")
+            if LONE_SURROGATE.search(texts[index]):
+                raise ValueError(
+                    f"{field}[{index}] {texts[index][:80]!r} holds half of a character (a lone surrogate): "
+                    "read it as UTF-8, or encode it by errors='replace'"
+                )
         if not texts:
             raise ValueError(f"{field} is empty: pass at least one")
         if not present:

@@ -5,6 +5,7 @@ description, which the report repeats.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,8 +17,10 @@ import datasets
 import numpy as np
 
 from .baselines_acebert import WORD, tokenize
+from .checking_acebert import is_blank
 from .corpus_acebert import Catalog, TrainingTexts
 from .data_acebert import QueryTemplates, group_products
+from .processing_acebert import LONE_SURROGATE
 
 TITLE_AND_PHOTO = ("title", "image")
 UNSEEN = ", unseen products"  # ends the names of tasks that rank only what the model wasn't trained on
@@ -77,18 +80,41 @@ def length_slice(queries: Sequence[str]) -> list[str]:
 # --- Judged queries ---------------------------------------------------------------------------------------------------
 
 
+def _read_json(path: str, form: str) -> Any:
+    """What a JSON file holds; an object that has a name twice is refused, for the first value would be lost.
+
+    Args:
+        path: of the file, in UTF-8.
+        form: what was expected, for messages.
+    """
+
+    def to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+            raise ValueError(f"{twice!r} is there twice in one object")
+        return found
+
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=to_dict)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} can't be read: {error}; expected {form}, in UTF-8.") from error
+
+
 def read_queries(path: str) -> dict[str, dict[str, float]]:
     """Reads {query: {product id: grade}} and checks its form.
 
     Raises:
         ValueError: naming the file and the query that is of another form.
     """
-    queries = json.loads(Path(path).read_text(encoding="utf-8"))
+    queries = _read_json(path, "a JSON object {query: {product id: grade}}")
     if not isinstance(queries, dict) or not queries:
         raise ValueError(f"{path} holds no queries; expected a JSON object {{query: {{product id: grade}}}}.")
     for query, grades in queries.items():
-        numbers = isinstance(grades, dict) and all(type(grade) in (int, float) for grade in grades.values())
-        if not query.strip() or not numbers:
+        numbers = isinstance(grades, dict) and all(
+            type(grade) in (int, float) and math.isfinite(grade) for grade in grades.values()
+        )
+        if is_blank(query) or LONE_SURROGATE.search(query) or not numbers:
             raise ValueError(f"{path}: query {query!r} has {grades!r}; expected a text and {{product id: grade}}.")
     return queries
 
@@ -114,7 +140,8 @@ def read_query_config(source: str, config_name: str, query_column: str, ids_colu
             )
     queries: dict[str, dict[str, float]] = {}
     for number, (query, ids) in enumerate(zip(rows[query_column], rows[ids_column], strict=True)):
-        if not query or not query.strip() or query in queries or not isinstance(ids, list):
+        is_text = isinstance(query, str) and not is_blank(query)
+        if not is_text or query in queries or not isinstance(ids, list) or None in ids:
             raise ValueError(
                 f"Configuration {config_name!r} of {source}, row {number}: query {query!r} has {ids!r}; expected a "
                 "text that no other row has and a list of product ids."
@@ -139,7 +166,7 @@ def judged_task(
         fields: the rest of the `Task`.
 
     Raises:
-        ValueError: if a judged product isn't in the catalogue, or nothing is left.
+        ValueError: if a judged product isn't in the catalogue, a query has no relevant one, or nothing is left.
     """
     known = set(catalog.ids)
     missing = [(query, product) for query, grades in queries.items() for product in grades if product not in known]
@@ -149,6 +176,12 @@ def judged_task(
             f"{source}: {len(missing)} judged product ids, of {len({query for query, _ in missing})} queries, are not "
             f"in the catalogue; the first is {product!r} of query {query!r}. Add the split that holds them to --split, "
             "or leave them out with --drop_missing_relevant."
+        )
+    hopeless = [query for query, grades in queries.items() if not any(grade >= 1 for grade in grades.values())]
+    if hopeless and not drop_missing:
+        raise ValueError(
+            f"{source}: {len(hopeless)} queries have no product of grade 1 or more, the first is {hopeless[0]!r}: "
+            "judge some, or leave the queries out with --drop_missing_relevant."
         )
     kept = {query: {p: grade for p, grade in grades.items() if p in known} for query, grades in queries.items()}
     if drop_missing:
@@ -229,7 +262,7 @@ class Synonyms:
             ValueError: if the file is of another form, names a column that the queries don't ask for, or a synonym
                 consists of words of the catalogue's own values, so that it is none.
         """
-        words = json.loads(Path(path).read_text(encoding="utf-8"))
+        words = _read_json(path, "{column: {value: [word, ...]}}")
         form = "expected {column: {value: [word, ...]}}."
         if not isinstance(words, dict) or not words:
             raise ValueError(f"{path} holds no synonyms; {form}")
@@ -325,7 +358,7 @@ def make_shopper_queries(
             for column, value in combination.items():
                 choices = synonyms.words.get(column, {}).get(value, [])
                 if choices:
-                    words[column] = choices[rng.integers(len(choices))]
+                    words[column] = choices[int(rng.integers(len(choices)))]
             plain = {column: value.lower() for column, value in combination.items()}
             queries.append(
                 ShopperQuery(combination, words, template.format(**plain), template.format(**{**plain, **words}))

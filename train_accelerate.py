@@ -19,7 +19,7 @@ import shutil
 import sys
 import time
 from argparse import ArgumentParser
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
@@ -38,6 +38,8 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import AutoTokenizer, HfArgumentParser, get_scheduler
 
+from acebert.card_acebert import read_stages, write_card
+from acebert.checkpoints_acebert import UNFINISHED, replace_model, resume, save_checkpoint, write_whole, writing
 from acebert.configuration_acebert import AceBertConfig
 from acebert.data_acebert import (
     Columns,
@@ -47,13 +49,17 @@ from acebert.data_acebert import (
     ProductParts,
     QueryTemplates,
     WholeProducts,
+    find_good_rows,
     hold_out,
     load_products,
+    products_sha256,
 )
 from acebert.mining_acebert import NearMissSampler, find_near_misses
 from acebert.modeling_acebert import AceBertForPreTraining, AceBertForRetrieval, find_positives, modality_gap
 from acebert.processing_acebert import AceBertImageProcessor, AceBertProcessor
+from acebert.publishing_acebert import PublishError, open_repository, publish_model
 from acebert.training_acebert import (
+    DivergenceWatch,
     GatherRows,
     LogWindow,
     Progress,
@@ -62,11 +68,15 @@ from acebert.training_acebert import (
     average_weights,
     cached_backward,
     encode_chunks,
+    explain_lost_processes,
     find_learning_rate,
     has_bfloat16,
-    resume,
-    save_checkpoint,
+    rewind_log,
+    spare_worker,
+    use_loopback,
 )
+
+WORKER_TIMEOUT = 900  # seconds after which a process that reads data and delivers no batch counts as hanging
 
 
 @dataclass
@@ -158,6 +168,13 @@ class DataArguments:
         default=0.0, metadata={"help": "Of leaving each patch out, in fine-tuning: faster, and harder to memorise."}
     )
     num_workers: int = field(default=1, metadata={"help": "Processes that read and prepare data."})
+    on_bad_row: Literal["raise", "skip"] = field(
+        default="raise",
+        metadata={
+            "help": "skip: leave bad rows out and list them in bad_rows_<split>.jsonl in --output_dir. Every photo is "
+            "then decoded once at the start."
+        },
+    )
 
 
 @dataclass
@@ -249,11 +266,13 @@ class RunArguments:
     hub_model_id: str | None = field(default=None, metadata={"help": "Repository; the folder's name by default."})
 
 
+@explain_lost_processes()
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Runs one stage. Returns the last validation's metrics of the best model (empty without a validation split)."""
     model_args, data_args, args = parse_arguments(sys.argv[1:] if argv is None else argv)
     # Tied word embeddings are saved once, which accelerate warns of at every checkpoint.
     logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
+    use_loopback()
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision or ("bf16" if has_bfloat16() else "no"),
         gradient_accumulation_steps=args.gradient_accumulation_steps,
@@ -267,11 +286,12 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     # Asked for before the long work starts: a wrong token or name shows now.
     repository = create_repository(args) if args.push_to_hub and accelerator.is_main_process else None
     set_seed(args.seed)
-    settings = {**asdict(model_args), **asdict(data_args), **asdict(args)}
-    prepare_output_dir(args, settings, accelerator)
 
     # The catalogue and the model.
-    train_data, validation_data = load_data(data_args, args, accelerator)
+    train_data, validation_data, fingerprints = load_data(data_args, args, accelerator)
+    settings = {**asdict(model_args), **asdict(data_args), **asdict(args), **fingerprints}
+    settings |= {"mixed_precision": accelerator.mixed_precision, "num_processes": accelerator.num_processes}
+    prepare_output_dir(args, settings, accelerator)
     model, processor = load_model_and_processor(model_args, args, accelerator)
     sampler = NearMissSampler(len(train_data), args.seed, args.hard_negatives)
     train_loader = make_loader(train_data, processor, data_args, args, sampler)
@@ -307,7 +327,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     progress = Progress()
     accelerator.register_for_checkpointing(progress, sampler, *([average] if average else []))
     resume(accelerator, args.output_dir)
-    stopper = Stopper()
+    rewind_log(args.output_dir, progress, accelerator)
+    stopper, watch = Stopper(), DivergenceWatch()
+    check_finite = partial(watch.check, partial(ids_of_batches, train_loader, train_data), args.output_dir)
     bar = tqdm(total=total_steps, initial=progress.step, disable=not accelerator.is_local_main_process, unit="step")
 
     # One step: encode both sides, gather the vectors of all processes, contrast, fool the domain classifier, update.
@@ -330,8 +352,11 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             with accelerator.accumulate(model):
                 strength = adversarial_schedule(progress.step / total_steps, args.adversarial_strength)
                 values = forward_and_backward(model, batch, args, accelerator, strength)
+                norm = None
                 if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+                    norm = accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+                    norm = None if accelerator.scaler else norm  # a scaler expects overflows and skips their steps
+                watch.add(progress.step + 1, progress.batch, scheduler.get_last_lr()[0], values["loss"], norm)
                 optimizer.step()
                 scheduler.step()
                 optimizer.zero_grad()
@@ -347,6 +372,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
                 average.update_parameters(accelerator.unwrap_model(model))
             last = progress.step == total_steps
             if progress.step % args.logging_steps == 0 or last:
+                check_finite()
                 entry = window.flush() | {"learning_rate": scheduler.get_last_lr()[0], "adversarial_strength": strength}
                 accelerator.log({f"train/{name}": value for name, value in entry.items()}, step=progress.step)
                 append_log(args.output_dir, progress, entry, accelerator)
@@ -354,6 +380,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
                 bar.set_postfix({name: f"{entry[name]:.3g}" for name in shown if name in entry})
             pause = time.perf_counter()
             if validation_loader and (progress.step % args.eval_steps == 0 or last):
+                check_finite()
                 metrics = validate(best_of, validation_loader, args.stage, accelerator)
                 accelerator.log({f"validation/{name}": value for name, value in metrics.items()}, step=progress.step)
                 append_log(args.output_dir, progress, {"validation": metrics}, accelerator)
@@ -371,6 +398,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
                     last = True
             stopping = stopper.asked(accelerator)
             if progress.step % args.checkpointing_steps == 0 or last or stopping:
+                check_finite()
                 save_checkpoint(accelerator, args.output_dir, progress.step, args.checkpoints_total_limit)
                 if stopping and not last:
                     stopper.restore()
@@ -379,6 +407,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             if last:
                 break
         else:
+            check_finite()
             progress.epoch, progress.batch = progress.epoch + 1, 0
     bar.close()
     stopper.restore()
@@ -461,9 +490,10 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Run
 
 
 def prepare_output_dir(args: RunArguments, settings: dict[str, Any], accelerator: Accelerator) -> None:
-    """Keeps the settings beside the model, and refuses to continue a run with others."""
+    """Keeps the settings beside the model, and refuses to continue a run with others or on other data."""
     folder, file = Path(args.output_dir), Path(args.output_dir) / "training_args.json"
-    free = ("overwrite_output_dir", "num_workers", "logging_steps", "report_to")
+    free = ("overwrite_output_dir", "num_workers", "logging_steps", "checkpointing_steps", "checkpoints_total_limit")
+    free += ("report_to",)
     settings = {name: value for name, value in settings.items() if name not in free and "hub" not in name}
     if accelerator.is_main_process:
         if args.overwrite_output_dir:
@@ -474,11 +504,11 @@ def prepare_output_dir(args: RunArguments, settings: dict[str, Any], accelerator
             changed = {k: (before.get(k), v) for k, v in settings.items() if before.get(k) != v}
             if changed:
                 raise SystemExit(
-                    f"{folder} holds a run with other settings (then, now): {changed}. Use another --output_dir, or "
-                    "--overwrite_output_dir to start over."
+                    f"{folder} holds a run with other settings or data (then, now): {changed}. Bring them back to go "
+                    "on, use another --output_dir, or start over by --overwrite_output_dir."
                 )
         folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(settings, indent=2))
+        write_whole(file, json.dumps(settings, indent=2))
     accelerator.wait_for_everyone()
 
 
@@ -489,8 +519,12 @@ def prepare_output_dir(args: RunArguments, settings: dict[str, Any], accelerator
 
 def load_data(
     data_args: DataArguments, args: RunArguments, accelerator: Accelerator
-) -> tuple[ProductPairs, ProductPairs | None]:
-    """The training split and, where there is one, the validation split, as pairs or as parts by stage."""
+) -> tuple[ProductPairs, ProductPairs | None, dict[str, str]]:
+    """The training split and, where there is one, the validation split, as pairs or as parts by stage.
+
+    Returns:
+        Both, and the fingerprints of the splits that were read, by which a resumed run knows its data again.
+    """
     templates = None
     if data_args.query_templates:
         templates = QueryTemplates(data_args.query_templates, data_args.drop_attribute_probability)
@@ -507,13 +541,25 @@ def load_data(
     )
     kind = ProductParts if args.stage == "pretrain" else ProductPairs
 
-    source = (data_args.dataset_revision, data_args.dataset_config_name)
+    source = (data_args.dataset_revision, data_args.dataset_config_name, data_args.on_bad_row)
+    query_columns = (columns.query, columns.hot_query, *columns.attributes)
+
+    def load(split: str) -> Dataset:
+        products = load_products(data_args.dataset_name, split, columns, *source)
+        if data_args.on_bad_row == "raise":
+            return products
+        file = Path(args.output_dir, f"bad_rows_{split}.jsonl") if accelerator.is_main_process else None
+        learns_from = query_columns if args.stage == "finetune" else None
+        return products.select(find_good_rows(products, columns, file, learns_from=learns_from))
+
     # One process fills the cache, the others read it.
     with accelerator.main_process_first():
-        products = load_products(data_args.dataset_name, data_args.train_split, columns, *source)
+        products = load(data_args.train_split)
+        fingerprints = {"train_data": describe(products)}
         held_out = None
         if data_args.validation_split:
-            held_out = load_products(data_args.dataset_name, data_args.validation_split, columns, *source)
+            held_out = load(data_args.validation_split)
+            fingerprints["validation_data"] = describe(held_out)
         elif data_args.validation_share:
             products, held_out = hold_out(products, columns, data_args.validation_share)
     if held_out is not None and 0 < data_args.validation_size < len(held_out):
@@ -537,7 +583,11 @@ def load_data(
     )
     validation = None if held_out is None else draw_from(held_out)
     accelerator.print(f"{len(train)} products to train on, {len(validation) if validation else 0} to validate on.")
-    return train, validation
+    return train, validation, fingerprints
+
+
+def describe(products: Dataset) -> str:
+    return f"{len(products)} products, SHA-256 {products_sha256(products)[:16]}"
 
 
 def load_model_and_processor(
@@ -559,7 +609,9 @@ def load_model_and_processor(
         if model_args.matryoshka_dims:
             config.matryoshka_dims = model_args.matryoshka_dims
         config.validate_architecture()
-        model = model_class.from_pretrained(model_args.model_name_or_path, config=config, dtype=torch.float32)
+        model = model_class.from_pretrained(
+            model_args.model_name_or_path, config=config, dtype=torch.float32, use_safetensors=True
+        )
         processor = AceBertProcessor.from_pretrained(model_args.model_name_or_path)
     else:
         tokenizer = AutoTokenizer.from_pretrained(model_args.backbone)
@@ -633,8 +685,18 @@ def make_loader(
         sampler=sampler,
         drop_last=sampler is not None,
         collate_fn=collator,
-        num_workers=data_args.num_workers,
+        **worker_options(data_args.num_workers),
     )
+
+
+def worker_options(num_workers: int) -> dict[str, Any]:
+    """Of a `DataLoader`: its processes outlive the signals that stop a run, and one that hangs doesn't hold it up."""
+    return {"num_workers": num_workers, "worker_init_fn": spare_worker, "timeout": WORKER_TIMEOUT if num_workers else 0}
+
+
+def ids_of_batches(loader: DataLoader, data: ProductPairs, batches: list[int]) -> list[Any]:
+    """Ids of this process's products in batches of the present epoch, which count from 1."""
+    return [data.ids[row] for n, rows in enumerate(loader.batch_sampler, 1) if n in batches for row in rows]
 
 
 def make_optimizer(model: torch.nn.Module, args: RunArguments) -> torch.optim.AdamW:
@@ -758,7 +820,7 @@ def mine_hard_negatives(
 ) -> None:
     """Encodes the whole catalogue, all processes a part of it, and gives the sampler every product's near misses."""
     loader = DataLoader(
-        WholeProducts(data), args.per_device_batch_size, collate_fn=PairCollator(processor), num_workers=1
+        WholeProducts(data), args.per_device_batch_size, collate_fn=PairCollator(processor), **worker_options(1)
     )
     # Not by `accelerator.prepare`, which would make this loader a part of the checkpoints.
     loader = prepare_data_loader(
@@ -883,24 +945,42 @@ def save_model(
         dtype = getattr(torch, args.save_dtype)
         saved = copy.deepcopy(model).to("cpu", dtype)
         saved.config.text_config.dtype = saved.config.query_config.dtype = dtype
-        saved.save_pretrained(args.output_dir)
-        processor.save_pretrained(args.output_dir)
+        unfinished = Path(args.output_dir, f"model{UNFINISHED}")
+        with writing("The model", args.output_dir, unfinished):
+            saved.save_pretrained(unfinished)
+            processor.save_pretrained(unfinished)
+            replace_model(unfinished, Path(args.output_dir))
     accelerator.wait_for_everyone()
 
 
 def create_repository(args: RunArguments) -> str:
-    name = args.hub_model_id or Path(args.output_dir).name
-    return HfApi().create_repo(name, exist_ok=True, private=args.hub_private_repo or None).repo_id
+    name = args.hub_model_id or Path(args.output_dir).resolve().name
+    try:
+        return open_repository(HfApi(), name, "model", args.hub_private_repo or None)
+    except PublishError as error:
+        raise SystemExit(f"--push_to_hub: {error}") from error
 
 
 def push_to_hub(repository: str, args: RunArguments) -> None:
-    HfApi().upload_folder(
-        repo_id=repository,
-        folder_path=args.output_dir,
-        ignore_patterns=["checkpoints/*", "training_args.json"],  # the settings hold paths of this machine
-        commit_message=f"ACE-BERT after {args.stage}",
-    )
-    print(f"Pushed to {repository}")
+    """Publishes the model with a card written from the run."""
+    folder = Path(args.output_dir)
+    card = partial(write_card, repository, read_stages(folder), None, flags=default_settings())
+    try:
+        published = publish_model(
+            HfApi(), folder, repository, lambda revision: card(revision=revision), message=f"Publish after {args.stage}"
+        )
+    except (PublishError, ValueError) as error:
+        raise SystemExit(
+            f"{error}\nThe model is whole in {folder}. `python publish.py --model_dir {folder} --repo_id {repository}` "
+            "publishes it."
+        ) from error
+    print(f"Pushed to {repository}: load it with revision={published.revision!r}.")
+
+
+def default_settings() -> dict[str, Any]:
+    """What each flag is where it isn't given."""
+    every = [f for arguments in (ModelArguments, DataArguments, RunArguments) for f in fields(arguments)]
+    return {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in every}
 
 
 if __name__ == "__main__":

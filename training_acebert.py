@@ -1,13 +1,13 @@
-"""The machinery of a training run: what it remembers, how it stops, resumes, averages, logs, and looks for a rate."""
+"""The machinery of a training run: what it remembers, how it stops, averages, logs, and looks for a rate."""
 
 import json
 import math
 import os
-import shutil
 import signal
+import socket
 import time
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import torch
 from accelerate import Accelerator
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
+
+from .checkpoints_acebert import write_whole
 
 # ----------------------------------------------------------------------------------------------------------------------
 # State
@@ -56,6 +58,18 @@ def has_bfloat16() -> bool:
     return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
+def use_loopback() -> None:
+    """Lets processes that all run on this machine talk over its loopback interface.
+
+    Without `GLOO_SOCKET_IFNAME`, Gloo takes the address that the host's name resolves to. Where that is out of reach,
+    the processes would wait for each other until the process group's timeout, half an hour.
+    """
+    processes, of_this_machine = os.environ.get("WORLD_SIZE"), os.environ.get("LOCAL_WORLD_SIZE")
+    loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
+    if processes and processes == of_this_machine and loopback:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
+
+
 def average_weights(model: torch.nn.Module, decay: float) -> AveragedModel:
     """An exponential moving average of the weights, which early on forgets faster.
 
@@ -70,11 +84,21 @@ def average_weights(model: torch.nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=update)
 
 
+# ----------------------------------------------------------------------------------------------------------------------
+# Ends
+# ----------------------------------------------------------------------------------------------------------------------
+
+
 class Stopper:
-    """Turns the first Ctrl-C or SIGTERM into a checkpoint after the step in flight; the second stops at once."""
+    """Turns the first Ctrl-C or SIGTERM into a checkpoint after the step in flight; the second stops at once.
+
+    So does the end of the launcher: `accelerate launch` passes no signal on to a single process.
+    """
 
     def __init__(self) -> None:
         self.stopping = False
+        launched = any(name in os.environ for name in ("ACCELERATE_DYNAMO_MODE", "TORCHELASTIC_RUN_ID"))
+        self.launcher = os.getppid() if launched else None
         self.before = {kind: signal.signal(kind, self._ask) for kind in (signal.SIGINT, signal.SIGTERM)}
 
     def restore(self) -> None:
@@ -83,45 +107,93 @@ class Stopper:
 
     def _ask(self, kind: int, frame: Any) -> None:
         self.stopping = True
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # no `print`, which a signal may have interrupted
+            os.write(2, b"\nA checkpoint follows after this step, then the end. A second signal stops at once.\n")
         signal.signal(kind, signal.default_int_handler if kind == signal.SIGINT else signal.SIG_DFL)
 
     def asked(self, accelerator: Accelerator) -> bool:
         """Whether any process was asked, so that all of them stop after the same step."""
+        if self.launcher is not None and os.getppid() != self.launcher:
+            self.stopping = True
         if accelerator.num_processes == 1:
             return self.stopping
         flag = torch.tensor(int(self.stopping), device=accelerator.device)
         return bool(accelerator.reduce(flag, reduction="sum") > 0)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Checkpoints
-# ----------------------------------------------------------------------------------------------------------------------
+def spare_worker(worker: int) -> None:
+    """For `DataLoader(worker_init_fn=...)`: the worker survives one SIGINT and one SIGTERM.
+
+    A terminal or a cluster sends them to all processes of a run. The main process needs its workers until the step in
+    flight is done, and then ends them.
+    """
+
+    def ignore_once(kind: int, frame: Any) -> None:
+        signal.signal(kind, signal.SIG_DFL)
+
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, ignore_once)
 
 
-def checkpoints_of(output_dir: str) -> list[Path]:
-    """Whole checkpoints, oldest first."""
-    return sorted(Path(output_dir, "checkpoints").glob("step_*[0-9]"), key=lambda path: int(path.name[5:]))
+@contextmanager
+def explain_lost_processes() -> Iterator[None]:
+    """Ends the run with a remedy where PyTorch reports that a process which it needs is gone or hangs."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error)
+        if reason.startswith("DataLoader "):
+            lost = "A process that reads data is gone or hangs"
+            remedy = "If memory ran out, lower --num_workers or --per_device_batch_size"
+        elif isinstance(error, torch.distributed.DistError) or "gloo" in reason:
+            lost = "Another process of the run is gone or out of reach"
+            remedy = "See its own message, or docs/training.md where the run never began"
+        else:
+            raise
+        raise SystemExit(f"{lost}: {reason}\n{remedy}; the same command goes on from the last checkpoint.") from error
 
 
-def save_checkpoint(accelerator: Accelerator, output_dir: str, step: int, total_limit: int) -> None:
-    """Writes beside and renames, so that a folder named step_N is always whole; then removes the oldest ones."""
-    folder = Path(output_dir, "checkpoints", f"step_{step}")
-    unfinished = folder.with_suffix(".unfinished")
-    accelerator.save_state(str(unfinished))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(unfinished, folder)
-        for old in checkpoints_of(output_dir)[:-total_limit]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
+class DivergenceWatch:
+    """Finds the first step whose loss or gradient is not finite.
 
+    Both are noted on the device, without a synchronisation, and read by `check`. That is called where the device is
+    read anyway: before an entry of the log, a validation and a checkpoint, and once an epoch.
+    """
 
-def resume(accelerator: Accelerator, output_dir: str) -> None:
-    found = checkpoints_of(output_dir)
-    if found:
-        accelerator.print(f"Going on from {found[-1]}.")
-        accelerator.load_state(str(found[-1]))
+    def __init__(self) -> None:
+        self.noted: list[tuple[int, int, float, torch.Tensor, torch.Tensor]] = []
+
+    def add(
+        self, step: int, batch: int, learning_rate: float, loss: torch.Tensor, gradient_norm: torch.Tensor | None
+    ) -> None:
+        """Notes a batch. `gradient_norm` is None where there is none yet, or where it may overflow (float16)."""
+        loss = loss.detach().float()
+        norm = loss if gradient_norm is None else gradient_norm.detach().float()
+        self.noted.append((step, batch, learning_rate, loss, norm))
+
+    def check(self, product_ids: Callable[[list[int]], list[Any]], output_dir: str) -> None:
+        """Reads what was noted since the last time.
+
+        Args:
+            product_ids: the ids of this process's products in the batches of these numbers of the present epoch.
+            output_dir: of the run, for the message.
+
+        Raises:
+            SystemExit: naming step, learning rate and products.
+        """
+        noted, self.noted = self.noted, []
+        values = torch.stack([torch.stack(note[3:]) for note in noted]).tolist() if noted else []
+        for (step, _, learning_rate, *_), (loss, norm) in zip(noted, values, strict=True):
+            if math.isfinite(loss) and math.isfinite(norm):
+                continue
+            what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient's norm is {norm}"
+            ids = product_ids([batch for other, batch, *_ in noted if other == step])
+            raise SystemExit(
+                f"The {what} at step {step}, learning rate {learning_rate:.3g}. Products of the batch: {ids}.\n"
+                "The weights since then are lost; checkpoints and model are from before. Look at these products, or "
+                f"start from the best model so far (--model_name_or_path {output_dir}) in another --output_dir with a "
+                "lower --learning_rate: the same command would end at the same step."
+            )
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -226,6 +298,15 @@ class LogWindow:
         entry["rate"] = self.products / (time.perf_counter() - self.start)
         self.__init__()
         return entry
+
+
+def rewind_log(folder: str, progress: Progress, accelerator: Accelerator) -> None:
+    """Takes out what a resumed run writes again: entries after its checkpoint, and a line that a kill left half."""
+    file = Path(folder) / "train_log.jsonl"
+    if accelerator.is_main_process and file.exists():
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= progress.step]
+        write_whole(file, "".join(kept))
 
 
 def append_log(folder: str, progress: Progress, entry: dict[str, Any], accelerator: Accelerator) -> None:

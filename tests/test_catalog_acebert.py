@@ -264,6 +264,7 @@ def test_an_interrupted_build_goes_on_and_comes_to_the_same(
     build: Callable[..., ProductCatalog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(building_acebert, "PART_ROWS", 16)
+    monkeypatch.setattr(building_acebert, "POOL", 1)
     whole = build(path=tmp_path / "whole", batch_size=4)
     encode, calls = building_acebert.ProductEncoder.encode, []
 

@@ -24,6 +24,7 @@ from acebert.data_acebert import (
     hash_text,
     hold_out,
     load_products,
+    split_by_length,
 )
 from acebert.processing_acebert import AceBertProcessor
 
@@ -226,7 +227,7 @@ class TestPairs:
         with pytest.raises(ValueError, match=r"photo of product 'p2' \(row 1\) can't be read"):
             data[1]
         plain = ProductPairs(products, Columns(), None, 1.0)
-        with pytest.raises(ValueError, match=r"holds the products \['p1', 'p2'\]"):
+        with pytest.raises(ValueError, match=r"Product 'p2' \(row 1\): the photo can't be used"):
             PairCollator(tiny_processor)([plain[0], plain[1]])
 
     def test_real_and_hot_queries_are_used(self) -> None:
@@ -256,6 +257,32 @@ def lengths_of(chunk: dict[str, torch.Tensor]) -> list[tuple[int, int]]:
     """Words and patches of each row, padding not counted."""
     words, patches = chunk["attention_mask"].sum(1), chunk["pixel_attention_mask"].sum(1)
     return list(zip(words.tolist(), patches.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("fields", [("titles",), ("images",), ("titles", "images")])
+def test_split_by_length_keeps_every_row_and_pads_less(
+    tiny_processor: AceBertProcessor, fields: tuple[str, ...]
+) -> None:
+    rng = np.random.default_rng(0)
+    rows = {
+        "titles": [" ".join(rng.choice(list("abcdefghij"), size)) for size in rng.integers(1, 30, size=64)],
+        "images": [draw("shirt", "red", int(shift)) if shift else None for shift in rng.integers(0, 9, size=64)],
+    }
+    rows["images"][0] = draw("mug", "blue", 0)
+    if fields == ("images",):
+        rows["images"] = [photo or draw("bag", "red", 0) for photo in rows["images"]]
+    inputs = tiny_processor.process_products(**{name: rows[name] for name in fields}, return_tensors="pt")
+    parts = split_by_length(inputs, size=8)
+    assert torch.equal(torch.cat([numbers for numbers, _ in parts]).sort().values, torch.arange(64))
+    for mask, values in (("attention_mask", "input_ids"), ("pixel_attention_mask", "pixel_values")):
+        if mask not in inputs:
+            continue
+        for numbers, chunk in parts:
+            length = chunk[mask].shape[1]
+            torch.testing.assert_close(chunk[values], inputs[values][numbers, :length])
+            assert length == max(1, int(inputs[mask][numbers].sum(1).max()))
+    computed = sum(chunk["attention_mask"].numel() for _, chunk in parts) if "titles" in fields else 0
+    assert computed < 0.75 * inputs.get("attention_mask", torch.ones(8, 64)).numel()
 
 
 class TestBatches:

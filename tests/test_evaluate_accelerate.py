@@ -274,7 +274,7 @@ def test_a_broken_photo_is_named_with_its_product(run: Callable[..., dict[str, A
     rows = make_rows()
     rows[3]["image"] = {"bytes": b"no photo", "path": None}
     folder = save_catalog(rows, tmp_path / "broken", num_train=12)
-    with pytest.raises(ValueError, match=r"products with the ids \[.*'21'.*\]: images\[\d\] can't be used"):
+    with pytest.raises(ValueError, match=r"The product '21': the photo can't be used"):
         run(folder)
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 from transformers import BertTokenizer
 from transformers.models.siglip2.image_processing_pil_siglip2 import (
@@ -376,17 +376,22 @@ class TestObject:
         assert tuple(batch["spatial_shapes"][0]) == get_patch_grid(80, 60, 64)
         assert batch["pixel_attention_mask"].sum() == batch["spatial_shapes"].prod()
 
-    def test_a_large_jpeg_decoded_at_reduced_size_shows_the_same(
-        self, image_processor: AceBertImageProcessor, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        decoded_sizes = []
+    @pytest.fixture
+    def decoded_sizes(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+        """Fills with the sizes that JPEG files are decoded at."""
+        sizes = []
         draft = JpegImageFile.draft
 
         def spy(image: JpegImageFile, mode: str | None, size: tuple[int, int]) -> None:
             draft(image, mode, size)
-            decoded_sizes.append(image.size)
+            sizes.append(image.size)
 
         monkeypatch.setattr(JpegImageFile, "draft", spy)
+        return sizes
+
+    def test_a_large_jpeg_decoded_at_reduced_size_shows_the_same(
+        self, image_processor: AceBertImageProcessor, decoded_sizes: list[tuple[int, int]]
+    ) -> None:
         smooth = Image.fromarray(noise(12, 16)).resize((1600, 1200), Image.Resampling.BICUBIC)
         jpeg = encode(smooth, "JPEG", quality=95)
         full = Image.open(io.BytesIO(jpeg))
@@ -394,13 +399,36 @@ class TestObject:
         assert abs(shown(image_processor, jpeg) - shown(image_processor, full)).mean() < 1.5
         assert decoded_sizes == [(200, 150)]  # at 1/8, the grid being 72 x 56 pixels; the caller's image isn't touched
 
-    def test_a_small_object_in_a_large_jpeg_stays_sharp(self, image_processor: AceBertImageProcessor) -> None:
+    def test_a_small_object_in_a_large_jpeg_stays_sharp(
+        self, image_processor: AceBertImageProcessor, decoded_sizes: list[tuple[int, int]]
+    ) -> None:
         stripes = np.arange(128) // 8 % 2 == 1
         pixels = np.full((1600, 1600, 3), 255, np.uint8)
         pixels[800:928, 800:928] = np.where(stripes, 200, 0).astype(np.uint8)[None, :, None]
         # The stripes are as wide as the blocks that decoding at 1/8 of the size averages, but half a block off.
         jpeg = encode(np.roll(pixels, 4, axis=1), "JPEG", quality=95)
         assert shown(image_processor, jpeg)[24:40, 16:48].std() > 70
+        assert decoded_sizes == [
+            (200, 200),
+            (800, 800),
+        ]  # again, as fine as the object asks for
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_a_turned_large_jpeg_is_cropped_as_when_it_is_decoded_whole(
+        self, image_processor: AceBertImageProcessor, orientation: int
+    ) -> None:
+        # The object's edges lie between pixels of both copies on which it is searched, at 1/12 and at 1/8 of the size.
+        smooth = Image.fromarray(noise(6, 8)).resize((384, 288), Image.Resampling.BICUBIC)
+        photo = Image.new("RGB", (1536, 1152), "white")
+        photo.paste(smooth, (192, 672))
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        jpeg = encode(photo, "JPEG", quality=95, exif=exif)
+        whole = Image.open(io.BytesIO(jpeg))
+        whole.load()
+        expected = shown(image_processor, whole)
+        assert shown(image_processor, jpeg).shape == expected.shape
+        assert abs(shown(image_processor, jpeg) - expected).mean() < 2
 
 
 class TestText:

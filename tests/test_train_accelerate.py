@@ -8,72 +8,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
-from helpers import unit_vectors
-from safetensors.torch import load_file
-from torch.multiprocessing import spawn
+from helpers import free_port, read_log, read_weights, run_processes, unit_vectors, without_times
 from transformers import AutoModel
 
 from acebert import train_accelerate as script
+from acebert.checkpoints_acebert import checkpoints_of
 from acebert.configuration_acebert import AceBertConfig
 from acebert.modeling_acebert import AceBertForRetrieval, find_positives
-from acebert.training_acebert import Progress, checkpoints_of
+from acebert.training_acebert import Progress, use_loopback
 
 ROOT = Path(script.__file__).parent
-
-
-@pytest.fixture
-def flags(backbone: str, catalog_folder: Path, tmp_path: Path) -> Callable[..., list[str]]:
-    """Flags of a short run, with dropout, which a resumed run must draw alike."""
-
-    def make(stage: str = "finetune", output: str = "run", **changes: object) -> list[str]:
-        values = {
-            "stage": stage,
-            "backbone": backbone,
-            "dataset_name": str(catalog_folder),
-            "output_dir": str(tmp_path / output),
-            "validation_split": "validation",
-            "query_templates": ["{colour} {kind}", "{gender} {kind}"],
-            "patch_size": 8,
-            "max_num_patches": 12,
-            "projection_dim": 16,
-            "per_device_batch_size": 16,
-            "chunk_size": 8,
-            "max_train_steps": 6,
-            "eval_steps": 3,
-            "checkpointing_steps": 2,
-            "logging_steps": 1,
-            "num_workers": 0,
-            "mixed_precision": "no",
-            **changes,
-        }
-        return [
-            part
-            for name, value in values.items()
-            if value is not None
-            for part in (f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)]))
-        ]
-
-    return make
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
-
-
-def log(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
 
 
 def test_pretrain_then_finetune(flags: Callable[..., list[str]], tmp_path: Path) -> None:
     metrics = script.main(flags("pretrain", "pretrained"))
     assert metrics["mlm_loss"] > 0 and metrics["patch_loss"] > 0 and metrics["matching_loss"] > 0
-    query_side = [name for name in weights(tmp_path / "pretrained") if "query_" in name]
+    query_side = [name for name in read_weights(tmp_path / "pretrained") if "query_" in name]
     assert query_side  # it goes through this stage, and into the next
 
     sizes = {"patch_size": None, "max_num_patches": None, "projection_dim": None}
@@ -81,7 +38,7 @@ def test_pretrain_then_finetune(flags: Callable[..., list[str]], tmp_path: Path)
     finetune = flags(**start, num_train_epochs=10, max_train_steps=None)
     metrics = script.main([*finetune, "--learning_rate", "1e-3", "--adversarial_strength", "0.05"])
     assert {"title_to_image_recall@10", "query_to_product_recall@10", "modality_gap"} < set(metrics)
-    entries = [entry for entry in log(tmp_path / "run") if "loss" in entry]
+    entries = [entry for entry in read_log(tmp_path / "run") if "loss" in entry]
     assert [entry["step"] for entry in entries] == list(range(1, 41))  # 4 batches of 16 for each of 10 epochs
     assert entries[-1]["matching_loss"] < 0.7 * entries[0]["matching_loss"]
     assert entries[-1]["learning_rate"] == 0.0  # the schedule ends with the run
@@ -101,19 +58,15 @@ def test_pretrain_then_finetune(flags: Callable[..., list[str]], tmp_path: Path)
 def test_a_resumed_run_ends_with_the_same_bits(stage: str, flags: Callable[..., list[str]], tmp_path: Path) -> None:
     arguments = flags(stage, checkpoints_total_limit=9)
     script.main(arguments)
-    whole, entries = weights(tmp_path / "run"), log(tmp_path / "run")
+    whole, entries = read_weights(tmp_path / "run"), read_log(tmp_path / "run")
     for step in (4, 6):
         shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step_{step}")
-    (tmp_path / "run" / "checkpoints" / "step_99.unfinished").mkdir()  # a torn one is not looked at
     script.main(arguments)
-    resumed = weights(tmp_path / "run")
+    resumed = read_weights(tmp_path / "run")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    again = log(tmp_path / "run")[len(entries) :]
-    assert [entry["step"] for entry in again if "loss" in entry] == [3, 4, 5, 6]
-    for entry in again:
-        if "loss" in entry:
-            before = next(e for e in entries if e["step"] == entry["step"] and "loss" in e)
-            assert entry["loss"] == before["loss"]
+    assert without_times(read_log(tmp_path / "run")) == without_times(entries)
+    seconds = [[entry["seconds"] for entry in found[:2]] for found in (read_log(tmp_path / "run"), entries)]
+    assert seconds[0] == seconds[1]  # these steps were not run again
 
 
 def test_a_resumed_run_with_hard_negatives_and_averages_ends_with_the_same_bits(
@@ -123,17 +76,16 @@ def test_a_resumed_run_with_hard_negatives_and_averages_ends_with_the_same_bits(
     changes |= {"drop_patch_probability": 0.3, "crop_probability": 0.5, "freeze_word_embeddings": True}
     arguments = flags(**changes, max_train_steps=10, eval_steps=10, checkpoints_total_limit=9)  # 4 batches an epoch
     script.main(arguments)
-    whole, entries = weights(tmp_path / "run"), log(tmp_path / "run")
+    whole, entries = read_weights(tmp_path / "run"), read_log(tmp_path / "run")
     for step in (8, 10):  # step 6 is amid the second epoch, whose order comes from the first search
         shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step_{step}")
     script.main(arguments)
-    resumed = weights(tmp_path / "run")
+    resumed = read_weights(tmp_path / "run")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert without_times(read_log(tmp_path / "run")) == without_times(entries)
     before = {entry["step"]: entry["loss"] for entry in entries if "loss" in entry}
-    again = {entry["step"]: entry["loss"] for entry in log(tmp_path / "run")[len(entries) :] if "loss" in entry}
-    assert again == {step: before[step] for step in (7, 8, 9, 10)}
     script.main(flags(output="plain", **{**changes, "mine_hard_negatives_every": None}, max_train_steps=10))
-    plain = {entry["step"]: entry["loss"] for entry in log(tmp_path / "plain") if "loss" in entry}
+    plain = {entry["step"]: entry["loss"] for entry in read_log(tmp_path / "plain") if "loss" in entry}
     assert plain[4] == before[4] and plain[5] != before[5]  # the second epoch has another order
 
 
@@ -142,16 +94,16 @@ def test_the_average_is_what_is_validated_and_saved(flags: Callable[..., list[st
     common = {"max_train_steps": 6, "eval_steps": 6, "checkpointing_steps": 6, "dropout": 0, "attention_dropout": 0}
     script.main([*flags(output="plain", **common), "--learning_rate", "1e-2"])
     script.main([*flags(output="average", ema_decay=0.999, **common), "--learning_rate", "1e-2"])
-    plain, average = (weights(tmp_path / name) for name in ("plain", "average"))
-    state = load_file(tmp_path / "average" / "checkpoints" / "step_6" / "model.safetensors")
+    plain, average = (read_weights(tmp_path / name) for name in ("plain", "average"))
+    state = read_weights(tmp_path / "average" / "checkpoints" / "step_6")
     name = "acebert.query_encoder.encoder.layer.0.output.dense.weight"
     assert torch.equal(state[name], plain[name])  # the same training
     assert not torch.equal(average[name], plain[name])
     frozen = flags(output="frozen", freeze_word_embeddings=True, **common)
     script.main([*frozen, "--learning_rate", "1e-2"])
     words = "acebert.product_encoder.bert.embeddings.word_embeddings.weight"
-    backbone = load_file(Path(dict(zip(frozen[::2], frozen[1::2], strict=False))["--backbone"]) / "model.safetensors")
-    assert torch.equal(weights(tmp_path / "frozen")[words], backbone["embeddings.word_embeddings.weight"])
+    backbone = read_weights(Path(dict(zip(frozen[::2], frozen[1::2], strict=False))["--backbone"]))
+    assert torch.equal(read_weights(tmp_path / "frozen")[words], backbone["embeddings.word_embeddings.weight"])
     assert not torch.equal(plain[words], backbone["embeddings.word_embeddings.weight"])
 
 
@@ -163,9 +115,9 @@ def test_early_stopping(
     arguments = flags(max_train_steps=50, eval_steps=2, early_stopping_patience=2)
     assert script.main(arguments) == {"score": 0.6}
     assert "Stopped early: no gain in 2 validations (best score 0.6000)" in capsys.readouterr().out
-    assert log(tmp_path / "run")[-1]["step"] == 10
+    assert read_log(tmp_path / "run")[-1]["step"] == 10
     assert script.main(arguments) == {"score": 0.6}  # the same command again finds the run ended
-    assert log(tmp_path / "run")[-1]["step"] == 10
+    assert read_log(tmp_path / "run")[-1]["step"] == 10
 
 
 def test_finding_a_learning_rate_trains_nothing(flags: Callable[..., list[str]], tmp_path: Path) -> None:
@@ -179,7 +131,7 @@ def test_finding_a_learning_rate_trains_nothing(flags: Callable[..., list[str]],
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_tied_weights_are_saved_once(dtype: str, flags: Callable[..., list[str]], tmp_path: Path) -> None:
     script.main(flags(max_train_steps=1, save_dtype=dtype))
-    saved = weights(tmp_path / "run")
+    saved = read_weights(tmp_path / "run")
     assert {str(value.dtype) for value in saved.values()} == {f"torch.{dtype}"}
     assert [name for name in saved if "word_embeddings" in name] == [
         "acebert.product_encoder.bert.embeddings.word_embeddings.weight"
@@ -195,14 +147,14 @@ def test_other_settings_do_not_resume(flags: Callable[..., list[str]], tmp_path:
     with pytest.raises(SystemExit, match=r"learning_rate.*overwrite_output_dir"):
         script.main([*flags(max_train_steps=2), "--learning_rate", "0.5"])
     script.main([*flags(max_train_steps=2), "--learning_rate", "0.5", "--overwrite_output_dir", "True"])
-    assert log(tmp_path / "run")[-1]["step"] == 2
+    assert read_log(tmp_path / "run")[-1]["step"] == 2
 
 
 def test_accumulation_schedule_and_no_validation(flags: Callable[..., list[str]], tmp_path: Path) -> None:
     no_validation = {"validation_split": None, "validation_share": 0}
     arguments = flags(max_train_steps=None, num_train_epochs=2, gradient_accumulation_steps=2, **no_validation)
     assert script.main(arguments) == {}
-    entries = [entry for entry in log(tmp_path / "run") if "loss" in entry]
+    entries = [entry for entry in read_log(tmp_path / "run") if "loss" in entry]
     assert [entry["step"] for entry in entries] == [1, 2, 3, 4]  # 4 batches an epoch, two of them a step
     assert entries[-1]["learning_rate"] == 0.0
     assert (tmp_path / "run" / "model.safetensors").exists()
@@ -313,12 +265,14 @@ def two_sided_loss(
     rank: int, processes: int, port: int, folder: str, config: AceBertConfig, cached_chunk_size: int | None
 ) -> None:
     """Computes the gathered loss of this process's rows and writes it with the averaged gradients."""
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_RANK=str(rank)
-    )
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank))
+    os.environ.update(WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes))
+    use_loopback()
     from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
 
-    accelerator = Accelerator(cpu=True, mixed_precision="no")
+    timeout = InitProcessGroupKwargs(timeout=timedelta(seconds=60))
+    accelerator = Accelerator(cpu=True, mixed_precision="no", kwargs_handlers=[timeout])
     torch.manual_seed(0)
     model = accelerator.prepare(AceBertForRetrieval(config))
     generator = torch.Generator().manual_seed(1)
@@ -351,10 +305,8 @@ def two_sided_loss(
 def test_two_processes_give_the_loss_and_gradients_of_one(
     cached_chunk_size: int | None, tiny_config: Callable[..., AceBertConfig], tmp_path: Path
 ) -> None:
-    port = 20000 + os.getpid() % 20000 + 10 * bool(cached_chunk_size)
     for processes, chunk_size in ((1, None), (2, cached_chunk_size)):
-        arguments = (processes, port + processes, str(tmp_path), tiny_config(), chunk_size)
-        spawn(two_sided_loss, arguments, nprocs=processes)
+        run_processes(two_sided_loss, processes, str(tmp_path), tiny_config(), chunk_size)
     one, two = (torch.load(tmp_path / f"{processes}.pt", weights_only=True) for processes in (1, 2))
     assert torch.allclose(one["loss"], two["loss"], atol=1e-6)
     assert set(one["gradients"]) == set(two["gradients"])
@@ -376,23 +328,33 @@ def test_positives_reach_the_loss(tiny_config: Callable[..., AceBertConfig]) -> 
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_and_the_same_command_goes_on(flags: Callable[..., list[str]], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(lambda pid: os.killpg(pid, signal.SIGINT), id="Ctrl-C"),  # a terminal sends it to all processes
+        pytest.param(lambda pid: os.killpg(pid, signal.SIGTERM), id="a cluster's SIGTERM"),
+        pytest.param(lambda pid: os.kill(pid, signal.SIGTERM), id="SIGTERM to the launcher alone"),
+    ],
+)
+def test_a_stop_saves_and_the_same_command_goes_on(
+    how: Callable[[int], None], flags: Callable[..., list[str]], tmp_path: Path
+) -> None:
     arguments = flags(max_train_steps=60, checkpointing_steps=1000, eval_steps=1000, num_workers=1)
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1"]
     command = [*launch, str(ROOT / "train_accelerate.py")]
-    process = subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen([*command, *arguments], **pipes, text=True, start_new_session=True)
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "train_log.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-    os.kill(int(children[0]), signal.SIGINT)
-    _, stderr = process.communicate(timeout=120)
+    how(process.pid)
+    _, stderr = process.communicate(timeout=120)  # until the last process has closed its end
     assert "the same command goes on from there" in stderr
     steps = [int(path.name[5:]) for path in checkpoints_of(str(tmp_path / "run"))]
     assert len(steps) == 1 and steps[0] < 60
     result = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=240)
     assert f"Going on from {tmp_path}/run/checkpoints/step_{steps[0]}" in result.stdout
-    assert log(tmp_path / "run")[-1]["step"] == 60
+    assert read_log(tmp_path / "run")[-1]["step"] == 60
 
 
 @pytest.mark.slow
@@ -400,13 +362,13 @@ def test_two_processes_train_as_one_with_twice_the_batch(flags: Callable[..., li
     """Not bit for bit, since sums run in another order, and without dropout, which each process draws for itself."""
     common = {"max_train_steps": 4, "dropout": 0, "attention_dropout": 0, "flip_probability": 0, "eval_steps": 4}
     script.main(flags(output="one", per_device_batch_size=16, **common))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
     command = [*launch, str(ROOT / "train_accelerate.py"), *flags(output="two", per_device_batch_size=8, **common)]
     result = subprocess.run(
         command, capture_output=True, text=True, timeout=300, env={**os.environ, "ACCELERATE_USE_CPU": "1"}
     )
     assert result.returncode == 0, result.stderr
-    one, two = ([e for e in log(tmp_path / name) if "loss" in e] for name in ("one", "two"))
+    one, two = ([e for e in read_log(tmp_path / name) if "loss" in e] for name in ("one", "two"))
     assert [e["step"] for e in two] == [1, 2, 3, 4]
     assert one[0]["loss"] == pytest.approx(two[0]["loss"], rel=1e-4)
     assert one[-1]["loss"] == pytest.approx(two[-1]["loss"], rel=1e-2)

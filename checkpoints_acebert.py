@@ -1,0 +1,207 @@
+"""Checkpoints and model folders that are whole or not there, whenever a run is killed.
+
+Everything is written beside, under a name that ends in `.unfinished`, brought to the disk, and renamed. A checkpoint
+lists its files with sizes and SHA-256, so that damage is found before anything is loaded.
+"""
+
+import filecmp
+import hashlib
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+MANIFEST = "manifest.json"
+UNFINISHED = ".unfinished"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Checkpoints
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def checkpoints_of(output_dir: str) -> list[Path]:
+    """Finished checkpoints, oldest first."""
+    return sorted(Path(output_dir, "checkpoints").glob("step_*[0-9]"), key=lambda path: int(path.name[5:]))
+
+
+def save_checkpoint(accelerator: Accelerator, output_dir: str, step: int, total_limit: int) -> None:
+    """Saves the run's state as `checkpoints/step_N`, then removes all but the newest `total_limit` checkpoints.
+
+    Raises:
+        SystemExit: if it can't be written. The checkpoints before are still there.
+    """
+    folder = Path(output_dir, "checkpoints", f"step_{step}")
+    unfinished = folder.with_name(folder.name + UNFINISHED)
+    what = f"The checkpoint of step {step}"
+    with writing(what, output_dir, unfinished):
+        accelerator.save_state(str(unfinished))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        with writing(what, output_dir, unfinished):
+            write_manifest(unfinished)
+            os.replace(unfinished, folder)
+        for old in checkpoints_of(output_dir)[:-total_limit]:
+            leaving = old.with_name(old.name + UNFINISHED)  # no longer a checkpoint, before its first file goes
+            os.replace(old, leaving)
+            shutil.rmtree(leaving)
+    accelerator.wait_for_everyone()
+
+
+def resume(accelerator: Accelerator, output_dir: str) -> None:
+    """Loads the newest whole checkpoint, if there are checkpoints; all processes load what the main one found.
+
+    Raises:
+        SystemExit: if there are checkpoints but all are damaged.
+    """
+    found = [find_whole(output_dir) if accelerator.is_main_process else None]
+    folder = broadcast_object_list(found)[0]
+    if folder:
+        refuse_code(Path(folder))
+        accelerator.print(f"Going on from {folder}.")
+        accelerator.load_state(str(folder))
+
+
+def refuse_code(folder: Path) -> None:
+    """Ends the run if a checkpoint holds more than tensors and plain values, and so could run code when it is loaded.
+
+    accelerate 1.15 loads all else of a checkpoint with `weights_only=True`, but not the states of the objects that a
+    script registers (`accelerate.checkpointing.load_custom_state`).
+    """
+    for file in sorted(folder.glob("custom_checkpoint_*.pkl")):
+        try:
+            torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise SystemExit(
+                f"{file} holds more than tensors and plain values, which no run of this script writes. It is not "
+                "loaded, for it could run code: remove the checkpoint, or --overwrite_output_dir starts the run over."
+            ) from error
+
+
+def find_whole(output_dir: str) -> Path | None:
+    """The newest whole checkpoint. Damaged ones are named and set aside, and what a killed run left half is removed."""
+    for left in (*Path(output_dir).glob(f"*{UNFINISHED}"), *Path(output_dir, "checkpoints").glob(f"*{UNFINISHED}")):
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+    faults: dict[Path, str] = {}
+    for folder in reversed(checkpoints_of(output_dir)):
+        fault = find_fault(folder)
+        if fault is None:
+            break
+        faults[folder] = fault
+    else:
+        if faults:
+            named = "; ".join(f"{path}: {fault}" for path, fault in faults.items())
+            raise SystemExit(f"No checkpoint is whole ({named}). --overwrite_output_dir starts the run over.")
+        return None
+    for damaged, fault in faults.items():
+        aside = damaged.with_name(damaged.name + ".damaged")
+        print(f"Skipped the checkpoint {damaged}: {fault}. It is kept as {aside.name}.")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(damaged, aside)
+    return folder
+
+
+def write_manifest(folder: Path) -> None:
+    """Brings a checkpoint's files to the disk and lists them with size and SHA-256."""
+    entries = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        flush(file)
+        entries[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    write_whole(folder / MANIFEST, json.dumps(entries, indent=2))
+
+
+def find_fault(folder: Path) -> str | None:
+    """What differs between a checkpoint and its manifest, in words; None if nothing does."""
+    try:
+        entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except ValueError as error:
+        return f"{MANIFEST} can't be read ({error})"
+    for name, entry in entries.items():
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != entry["bytes"]:
+            return f"{name} has {file.stat().st_size} bytes in place of {entry['bytes']}"
+        if sha256_of(file) != entry["sha256"]:
+            return f"the bytes of {name} have changed"
+    return None
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The model's folder
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def replace_model(unfinished: Path, folder: Path) -> None:
+    """Moves a saved model's files to the folder that holds the one before, and removes `unfinished`.
+
+    The weights go last, in one rename. Where a file beside them is another than before, the old weights leave first:
+    a configuration never stands beside another model's weights, however the run ends.
+    """
+    weights = sorted(unfinished.glob("*.safetensors"))
+    others = [file for file in sorted(unfinished.iterdir()) if file not in weights]
+    same = [(folder / file.name).is_file() and filecmp.cmp(file, folder / file.name, shallow=False) for file in others]
+    if not all(same):
+        for old in folder.glob("*.safetensors"):
+            old.unlink()
+    for file in (*others, *weights):
+        flush(file)
+        os.replace(file, folder / file.name)
+    unfinished.rmdir()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Files
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def writing(what: str, output_dir: str, unfinished: Path) -> Iterator[None]:
+    """Ends the run with the reason if `what` can't be written, and leaves nothing half written.
+
+    PyTorch, safetensors and tokenizers report a full disk each by an error of its own kind, so any is caught, and the
+    free space is part of the message.
+    """
+    try:
+        yield
+    except Exception as error:
+        free = shutil.disk_usage(output_dir).free / 2**20
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise SystemExit(
+            f"{what} can't be written to {output_dir}, where {free:,.0f} MiB are free: {error}\n"
+            "What was saved before is whole. Make room; the same command then goes on from the last checkpoint."
+        ) from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text beside and renames, so that the file is always whole."""
+    unfinished = path.with_name(path.name + UNFINISHED)
+    unfinished.write_text(text, encoding="utf-8")
+    flush(unfinished)
+    os.replace(unfinished, path)
+
+
+def flush(path: Path) -> None:
+    """Waits until a file's bytes are on the disk: a rename may get there before them if the machine goes down."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
