@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 DEMO_READY := $(VENV)/.ready-demo
 DEV_READY := $(VENV)/.ready-dev
 SAMPLE := build/sample-catalog
+EXPORT := build/onnx
 
 # The interpreter is checked before anything is built on it.
 define CHECK_PYTHON
@@ -20,13 +21,14 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sample test test-real test-slow test-transformers quality style clean
+.PHONY: help demo sample test test-real test-slow test-transformers benchmark quality types style audit clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make demo MODEL=<folder or Hub id> DATA=<folder or Hub id> PORT=<port>"
 	@echo "  make test-real DATA=<folder of the real catalogue>"
+	@echo "  make benchmark ROWS=\"<names>\" (of limits, processor, query, product, training)"
 	@echo "  PYTHON=<interpreter> chooses the Python that a new $(VENV) is made with"
 
 demo: $(DEMO_READY) $(if $(DATA),,sample) ## Search a catalogue in the browser, on 127.0.0.1:7860
@@ -49,13 +51,29 @@ test-transformers: $(DEV_READY) ## Run transformers' own common tests on tiny mo
 	source=$$($(BIN)/python tests/transformers_common/fetch.py "$(CURDIR)/build/transformers") && cd tests/transformers_common && \
 		HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TRANSFORMERS_SOURCE="$$source" "$(abspath $(BIN))/python" -m pytest -n auto -rs
 
-quality: $(DEV_READY) ## Check the style, change nothing
+benchmark: $(DEV_READY) ## Measure speed and memory against peers: minutes, on a quiet machine
+	HF_HUB_OFFLINE=1 $(BIN)/python export_onnx.py --model_name_or_path $(MODEL) --output_dir $(EXPORT) --overwrite_output_dir
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/run.py --model_name_or_path $(MODEL) --export $(EXPORT) $(if $(ROWS),--only $(ROWS),--output_dir docs/results --page docs/performance.md)
+
+quality: $(DEV_READY) types ## Check the style and the types, change nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The repository's root is the package, whatever the checkout is called, and mypy finds a package by its folder's name.
+types: $(DEV_READY) ## Check the types
+	@mkdir -p build/types
+	@ln -sfn ../.. build/types/acebert
+	cd build/types && "$(abspath $(BIN))/mypy" --config-file acebert/pyproject.toml acebert/*.py
 
 style: $(DEV_READY) ## Mend the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# In an environment of its own, for its dependencies are none of ours. --strict: what can't be looked up is no pass.
+audit: | $(BIN)/pip ## Look up known vulnerabilities of all locked versions, on the network
+	$(BIN)/python -m venv build/audit
+	build/audit/bin/python -m pip install -q pip-audit==2.10.1
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 clean: ## Remove .venv, build/ and the tools' caches
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -103,7 +103,7 @@ class TextEncoder:
         from sentence_transformers import SentenceTransformer
 
         self.name_or_path = model_name_or_path
-        self.model = SentenceTransformer(model_name_or_path, device=str(device))
+        self.model = SentenceTransformer(model_name_or_path, device=str(device), model_kwargs={"use_safetensors": True})
         self.batch_size = batch_size
         self.embeds: dict[str, dict[str, torch.Tensor]] = {"query": {}, "document": {}}
 

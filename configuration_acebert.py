@@ -2,6 +2,8 @@
 
 import copy
 import difflib
+import json
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -17,6 +19,8 @@ AUTO_MAP = {
     "AutoModel": "modeling_acebert.AceBertModel",
     "AutoModelForPreTraining": "modeling_acebert.AceBertForPreTraining",
 }
+# The same for sentence-transformers, in the `modules.json` that it looks for.
+SENTENCE_TRANSFORMERS_MODULES = [{"idx": 0, "name": "0", "path": "", "type": "sentence_acebert.AceBertModule"}]
 
 
 @strict
@@ -100,6 +104,15 @@ class AceBertConfig(PreTrainedConfig):
         "query_config": SubConfigSpec(AutoConfig, model_type="bert"),
     }
 
+    # `Trainer` gathers all other outputs of an evaluation: the encoders' token vectors would fill the memory.
+    keys_to_ignore_at_inference = [  # noqa: RUF012
+        "query_model_output",
+        "product_model_output",
+        "matching_loss",
+        "domain_loss",
+        "domain_accuracy",
+    ]
+
     text_config: dict | PreTrainedConfig | None = None
     query_config: dict | PreTrainedConfig | None = None
     share_encoders: bool = False
@@ -177,7 +190,7 @@ class AceBertConfig(PreTrainedConfig):
         for name in (*sizes, "projection_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        if min([1, *self.domain_hidden_sizes]) < 1:
+        if min([1, *(self.domain_hidden_sizes or [])]) < 1:
             raise ValueError(f"`domain_hidden_sizes` must be at least 1 each, got {self.domain_hidden_sizes}.")
         for name, encoder in (("text_config", text), ("query_config", query)):
             if encoder.model_type != "bert":
@@ -234,9 +247,12 @@ class AceBertConfig(PreTrainedConfig):
                 )
 
     def save_pretrained(self, save_directory: str, push_to_hub: bool = False, **kwargs: Any) -> None:
-        """Saves `config.json` with the code references of every Auto class that the folder serves."""
+        """Saves `config.json` and `modules.json` with the code references of all that the folder serves."""
         self.auto_map = dict(AUTO_MAP)
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        modules = Path(save_directory, "modules.json")
+        if not modules.exists():  # one that is there may list modules that a user has added
+            modules.write_text(json.dumps(SENTENCE_TRANSFORMERS_MODULES, indent=2) + "\n", encoding="utf-8")
 
 
 _ENCODER_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")

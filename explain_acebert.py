@@ -22,16 +22,17 @@ NOTHING = 0.0  # the score of a product with neither title nor photo: no vector,
 # The heat map's colours in Oklab (Ottosson 2020, https://bottosson.github.io/posts/oklab): the photo's own lightness,
 # brought into the range in which both hues can be seen on it, and a chroma that grows with the contribution.
 LIGHTNESS = (0.35, 0.9)
-FOR, AGAINST = np.float32([0.085, 0.145]), np.float32([-0.045, -0.155])  # orange and blue: (a, b) at full strength
-OKLAB_TO_LMS = np.float32(
-    [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
+FOR, AGAINST = np.array([[0.085, 0.145], [-0.045, -0.155]], np.float32)  # orange and blue: (a, b) at full strength
+OKLAB_TO_LMS = np.array(
+    [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]], np.float32
 )
-LMS_TO_LINEAR_RGB = np.float32(
+LMS_TO_LINEAR_RGB = np.array(
     [
         [4.0767416621, -3.3077115913, 0.2309699292],
         [-1.2684380046, 2.6097574011, -0.3413193965],
         [-0.0041960863, -0.7034186147, 1.7076147010],
-    ]
+    ],
+    np.float32,
 )
 
 
@@ -231,7 +232,7 @@ def heat_map(image: Photo, explanation: Explanation) -> Image.Image:
     Raises:
         `ValueError`: for an explanation without a photo, or of another photo.
     """
-    if explanation.patches is None:
+    if explanation.patches is None or explanation.box is None:
         raise ValueError("explanation.patches is None: the product was explained without a photo")
     photo = to_upright_rgb(open_photo(image), do_convert_rgb=True)
     left, top, right, bottom = explanation.box

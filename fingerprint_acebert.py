@@ -11,7 +11,12 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 
 def weights_sha256(model: PreTrainedModel) -> str:
-    """Of the weights as float32: a checkpoint is the same whether it was loaded in float32 or as it is saved."""
+    """Of the weights as float32: a checkpoint is the same whether it was loaded in float32 or as it is saved.
+
+    An `OnnxAceBertModel` has that of the checkpoint that it was exported from.
+    """
+    if hasattr(model, "source_weights_sha256"):
+        return model.source_weights_sha256
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         values = tensor.detach().cpu().float().contiguous()
@@ -31,5 +36,5 @@ def processor_sha256(processor: ProcessorMixin) -> str:
 
 def code_sha256(*parts: Any) -> str:
     """Of the files that hold the parts' classes."""
-    files = sorted({inspect.getsourcefile(type(part)) for part in parts})
+    files = sorted({inspect.getfile(type(part)) for part in parts})
     return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()

@@ -24,7 +24,7 @@ from transformers.models.bert.modeling_bert import (
     BertModel,
     BertSelfAttention,
 )
-from transformers.processing_utils import Unpack
+from transformers.processing_utils import ProcessorMixin, Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
@@ -239,12 +239,12 @@ class AceBertPixelFeatures(nn.Module):
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         batch, patches, _ = pixel_values.shape
         side, size = self.side, self.group_size
-        groups = pixel_values.view(batch, patches, side, size, side, size, self.num_channels)
-        groups = groups.permute(0, 1, 2, 4, 3, 5, 6).reshape(batch, patches, side * side, -1)  # (b, p, groups, g²·c)
-        hidden = self.embedding(groups) + self.position_embeddings  # (b, p, groups, width)
-        hidden = hidden + self.group_mixer(self.group_norm(hidden).transpose(2, 3)).transpose(2, 3)
+        groups = pixel_values.reshape(batch * patches, side, size, side, size, self.num_channels)
+        groups = groups.permute(0, 1, 3, 2, 4, 5).reshape(batch * patches, side * side, -1)  # (b·p, groups, g²·c)
+        hidden = self.embedding(groups) + self.position_embeddings  # (b·p, groups, width)
+        hidden = hidden + self.group_mixer(self.group_norm(hidden).transpose(1, 2)).transpose(1, 2)
         hidden = hidden + self.channel_mixer(self.channel_norm(hidden))
-        return self.projection(hidden.flatten(2))  # (b, p, hidden_size)
+        return self.projection(hidden.flatten(1)).view(batch, patches, -1)  # (b, p, hidden_size)
 
 
 class AceBertImageEmbeddings(nn.Module):
@@ -502,11 +502,13 @@ class AceBertModel(AceBertPreTrainedModel):
                 raise ValueError(f"`{name}` changes {fixed}, but the backbone's weights fix them: leave them out.")
         has_head = any(a.endswith(("ForMaskedLM", "ForPreTraining")) for a in source_config.architectures or [])
         auto_class = AutoModelForMaskedLM if has_head else AutoModel
-        source = auto_class.from_pretrained(backbone, dtype=torch.float32)
+        source = auto_class.from_pretrained(backbone, dtype=torch.float32, use_safetensors=True)
         model = cls(AceBertConfig(**overrides))
         base = model.base_model
         with torch.no_grad():
-            taken = {"product_layers": _copy_bert(base.product_encoder.bert, source.base_model, "product encoder")}
+            taken: dict[str, Any] = {
+                "product_layers": _copy_bert(base.product_encoder.bert, source.base_model, "product encoder")
+            }
             if base.query_encoder is not None:
                 taken["query_layers"] = _copy_bert(base.query_encoder, source.base_model, "query encoder")
                 nn.init.eye_(base.query_projection.weight)
@@ -540,7 +542,7 @@ class AceBertModel(AceBertPreTrainedModel):
             raise ValueError(
                 f"The query side reads text alone, but got {photo}: use `get_product_features` for photos."
             )
-        if self.query_encoder is None:
+        if self.query_encoder is None or self.query_projection is None:
             return self.get_product_features(input_ids, attention_mask, return_dict=True, **kwargs)
         outputs = self.query_encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
@@ -612,10 +614,20 @@ class AceBertModel(AceBertPreTrainedModel):
             **kwargs,
         )
 
+    def to_sentence_transformer(self, processor: ProcessorMixin) -> nn.Module:
+        """This model as a `SentenceTransformer`, for that library's evaluators and tools; nothing is copied.
+
+        Its `encode` puts the model into evaluation mode. To keep it, save the model and the processor:
+        `SentenceTransformer(folder, trust_remote_code=True)` reads their folder.
+        """
+        from .sentence_acebert import to_sentence_transformer
+
+        return to_sentence_transformer(self, processor)
+
     def _to_unit_vector(self, projected: torch.Tensor) -> torch.Tensor:
         # Under autocast the projection is in half precision: the norm is taken in float32, the result has the weights'
-        # type.
-        return F.normalize(projected.float(), dim=-1).to(self.product_projection.weight.dtype)
+        # type. The scale's, because in an 8-bit model those of the projection are integers.
+        return F.normalize(projected.float(), dim=-1).to(self.logit_scale.dtype)
 
     @property
     def scale(self) -> torch.Tensor:
@@ -640,7 +652,7 @@ class AceBertModel(AceBertPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        query_input_ids: torch.Tensor,
+        query_input_ids: torch.Tensor | None = None,
         query_attention_mask: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -661,6 +673,12 @@ class AceBertModel(AceBertPreTrainedModel):
             positives: (queries, products) booleans of [`find_positives`], for the loss.
             return_loss: take query i and product i as a pair and return the retrieval loss.
         """
+        if query_input_ids is None:
+            raise ValueError(
+                "A forward pass compares queries with products, but `query_input_ids` is missing. For the vectors of "
+                "one side call `get_text_features` or `get_product_features`, and in place of `pipeline` use "
+                "`SentenceTransformer(folder, trust_remote_code=True)`."
+            )
         query_outputs = self.get_text_features(query_input_ids, query_attention_mask, return_dict=True, **kwargs)
         product_outputs = self.get_product_features(
             input_ids,
@@ -725,7 +743,7 @@ class AceBertForPreTraining(AceBertPreTrainedModel):
         self.matching_head = nn.Linear(width, 2)
         self.post_init()
 
-    from_backbone = classmethod(AceBertModel.from_backbone.__func__)
+    from_backbone = classmethod(AceBertModel.from_backbone.__func__)  # type: ignore[attr-defined, var-annotated]
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.acebert.get_input_embeddings()
@@ -835,7 +853,7 @@ class AceBertForRetrieval(AceBertPreTrainedModel):
         self.domain_classifier = nn.Sequential(*layers, nn.Linear(width, 1))
         self.post_init()
 
-    from_backbone = classmethod(AceBertModel.from_backbone.__func__)
+    from_backbone = classmethod(AceBertModel.from_backbone.__func__)  # type: ignore[attr-defined, var-annotated]
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.acebert.get_input_embeddings()
@@ -877,7 +895,7 @@ class AceBertForRetrieval(AceBertPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        query_input_ids: torch.Tensor,
+        query_input_ids: torch.Tensor | None = None,
         query_attention_mask: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,

@@ -64,7 +64,7 @@ def _bars(ax: Axes, labels: Sequence[str], values: Sequence[dict[str, float]], c
     places = np.arange(len(values))
     means, errors = _errors(values)
     ax.barh(places, means, color=colours, xerr=errors, error_kw={"ecolor": BLACK, "capsize": 3, "lw": 1}, height=0.7)
-    for place, mean, value in zip(places, means, values, strict=True):
+    for place, mean, value in zip(places.tolist(), means, values, strict=True):
         ax.text(max(mean, value["high"]) + 0.012, place, f"{mean:.3f}", va="center", fontsize=9, bbox=PLATE)
     ax.set_yticks(places, labels)
     ax.invert_yaxis()

@@ -129,7 +129,8 @@ def ribbon(path: np.ndarray, width: float | tuple[float, float]) -> np.ndarray:
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
     """`first` with `share` of `second` in it."""
-    return tuple(a + (b - a) * share for a, b in zip(first, second, strict=True))
+    red, green, blue = (a + (b - a) * share for a, b in zip(first, second, strict=True))
+    return red, green, blue
 
 
 def darker(colour: Colour, share: float = 0.25) -> Colour:
@@ -659,7 +660,7 @@ def _sweatshirt(look: Look, style: str) -> list[Part]:
     for side in (1, -1):
         path = curve(f"M{5 * side} 13 Q{6.5 * side} 20 {5.2 * side} {look.vary(29, 35)}")
         parts.append(Part(ribbon(path, 1.3), cord, edge=0.4))
-        parts.append(Part(ellipse(*path[-1], 1, 1.8), look.metal))
+        parts.append(Part(ellipse(path[-1, 0], path[-1, 1], 1, 1.8), look.metal))
     return parts
 
 
@@ -1835,7 +1836,7 @@ def _chair(look: Look, style: str) -> list[Part]:
         return parts
     w, lift = look.vary(27, 31), look.vary(40, 48)
     back = half(f"M0 {-lift} C{w * 0.8} {-lift} {w} {-lift + 5} {w} {-lift + 20} L{w * 1.02} 24 L0 26")
-    tufts: tuple[Stroke, ...] = ()
+    tufts = ()
     if look.fabric is None and look.chance(0.5):
         tufts = tuple(
             s

@@ -97,8 +97,8 @@ class Baselines:
                 self.made[key].append(Bm25Baseline(titles))
             if self.text is not None:
                 self.made[key].append(TextEncoderBaseline(self.text, titles))
-            if self.adapters is not None:
-                self.made[key].append(TextEncoderBaseline(self.text, titles, self.adapters))
+                if self.adapters is not None:
+                    self.made[key].append(TextEncoderBaseline(self.text, titles, self.adapters))
         return self.made[key]
 
     def raw_patches(self, catalog: Catalog) -> torch.Tensor:
@@ -169,6 +169,9 @@ def make_systems(task: Task, vectors: Vectors, baselines: Baselines) -> list[Sys
     def score_titles(baseline: Any) -> Callable[[slice], torch.Tensor]:
         return lambda part: baseline.score(task.queries[part])
 
+    def fuse(first: Callable[[slice], torch.Tensor], second: Callable[[slice], torch.Tensor]) -> Any:
+        return lambda part: reciprocal_rank_fusion(first(part), second(part))
+
     on_titles = {baseline.name: baseline for baseline in baselines.on_titles(task)}
     systems += [System(name, b.description, score_titles(b)) for name, b in on_titles.items()]
     bm25, text = on_titles.get(Bm25Baseline.name), on_titles.get(TextEncoderBaseline.name)
@@ -180,7 +183,7 @@ def make_systems(task: Task, vectors: Vectors, baselines: Baselines) -> list[Sys
                 System(
                     f"Fused ranks of BM25 and {name}",
                     "reciprocal rank fusion, k = 60",
-                    lambda part, other=other: reciprocal_rank_fusion(lexical(part), other(part)),
+                    fuse(lexical, other),
                 )
             )
     return systems
@@ -207,6 +210,7 @@ def choose_photo_weight(task: Task, vectors: Vectors) -> float:
 def retrieval_metric() -> ModuleType:
     """The repository's own metric, for its pure function: as an `evaluate` module it would copy all judgements."""
     spec = importlib.util.spec_from_file_location("retrieval", METRIC)
+    assert spec is not None and spec.loader is not None  # as for every path that ends in .py
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

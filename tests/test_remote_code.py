@@ -22,16 +22,19 @@ COMPLETE = {
     "model.safetensors",
     "configuration_acebert.py",
     "modeling_acebert.py",
+    "modules.json",
     "processing_acebert.py",
     "processor_config.json",
+    "sentence_acebert.py",
     "tokenizer.json",
     "tokenizer_config.json",
 }
 
 # Run with -I: neither the working directory nor PYTHONPATH is on the path. The editable install's finder is taken off
-# it too.
+# it too, and so is sentence-transformers, whose module the folder holds: nobody needs the library for the Auto classes.
 STRANGER = """
 import importlib.util, json, sys
+sys.modules["sentence_transformers"] = None
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
 assert importlib.util.find_spec("acebert") is None
 from PIL import Image
