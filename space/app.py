@@ -7,9 +7,12 @@ next start, for as long as model and dataset stay the same.
 """
 
 import argparse
+import json
 import os
 import shutil
+import signal
 import sys
+import tempfile
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +21,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 
+PUBLISHED = Path(__file__).with_name("settings.json")  # written by publish.py
 DEFAULT_EXAMPLES = (
     "striped red t-shirt",
     "black high heels",
@@ -33,16 +37,23 @@ def split_list(text: str) -> tuple[str, ...]:
 
 
 def parse_args(argv: Iterable[str] | None = None) -> argparse.Namespace:
-    """Settings from flags; each has an environment variable, named in its help, for a Space's settings page."""
+    """Settings from flags; each has an environment variable, named in its help, for a Space's settings page.
+
+    Where neither is given, those that the Space was published with count.
+    """
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    published = json.loads(PUBLISHED.read_text(encoding="utf-8")) if PUBLISHED.exists() else {}
 
     def setting(flag: str, default: str | None, text: str, **kwargs: Any) -> None:
-        variable = "ACEBERT_" + flag.removeprefix("--").replace("-", "_").upper()
-        parser.add_argument(flag, default=os.environ.get(variable) or default, help=f"{text} [{variable}]", **kwargs)
+        name = flag.removeprefix("--").replace("-", "_")
+        variable = f"ACEBERT_{name.upper()}"
+        default = os.environ.get(variable) or published.get(name) or default
+        parser.add_argument(flag, default=default, help=f"{text} [{variable}]", **kwargs)
 
     setting("--model", None, "checkpoint: a Hub id or a folder")
     setting("--revision", None, "the checkpoint's branch, tag or commit on the Hub")
     setting("--catalog", "ashraq/fashion-product-images-small", "the products: a Hub dataset, or a folder with one")
+    setting("--catalog-revision", None, "the catalogue's branch, tag or commit on the Hub")
     setting("--split", "all", "the dataset's split")
     setting("--id-column", "id", "column with the product's id")
     setting("--title-column", "productDisplayName", "column with the title")
@@ -91,6 +102,7 @@ def main(argv: Iterable[str] | None = None) -> None:
     args = parse_args(argv)
     revision = provide_package(args.model, args.revision, args.cache)
     # They need the package.
+    from guard import keep_sweeping
     from page import build_page, launch
     from shop import Shop, load_model, open_catalog
 
@@ -100,6 +112,7 @@ def main(argv: Iterable[str] | None = None) -> None:
         processor,
         args.catalog,
         args.cache,
+        revision=args.catalog_revision,
         split=args.split,
         id_column=args.id_column,
         title_column=args.title_column,
@@ -109,7 +122,11 @@ def main(argv: Iterable[str] | None = None) -> None:
     # Encoding the catalogue used all cores for one batch; searches are many and small, each does best on one.
     torch.set_num_threads(1)
     shop = Shop(model, processor, catalog, args.cache, args.attributes)
-    launch(build_page(shop, args.examples), shop, server_port=args.port)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that nothing that was uploaded stays behind
+    with tempfile.TemporaryDirectory(prefix="acebert-uploads-", ignore_cleanup_errors=True) as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads
+        keep_sweeping(Path(uploads))
+        launch(build_page(shop, args.examples), shop, server_port=args.port)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import gradio as gr
 import numpy as np
 from cards import label, notice, show_facts, show_title
 from safetensors.numpy import load_file, save_file
-from shop import Shop
+from shop import Shop, read_text
 from sklearn.manifold import TSNE
 
 from acebert.catalog_acebert import Product, ProductCatalog
@@ -189,10 +189,10 @@ def show_gap(gap: float, adversary: Mapping[str, Any] | None) -> str:
         for arm, part in ((arm, adversary[arm]) for arm in ("with", "without"))
     )
     runs = adversary["seeds"]
+    spread = f"the mean of {runs} runs each, and the line its range" if runs > 1 else "one run each"
     measured = (
         f"Trained with the adversary, queries and products are {adversary['with']['mean']:.2f} apart, without it "
-        f"{adversary['without']['mean']:.2f}: "
-        f"{f'the mean of {runs} runs each, and the line its range' if runs > 1 else 'one run each'}. {adversary['note']}"
+        f"{adversary['without']['mean']:.2f}: {spread}. {adversary['note']}"
     )
     return f"<h3>The modality gap</h3>{bars}<p>{html.escape(measured)}</p>{own}"
 
@@ -255,6 +255,12 @@ def add_tab(shop: Shop) -> None:
                     raise gr.Error(str(error), print_exception=False) from error
         return made[0]
 
+    def encode(query: str) -> np.ndarray:
+        try:
+            return shop.encode(query)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
     def map_products(attribute: str = "") -> dict[str, Any]:
         """A map of products and synthetic queries by t-SNE.
 
@@ -287,17 +293,17 @@ def add_tab(shop: Shop) -> None:
         Args:
             query: what a shopper types.
         """
-        query = (query or "").strip()
+        query = read_text(query)
         if not query:
             raise gr.Error("Write a query.", print_exception=False)
         chart = the_map()
-        (x, y), nearest = chart.place(shop.encode(query))
+        (x, y), nearest = chart.place(encode(query))
         products = [chart.products[row] for row in nearest]
         return {"x": float(x), "y": float(y), "nearest": [{"id": p.id, "title": p.title} for p in products]}
 
     def show(query: str, attribute: str | None) -> tuple[str, str, str]:
-        chart, query = the_map(), query.strip()
-        vector = shop.encode(query) if query else None
+        chart, query = the_map(), read_text(query)
+        vector = encode(query) if query else None
         detail = introduction
         if query:
             nearest = "".join(show_product(shop, chart.products[row]) for row in chart.place(vector)[1])
@@ -308,7 +314,10 @@ def add_tab(shop: Shop) -> None:
         return show(query, attribute)[0]
 
     def show_point(event: gr.EventData) -> str:
-        return show_product(shop, the_map().products[event.row])
+        products = the_map().products
+        if not isinstance(event.row, int) or event.row not in range(len(products)):
+            raise gr.Error("There is no such point on the map.", print_exception=False)
+        return show_product(shop, products[event.row])
 
     introduction = "<p>Choose a point to see its product, or write a query to see where it falls.</p>"
     with gr.Row(elem_id="space-controls"):

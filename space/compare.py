@@ -9,11 +9,12 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from cards import notice, show_title
-from shop import Shop
+from shop import Shop, read_text
 
 from acebert.catalog_acebert import Hit, ProductCatalog
 
 SHOWN = 10
+MOST = 100
 FUSED = 200  # ranks of each of the two lists that late fusion joins
 
 
@@ -118,19 +119,22 @@ def add_tab(shop: Shop) -> None:
     """Lays the tab out, inside of a `gr.Tab`."""
 
     def search(query: str, count: int) -> dict[str, list[Hit]]:
-        if not (query or "").strip():
+        query = read_text(query)
+        if not query:
             raise gr.Error("Write what you are looking for.", print_exception=False)
-        if count < 1:
-            raise gr.Error(f"count must be 1 or more, got {count}.", print_exception=False)
-        query = query.strip()
-        return compare(shop.catalog, query, shop.encode(query), int(count))
+        if count is None or not 1 <= count <= MOST:
+            raise gr.Error(f"count must be 1 to {MOST}, got {count}.", print_exception=False)
+        try:
+            return compare(shop.catalog, query, shop.encode(query), int(count))
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
 
     def compare_systems(query: str, count: float = SHOWN) -> dict[str, list[dict[str, Any]]]:
         """Ranks the catalogue's products for a query by five systems, to compare them.
 
         Args:
             query: what a shopper types.
-            count: products by each system.
+            count: products by each system, at most 100.
 
         Returns:
             The products' id, title and score, best first, by "bm25" (on titles), "title" and "photo" (ACE-BERT's vector
@@ -144,7 +148,7 @@ def add_tab(shop: Shop) -> None:
         }
 
     def show(query: str) -> str:
-        if not query.strip():
+        if not read_text(query):
             return introduction
         return show_columns(shop, search(query, SHOWN))
 

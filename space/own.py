@@ -16,6 +16,8 @@ from typing import Any
 
 import gradio as gr
 from cards import notice
+from gradio.utils import get_upload_folder
+from guard import remove_upload
 from search import add_search
 from shop import Shop
 from transformers import PreTrainedModel, ProcessorMixin
@@ -49,6 +51,7 @@ class Session:
         catalog: what was made searchable last.
         lock: held while the session changes.
         timer: ends the session.
+        files: as they were uploaded, and the archive to download.
     """
 
     folder: Path
@@ -56,6 +59,7 @@ class Session:
     catalog: ProductCatalog | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     timer: threading.Timer | None = None
+    files: set[Path] = field(default_factory=set)
 
 
 class Sessions:
@@ -98,12 +102,16 @@ class Sessions:
         session = self._find_or_start(key)
         with session.lock:
             folder = session.folder / secrets.token_urlsafe(16)
+            files = [path and Path(path) for path in (table, photos)]
             try:
-                upload = open_upload(table and Path(table), photos and Path(photos), dataset, folder, self.limits)
-            except ValueError:
+                upload = open_upload(*files, dataset, folder, self.limits)
+            except (ValueError, FileNotFoundError) as error:
                 if session.upload is None:
                     self.end(key)
+                if isinstance(error, FileNotFoundError):
+                    raise ValueError("What was dropped is removed after an hour: drop it again.") from error
                 raise
+            session.files.update(filter(None, files))
             if session.upload is not None:
                 shutil.rmtree(session.upload.folder, ignore_errors=True)
             session.upload = upload
@@ -162,9 +170,10 @@ class Sessions:
         ids = upload.texts[columns.id] if columns.id else map(str, upload.rows)
         rows = dict(zip(reversed(list(ids)), reversed(upload.rows), strict=True))  # of an id's first row
         for line in (catalog.path / "bad_rows.jsonl").read_text(encoding="utf-8").splitlines():
-            bad = json.loads(line)  # a photo that Pillow reads and the processor refuses
+            bad = json.loads(line)  # such as a photo that Pillow reads and the processor refuses
             skipped = bad["id"] not in catalog
-            bad_rows.append(BadRow(rows[bad["id"]], columns.image or "", bad["id"], bad["reason"], skipped))
+            named = {"id": columns.id, "title": columns.title, "image": columns.image}.get(bad["field"], bad["field"])
+            bad_rows.append(BadRow(rows[bad["id"]], named or "", bad["id"], bad["reason"], skipped))
         return catalog, sorted(bad_rows, key=lambda bad: bad.row)
 
     def upload(self, key: str) -> Upload | None:
@@ -186,8 +195,11 @@ class Sessions:
         session = self._find(key)
         if session is None or session.catalog is None:
             raise ValueError("Make a catalogue searchable first.")
+        # Gradio serves what lies in its own folder, and copies there what lies elsewhere.
+        path = Path(get_upload_folder(), secrets.token_urlsafe(16), "catalogue.zip")
         with session.lock:
-            path = session.folder / "catalogue.zip"
+            path.parent.mkdir(parents=True)
+            session.files.add(path)
             write_archive(session.catalog.path, path)
         return path
 
@@ -199,11 +211,15 @@ class Sessions:
         """Removes all that the user brought."""
         with self._lock:
             session = self._sessions.pop(key, None)
+            # Two users who drop the same file have one copy of it.
+            needed = set().union(*(other.files for other in self._sessions.values()))
         if session is not None:
             session.timer.cancel()
             if session.catalog is not None:
                 session.catalog.close()
             shutil.rmtree(session.folder, ignore_errors=True)
+            for file in session.files - needed:
+                remove_upload(file)
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -347,7 +363,7 @@ def add_tab(shop: Shop) -> None:
             "id_column": guess.id,
             "title_column": guess.title,
             "image_column": guess.image,
-            "attribute_columns": list(guess.attributes),
+            "attribute_columns": [name for name in guess.attributes if name in possible_attributes(upload)],
             "notes": upload.notes,
         }
 
@@ -397,14 +413,14 @@ def add_tab(shop: Shop) -> None:
             upload = sessions.open(key_of(request), table, photos, dataset)
         except ValueError as error:
             return notice("That can't be read", str(error)), *[gr.skip()] * 4, hidden, "", hidden
-        guess, texts = guess_columns(upload), list(upload.texts)
+        guess, texts, possible = guess_columns(upload), list(upload.texts), possible_attributes(upload)
         no_photo = "by the id, in the zip" if upload.zip else "none"
         return (
             preview(upload),
             gr.Dropdown([("none: take the row's number", NONE), *texts], value=guess.id or NONE),
             gr.Dropdown([("none", NONE), *texts], value=guess.title or NONE),
             gr.Dropdown([(no_photo, NONE), *upload.columns], value=guess.image or NONE),
-            gr.Dropdown(possible_attributes(upload), value=[n for n in guess.attributes if n not in RESERVED]),
+            gr.Dropdown(possible, value=[name for name in guess.attributes if name in possible]),
             gr.Column(visible=True),
             "",
             hidden,
@@ -485,7 +501,7 @@ def add_tab(shop: Shop) -> None:
     # One at a time: a second one would make both twice as slow.
     alone = {"concurrency_limit": 1, "concurrency_id": "own"}
     make.click(show_built, chosen, [result, searching], show_progress_on=result, **alone, **private).then(
-        panel.open, None, panel.outputs, **private
+        panel.open_another, None, [*panel.asked, *panel.outputs], **private
     )
     # A DownloadButton gives what it had before the click: so a button fills it, and then clicks it.
     download.click(download_catalog, None, archive, api_name="download_catalog").success(

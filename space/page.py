@@ -10,9 +10,12 @@ import common_space
 import compare
 import gradio as gr
 import own
+from guard import WAITING, Guard, name_sessions, open_no_address
 from search import add_endpoints, add_search
 from shop import Shop
+from starlette.middleware import Middleware
 from starlette.routing import Route
+from upload_limits import MB
 
 FOLDER = Path(__file__).parent
 
@@ -21,7 +24,7 @@ def build_page(shop: Shop, examples: Sequence[str]) -> gr.Blocks:
     """The page over a shop, with queries to start from."""
     # After every event Gradio sums up all events so far, for a page that `launch` leaves out: most of a search's time.
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
-    with gr.Blocks(title="ACE-BERT product search", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+    with gr.Blocks(title="ACE-BERT product search", analytics_enabled=False) as page:
         gr.HTML(
             f"<h1>Find it by words, by photo, or both</h1><p>{len(shop.catalog):,} products, "
             "found by what their photos show as much as by what their titles say.</p>",
@@ -47,6 +50,11 @@ def launch(page: gr.Blocks, shop: Shop, **kwargs: Any) -> tuple:
 
     With the `mcp` package installed, agents can call the endpoints too.
     """
+    open_no_address()
+    # Closed, for calls that go by the queue's side go by its limits' side, too.
+    page.queue(max_size=WAITING, api_open=False)
+    name_sessions(page)
+    upload_bytes = max(own.LIMITS.table_bytes, own.LIMITS.zip_bytes)
     # The theme's own fonts are a service's; style.css asks for the system's instead.
     theme = gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=("sans-serif",), font_mono=("monospace",))
     return page.launch(
@@ -54,8 +62,14 @@ def launch(page: gr.Blocks, shop: Shop, **kwargs: Any) -> tuple:
         css_paths=sorted(FOLDER.glob("*.css")),
         footer_links=[],
         enable_monitoring=False,
+        show_error=False,  # an error that isn't written for the user stays in the log
+        max_file_size=upload_bytes,
         ssr_mode=False,
         mcp_server=find_spec("mcp") is not None,
-        app_kwargs={"routes": [Route("/photo", shop.serve_photo)]},
+        app_kwargs={
+            "routes": [Route("/photo", shop.serve_photo)],
+            # The form around a file takes some bytes, too.
+            "middleware": [Middleware(Guard, upload_bytes=upload_bytes + MB)],
+        },
         **kwargs,
     )

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from PIL import Image, UnidentifiedImageError
+from PIL.Image import Image as Photo
 from upload_limits import Limits, megabytes
 
 # A zip's directory spends 46 bytes on a file, and its name and times; this leaves room for long names.
@@ -172,14 +173,29 @@ def check_photo(data: bytes, limits: Limits) -> None:
     Raises:
         `ValueError`: where it is larger than the limits, in no format that is read, or broken.
     """
+    # Of a JPEG, all is read but decoded at an eighth of its size, for speed.
+    decode_photo(data, limits, draft_size=(1, 1))
+
+
+def decode_photo(data: bytes, limits: Limits, draft_size: tuple[int, int] | None = None) -> Photo:
+    """Decodes a photo; of several frames the first.
+
+    Args:
+        data: the file.
+        limits: of `photo_bytes` and, before anything is decoded, of `pixels`.
+        draft_size: a JPEG may come out smaller than it is, though not than this.
+
+    Raises:
+        `ValueError`: where it is larger than the limits, in no format that is read, or broken.
+    """
     if len(data) > limits.photo_bytes:
         raise ValueError(f"its file is larger than {megabytes(limits.photo_bytes)}")
     try:
         with Image.open(io.BytesIO(data), formats=PHOTO_FORMATS) as photo:
             fits = photo.width * photo.height <= limits.pixels
             if fits:
-                # Of a JPEG, all is read but decoded at an eighth of its size, for speed.
-                photo.draft("RGB", (1, 1))
+                if draft_size:
+                    photo.draft("RGB", draft_size)
                 photo.load()
     except Image.DecompressionBombError:
         fits = False
@@ -189,3 +205,4 @@ def check_photo(data: bytes, limits: Limits) -> None:
         raise ValueError("the photo is damaged") from error
     if not fits:
         raise ValueError(f"it has more than {limits.pixels / 1e6:,g} million pixels")
+    return photo

@@ -10,9 +10,11 @@ from urllib.parse import parse_qs, urlencode
 import gradio as gr
 import numpy as np
 from cards import card, label, notice, show_title
-from PIL.Image import DecompressionBombError
+from gradio.data_classes import ImageData
+from photo_zip import decode_photo
 from PIL.Image import Image as Photo
-from shop import Shop, find_product
+from shop import Shop, find_product, read_text
+from upload_limits import Limits
 from why import Question, find_reasons, why_page
 
 from acebert.catalog_acebert import Product, ProductCatalog
@@ -171,17 +173,25 @@ def find(
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def friendly(read: Callable[[Any], Photo | None]) -> Callable[[Any], Photo | None]:
-    """`read`, with an error that a shopper understands for a file that is no photo."""
+def read_photo(payload: ImageData | None) -> Photo | None:
+    """The photo that a shopper uploaded, in place of Gradio's own reading: that knows no limits, and by Pillow any
+    format, one of which (EPS) starts another program.
 
-    def read_photo(payload: Any) -> Photo | None:
-        try:
-            return read(payload)
-        except (OSError, DecompressionBombError) as error:
-            text = "That file can't be read as a photo: take it away and try a JPEG or PNG."
-            raise gr.Error(text, print_exception=False) from error
-
-    return read_photo
+    Raises:
+        gr.Error: for a file that is no photo or over the limits; a shopper understands it.
+    """
+    if payload is None:
+        return None
+    limits = Limits()
+    try:
+        if payload.path is None:
+            raise ValueError("it was not uploaded")
+        with open(payload.path, "rb") as file:
+            return decode_photo(file.read(limits.photo_bytes + 1), limits)
+    except (ValueError, OSError) as error:
+        reason = "it is no longer there" if isinstance(error, OSError) else error
+        text = f"That file can't be read as a photo: {reason}. Take it away and try a JPEG or PNG."
+        raise gr.Error(text, print_exception=False) from error
 
 
 @dataclass
@@ -193,6 +203,7 @@ class SearchPanel:
         catalog_of: the catalogue that a request searches; None while there is none.
         attributes: those to show and to filter by, None for all of the catalogue's.
         shareable: whether the page's address follows the search.
+        asked: the components with a shopper's words and photo.
         outputs: the components that `open` returns values for.
     """
 
@@ -200,10 +211,14 @@ class SearchPanel:
     catalog_of: Callable[[gr.Request], ProductCatalog | None]
     attributes: Sequence[str] | None
     shareable: bool
+    asked: list[gr.components.Component] = field(default_factory=list)
     outputs: list[gr.components.Component] = field(default_factory=list)
 
     def open(self, request: gr.Request) -> tuple:
-        """Starts over, or where the address says; values in it that can't be are left out."""
+        """When the page is loaded: starts where its address says; values in it that can't be are left out.
+
+        What a shopper typed or dropped meanwhile is left alone, so neither is among the outputs.
+        """
         catalog = self.catalog_of(request)
         fields = parse_qs(str(request.query_params)) if self.shareable else {}
         query, like = fields.get("q", [""])[0], fields.get("like", [""])[0]
@@ -215,7 +230,11 @@ class SearchPanel:
             updates = slots.updates(catalog, filters)
         updates = [update | {"value": value} for update, value in zip(updates, slots.write(filters), strict=True)]
         drawer = gr.update(open=bool(filters), visible=bool(slots.choices or slots.ranges))
-        return query, None, like, count, *updates, drawer, *self._show(catalog, query, None, like, count, filters)
+        return like, count, *updates, drawer, *self._show(catalog, query, None, like, count, filters)
+
+    def open_another(self, request: gr.Request) -> tuple:
+        """When there is another catalogue: starts over."""
+        return "", None, *self.open(request)
 
     def start_over(self, request: gr.Request, query: str, photo: Photo | None, count: int, *values: Any) -> tuple:
         """After another query or photo."""
@@ -236,7 +255,8 @@ class SearchPanel:
     def show_similar(self, event: gr.EventData, request: gr.Request, count: int, *values: Any) -> tuple:
         """After "more like this"."""
         catalog, filters = self._read(request, values)
-        return "", None, event.product, *self._show(catalog, "", None, event.product, count, filters)
+        like = read_text(str(event.product))
+        return "", None, like, *self._show(catalog, "", None, like, count, filters)
 
     def try_example(self, request: gr.Request, text: str, count: int, *values: Any) -> tuple:
         """After an example was chosen."""
@@ -246,13 +266,14 @@ class SearchPanel:
     def show_why(self, event: gr.EventData, request: gr.Request, question: Question | None) -> dict[str, Any]:
         """After "why this?": the panel's content, marked with the ticket of the question that it answers."""
         catalog = self.catalog_of(request)
+        product, ticket = read_text(str(event.product)), read_text(str(event.ticket))
         try:
             if catalog is None or question is None:
                 raise ValueError("That search is gone: search again.")
-            body = why_page(self.shop, catalog, find_reasons(self.shop, catalog, question, event.product))
+            body = why_page(self.shop, catalog, find_reasons(self.shop, catalog, question, product))
         except ValueError as error:
             body = notice("That can't be explained", str(error))
-        return gr.update(why=f'<section data-ticket="{html.escape(event.ticket)}">{body}</section>')
+        return gr.update(why=f'<section data-ticket="{html.escape(ticket)}">{body}</section>')
 
     def _slots(self, catalog: ProductCatalog) -> FilterSlots:
         return FilterSlots.of(catalog, self._columns(catalog))
@@ -274,7 +295,7 @@ class SearchPanel:
         filters: Filters,
     ) -> tuple[str, Question | None]:
         """The results as HTML, and what was asked."""
-        query, question = query.strip(), None
+        query, question = read_text(query), None
         here = address(query, like, count, filters)
         if catalog is None:
             body = notice("Nothing to search yet", "Products appear here as soon as there are some.")
@@ -354,7 +375,7 @@ def add_search(
             alt_text="The photo that you search with",
         )
         # Not by a subclass: for one, Gradio writes a stub file beside this one.
-        photo.preprocess = friendly(photo.preprocess)
+        photo.preprocess = read_photo
     with gr.Accordion("Filters", open=False, elem_id=f"{name}-filters", elem_classes="filters") as drawer, gr.Row():
         slots = [gr.Dropdown(multiselect=True, visible=False, min_width=120) for _ in range(CHOICE_SLOTS)]
         slots += [gr.Number(visible=False, min_width=100) for _ in range(2 * RANGE_SLOTS)]
@@ -400,9 +421,13 @@ def add_search(
         concurrency_limit=EXPLANATIONS_AT_A_TIME,
         concurrency_id="why",
     )
-    panel.outputs = [query, photo, like, count, *slots, drawer, *shown]
+    panel.asked, panel.outputs = [query, photo], [like, count, *slots, drawer, *shown]
     # With no trigger named: when the page is loaded.
     gr.on(None, panel.open, None, panel.outputs, concurrency_id="search", **private)
+    if shareable:
+        # By the browser, at once: an answer of the server would come over what is being typed.
+        read_address = "(typed) => typed || new URLSearchParams(location.search).get('q') || ''"
+        gr.on(None, None, query, query, js=read_address, api_visibility="private")
     return panel
 
 
@@ -426,9 +451,10 @@ def add_endpoints(shop: Shop) -> None:
             filters: attribute to a value, a list of values, or a range as {"price": {"$gte": 10, "$lte": 50}}.
         """
         try:
-            if not 1 <= count <= 100:
-                raise ValueError(f"A search returns 1 to 100 products, and {count:g} were asked for.")
-            vector = shop.encode((query or "").strip(), photo)
+            if count is None or not 1 <= count <= 100:
+                asked = "none" if count is None else f"{count:g}"
+                raise ValueError(f"A search returns 1 to 100 products, and {asked} were asked for.")
+            vector = shop.encode(read_text(query), photo)
             hits = shop.catalog.search(vector=vector, top_k=int(count), filters=filters)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
@@ -452,15 +478,15 @@ def add_endpoints(shop: Shop) -> None:
             photo: the photo that was searched by.
         """
         try:
-            question = Question(shop.encode((query or "").strip(), photo))
-            reasons = find_reasons(shop, shop.catalog, question, product.strip())
+            question = Question(shop.encode(read_text(query), photo))
+            reasons = find_reasons(shop, shop.catalog, question, read_text(product))
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
         return reasons.to_json(), reasons.map
 
     with gr.Row(visible=False):
         product, query, photo = gr.Textbox(), gr.Textbox(""), gr.Image(type="pil")
-        photo.preprocess = friendly(photo.preprocess)
+        photo.preprocess = read_photo
         count, filters, answer, heat = gr.Number(DEFAULT_COUNT), gr.JSON({}), gr.JSON(), gr.Image()
         # Of any JSON, Gradio makes a schema that the MCP client takes for a mistake.
         filters.api_info = lambda: {"type": "object", "description": "attribute to what it should be"}

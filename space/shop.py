@@ -10,6 +10,8 @@ from urllib.parse import urlencode
 import numpy as np
 import torch
 from datasets import Image, load_dataset
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
 from PIL.Image import Image as Photo
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -23,7 +25,8 @@ from acebert.fingerprint_acebert import code_sha256
 
 DEFAULT_ATTRIBUTES = ("gender", "articleType", "baseColour", "pattern", "usage", "price")
 TEXTS_KEPT = 4096  # vectors of queries: 6 MB
-PHOTOS_KEPT = 2048  # photos as files: about 60 MB at 512 pixels
+QUERY_CHARACTERS = 1000  # more than the model reads
+PHOTOS_KEPT = 2048  # of a catalogue, as files: about 60 MB at 512 pixels
 PHOTO_TYPES = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"RI": "image/webp", b"GI": "image/gif"}
 NO_PHOTO = b"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 125"><text x="50" y="65" text-anchor="middle"
 font-family="system-ui, sans-serif" font-size="8" fill="#64748b">No photo</text></svg>"""
@@ -61,14 +64,18 @@ class Shop:
         self.attributes = list(attributes)
         self._shown: weakref.WeakValueDictionary[str, ProductCatalog] = weakref.WeakValueDictionary()
         self._encode_text = lru_cache(TEXTS_KEPT)(lambda text: self.encoder.encode_queries([text], None)[0])
-        self._photos: dict[tuple, bytes | None] = {}
+        # Of each catalogue, and gone with it.
+        self._photos: weakref.WeakKeyDictionary[ProductCatalog, dict[tuple, bytes | None]]
+        self._photos = weakref.WeakKeyDictionary()
 
     def encode(self, text: str = "", photo: Photo | None = None) -> np.ndarray:
         """(dim,) unit vector of words, of a photo, or the mean of the two.
 
         Raises:
-            ValueError: where there is neither.
+            ValueError: where there is neither, or more words than a query can have.
         """
+        if len(text) > QUERY_CHARACTERS:
+            raise ValueError(f"A query has up to {QUERY_CHARACTERS:,} characters, and this one {len(text):,}: cut it.")
         if photo is not None:
             return self.encoder.encode_queries([text] if text else None, [photo])[0]
         if not text:
@@ -90,20 +97,32 @@ class Shop:
     async def serve_photo(self, request: Request) -> Response:
         """Answers a request for an address that [`Shop.photo_address`] gave."""
         catalog = self._shown.get(request.query_params.get("catalog", ""))
-        product = catalog and find_product(catalog, request.query_params.get("product", ""))
+        try:
+            product = catalog and find_product(catalog, request.query_params.get("product", ""))
+            photo = product and await self._photo(catalog, product)
+        except (RuntimeError, OSError):  # it was closed, and its folder removed, a moment ago
+            product = None
         if product is None:
             return Response("There is no such product.", status_code=404, media_type="text/plain")
-        key = catalog.path.name, product.id, product.location
-        if key not in self._photos:
-            # Only reading a photo is worth a thread.
-            photo = await run_in_threadpool(catalog.photo, product)
-            while len(self._photos) >= PHOTOS_KEPT:
-                del self._photos[next(iter(self._photos))]
-            self._photos[key] = photo
-        photo = self._photos[key]
         media_type = PHOTO_TYPES[photo[:2]] if photo else "image/svg+xml"
         headers = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"}
         return Response(photo or NO_PHOTO, media_type=media_type, headers=headers)
+
+    async def _photo(self, catalog: ProductCatalog, product: Product) -> bytes | None:
+        photos = self._photos.setdefault(catalog, {})
+        key = product.id, product.location
+        if key not in photos:
+            # Only reading a photo is worth a thread.
+            photo = await run_in_threadpool(catalog.photo, product)
+            while len(photos) >= PHOTOS_KEPT:
+                del photos[next(iter(photos))]
+            photos[key] = photo
+        return photos[key]
+
+
+def read_text(typed: str | None) -> str:
+    """What was typed, without surrounding spaces and halves of characters, which JSON may hold."""
+    return (typed or "").encode(errors="replace").decode().strip()
 
 
 def find_product(catalog: ProductCatalog, written: str) -> Product | None:
@@ -131,8 +150,21 @@ def load_model(source: str, revision: str | None = None) -> tuple[PreTrainedMode
     if not hasattr(processor, "image_processor"):
         raise ValueError(f"{source!r} has no image processor, so it can't read photos: name an ACE-BERT checkpoint.")
     # The released weights are bfloat16, which many a CPU only emulates.
-    model = AutoModel.from_pretrained(source, revision=revision, dtype=torch.float32, trust_remote_code=True)
+    model = AutoModel.from_pretrained(
+        source, revision=revision, dtype=torch.float32, use_safetensors=True, trust_remote_code=True
+    )
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor
+
+
+def is_catalog_on_hub(source: str, revision: str | None) -> bool:
+    """Whether a dataset repository is a catalogue that `ProductCatalog.build` made. Asks the cache where offline."""
+    if Path(source).exists():
+        return False
+    try:
+        hf_hub_download(source, "catalog.json", repo_type="dataset", revision=revision)
+    except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):
+        return False
+    return True
 
 
 def open_catalog(
@@ -141,6 +173,7 @@ def open_catalog(
     source: str,
     cache: Path,
     *,
+    revision: str | None = None,
     split: str = "all",
     id_column: str = "id",
     title_column: str = "title",
@@ -151,9 +184,10 @@ def open_catalog(
 
     Args:
         model, processor: of [`load_model`].
-        source: folder of a catalogue that `ProductCatalog.build` made; or a dataset, a Hub id or a folder.
+        source: a catalogue that `ProductCatalog.build` made, or a dataset; each a Hub id or a folder.
         cache: a dataset's catalogue is kept there, under a name made of the fingerprints of the model, its processor
             and code, and the dataset. An encoding that was stopped goes on.
+        revision: branch, tag or commit of a source on the Hub.
         split: of the dataset.
         id_column, title_column, image_column: of the dataset.
         attributes: the dataset's columns to show and to filter by, by default those of `DEFAULT_ATTRIBUTES` it has.
@@ -161,9 +195,9 @@ def open_catalog(
     Raises:
         ValueError: for a missing column, a column of photos that holds none, or a catalogue that another model made.
     """
-    if Path(source, "catalog.json").exists():
-        return ProductCatalog.load(source, model, processor, read_only=True)
-    dataset = load_dataset(source, split=split)
+    if Path(source, "catalog.json").exists() or is_catalog_on_hub(source, revision):
+        return ProductCatalog.load(source, model, processor, revision=revision, read_only=True)
+    dataset = load_dataset(source, split=split, revision=revision)
     if attributes is None:
         attributes = [name for name in DEFAULT_ATTRIBUTES if name in dataset.column_names]
     for column in (id_column, title_column, image_column, *attributes):

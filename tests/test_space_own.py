@@ -1,6 +1,7 @@
 """Your own catalogue: from what a user drops to a catalogue that is theirs alone, and is gone when they are."""
 
 import io
+import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -140,6 +141,25 @@ class TestSessions:
         assert folders(sessions) == []
         sessions.open("bert", *files, None)
         sessions.end("bert")
+
+    def test_what_was_uploaded_goes_with_its_last_user(
+        self, sessions: Sessions, files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        uploads = tmp_path / "uploads"
+        monkeypatch.setenv("GRADIO_TEMP_DIR", str(uploads))
+        (uploads / "hash").mkdir(parents=True)
+        mine = [shutil.copy(file, uploads / "hash") for file in files]
+        sessions.open("anna", *mine, None)
+        sessions.build("anna", COLUMNS)
+        sessions.open("bert", *mine, None)  # the same files, of which there is one copy
+        archive = sessions.archive("anna")
+        sessions.end("anna")
+        assert not archive.exists() and all(Path(file).exists() for file in mine)
+        sessions.end("bert")
+        assert list(uploads.iterdir()) == []
+        with pytest.raises(ValueError, match="drop it again"):
+            sessions.open("anna", *mine, None)
+        assert len(sessions) == 0 and all(Path(file).exists() for file in files)
 
     def test_limits_are_told(self, shop: Any, files: tuple[str, str]) -> None:
         sessions = Sessions(shop.model, shop.processor, limits=Limits(rows=3))
