@@ -161,14 +161,15 @@ class TextAdapters:
         seed: int = 0,
     ):
         self.num_epochs, self.learning_rate = num_epochs, learning_rate
-        rows = [row for row in range(len(pairs)) if pairs.titles[row] and pairs.make_query(row, pairs.rng(row))]
+        titled = {row: title for row, title in enumerate(pairs.titles) if title}
+        rows = [row for row in titled if pairs.make_query(row, pairs.rng(row))]
         if len(rows) < 2:
             raise ValueError(
                 f"{len(rows)} training products have a title and a query, too few for the text baseline's adapters: "
                 "correct --train_split or --query_templates, or leave the adapters out with --no_text_adapters."
             )
         self.batch_size = batch_size = min(batch_size, len(rows))
-        title_embeds = encoder.encode([pairs.titles[row] for row in rows], "document")
+        title_embeds = encoder.encode([titled[row] for row in rows], "document")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.query_adapter = ResidualAdapter(title_embeds.shape[1])
@@ -181,7 +182,7 @@ class TextAdapters:
         progress = tqdm(total=num_steps, desc="text adapters")
         for epoch in range(num_epochs):
             pairs.set_epoch(epoch)
-            made = [pairs.make_query(row, pairs.rng(row)) for row in rows]
+            made = [query for row in rows if (query := pairs.make_query(row, pairs.rng(row)))]
             query_embeds = encoder.encode([query for query, _ in made], "query")
             query_ids = torch.tensor([hash_text(query) for query, _ in made])
             asked = torch.from_numpy(

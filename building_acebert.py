@@ -233,7 +233,8 @@ class Source:
         return cls(dataset, id_column, title_column, image_column, tuple(attribute_columns))
 
     def kinds(self) -> dict[str, str]:
-        return {name: _kind(self.dataset.features[name]) for name in self.attributes}
+        # Each has a kind, or the source would not have been made.
+        return {name: str(_kind(self.dataset.features[name])) for name in self.attributes}
 
     def ids(self) -> list[Any]:
         return self.read(self.id, slice(None))
@@ -321,16 +322,17 @@ class Batches(torch.utils.data.Dataset):
         except Exception:  # Pillow's decoders raise errors of many kinds for broken files
             ids = self.source.read(self.source.id, rows)
             for i, row in enumerate(rows):
-                if titles[i] is not None and (error := find_title_error(self.processor, titles[i])):
-                    bad.append(BadRow(row, ids[i], self.source.title, error))
+                title = titles[i]
+                if title is not None and (error := find_title_error(self.processor, title)):
+                    bad.append(BadRow(row, ids[i], str(self.source.title), error))
                     titles[i] = None
                 if photos[i] is not None and (error := find_photo_error(photos[i])):
-                    bad.append(BadRow(row, ids[i], self.source.image, error))
+                    bad.append(BadRow(row, ids[i], str(self.source.image), error))
                     photos[i] = None
             if not bad:
                 raise
             left = [i for i in range(len(rows)) if titles[i] is not None or photos[i] is not None]
-            rows, titles, photos = ([values[i] for i in left] for values in (rows, titles, photos))
+            rows, titles, photos = [rows[i] for i in left], [titles[i] for i in left], [photos[i] for i in left]
             kept = [keep_photo(photo, self.photo_size) for photo in photos]
             inputs = prepare(self.processor, titles, photos) if rows else {}
         return {"rows": rows, "titles": titles, "photos": kept, "bad": bad, "inputs": inputs}

@@ -112,7 +112,8 @@ class ProductCatalog:
     """A catalogue that is open. Made by [`ProductCatalog.build`] or [`ProductCatalog.load`]; threads may share one."""
 
     def __init__(self, store: ProductStore, index: CatalogIndex, encoder: ProductEncoder | None, lock: FileLock | None):
-        self._store, self._open_index, self._encoder, self._lock = store, index, encoder, lock
+        self._store, self._encoder, self._lock = store, encoder, lock
+        self._open_index: CatalogIndex | None = index
         self._changing = threading.Lock()
         self._optimizing = threading.Lock()
         self._applied = self._flushed = store.settings.merged  # changes that the index has, and has on the disk
@@ -273,6 +274,7 @@ class ProductCatalog:
 
     def _start_index(self, read_only: bool) -> None:
         settings = self._store.settings
+        applied: int | None
         if settings.index == "memory" or (read_only and settings.index == "edge"):
             fill_index(self._index, self._store, settings.generation)
             applied = settings.merged
@@ -299,6 +301,7 @@ class ProductCatalog:
             if applied == UNFILLED:
                 fill_index(self._index, self._store, settings.generation)
                 applied = settings.merged
+        assert applied is not None, "an index that was made says what it holds"
         self._applied = self._flushed = applied
         if not (read_only and "://" in settings.index):  # a server's collection is its writer's to change
             self._apply_changes()
@@ -438,12 +441,13 @@ class ProductCatalog:
             except (TypeError, ValueError):
                 raise ValueError(f"vector must hold {self.settings.dim} numbers a query, got {vector!r}.") from None
         texts, images, single = _as_batch(text, image, like, vector)
-        if texts is None and (hybrid or using == "words"):
+        words = texts or []
+        if not words and (hybrid or using == "words"):
             raise ValueError("A search by words, alone or hybrid, needs a text.")
         if using == "words":
             if hybrid or images is not None:
                 raise ValueError("using='words' looks at the titles alone: leave hybrid and image out.")
-            hits = [[_to_hit(match) for match in matches] for matches in self._index.search_words(texts, top_k, where)]
+            hits = [[_to_hit(match) for match in matches] for matches in self._index.search_words(words, top_k, where)]
             return hits[0] if single else hits
         index, sides = self._index, [name for name in self.settings.vectors if name != "product"]
         exclude = None
@@ -460,7 +464,7 @@ class ProductCatalog:
         wanted = max(top_k, HYBRID_DEPTH) if hybrid else top_k + (exclude is not None)
         found = index.search(queries, wanted, where, using=using, with_vectors=sides)
         if hybrid:
-            by_words = index.search_words(texts, wanted, where, with_vectors=sides)
+            by_words = index.search_words(words, wanted, where, with_vectors=sides)
             found = [fuse_ranks(lists) for lists in zip(found, by_words, strict=True)]
         hits = [
             [_to_hit(match, query) for match in matches if match.key != exclude][:top_k]
@@ -494,7 +498,7 @@ class ProductCatalog:
             )
         if kind == "integer" and not -(2**63) <= product_id < 2**63:
             raise ValueError(f"id must be an integer of 64 bits, got {product_id}.")
-        if kind == "string" and LONE_SURROGATE.search(product_id):
+        if isinstance(product_id, str) and LONE_SURROGATE.search(product_id):
             raise ValueError(f"id {product_id[:80]!r} holds half of a character (a lone surrogate).")
         return to_key(product_id)
 
@@ -740,7 +744,8 @@ def _to_product(match: Match) -> Product:
 
 def _to_hit(match: Match, query: np.ndarray | None = None) -> Hit:
     sides = {f"{name}_score": float(vector @ query) for name, vector in match.vectors.items()}
-    return Hit(**vars(_to_product(match)), score=match.score, **sides)
+    fields: dict[str, Any] = vars(_to_product(match)) | {"score": match.score} | sides
+    return Hit(**fields)
 
 
 def fuse_ranks(lists: Sequence[Sequence[Match]]) -> list[Match]:

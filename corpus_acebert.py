@@ -81,8 +81,8 @@ class Catalog:
         title_type = products.features.get(columns.title)
         if title_type is not None and title_type.dtype != "string":
             raise ValueError(f"--title_column {columns.title!r} holds {title_type}; titles are strings.")
-        ids = [read_text(value) for value in products[columns.id]]
-        order = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)
+        ids = [read_text(value) or "" for value in products[columns.id]]  # none is missing
+        order = sorted(range(len(ids)), key=lambda row: ids[row], reverse=True)
         for left, right in pairwise(order):
             if ids[left] == ids[right]:
                 raise ValueError(
@@ -91,7 +91,7 @@ class Catalog:
                 )
         products = products.select(order)
 
-        def read(column: str) -> list[str | None]:
+        def read(column: str | None) -> list[str | None]:
             values = products[column][:] if column in products.column_names else [None] * len(products)
             for product_id, value in zip(products[columns.id], values, strict=True):
                 if isinstance(value, list | dict):
@@ -104,7 +104,7 @@ class Catalog:
             name=name,
             ids=[ids[row] for row in order],
             titles=read(columns.title),
-            photos=products.select_columns([columns.image]) if columns.image in products.column_names else None,
+            photos=products.select_columns([image]) if (image := columns.image) in products.column_names else None,
             attributes={column: read(column) for column in columns.attributes},
             splits=[splits[row] for row in order],
         )

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ def load_products(
             "Name yours by --id_column, --title_column, --image_column, --query_column, --hot_query_column and in "
             "--query_templates; 'none' says that there is no title or no photo."
         )
-    features = {}
+    features: dict[str, Any] = {}
     for part in parts:
         for name, feature in part.features.items():
             if features.setdefault(name, feature) != feature:
@@ -236,7 +236,7 @@ def find_good_rows(
     for row, photo in enumerate(map(read_photo, photos)):
         reason, field = None, shown
         if photo is not None and (reason := find_photo_error(photo)):
-            field = columns.image
+            field = columns.image or shown
         elif titles[row] is None and photo is None:
             reason = "is empty: a product needs a title or a photo"
         elif learns_from is not None and not queries[row] and (titles[row] is None or photo is None):
@@ -471,8 +471,8 @@ class ProductPairs(torch.utils.data.Dataset):
         """A query that isn't the title, and the attributes that it states; None for a row that offers none."""
         kinds: list[tuple[str, list[str]]] = []
         for texts in (self.queries, self.hot_queries):
-            if texts[row] is not None:
-                kinds.append((texts[row], []))
+            if (text := texts[row]) is not None:
+                kinds.append((text, []))
         if self.templates is not None:
             product = {name: values[row] for name, values in self.attributes.items()}
             made = self.templates.make(product, rng)
@@ -489,7 +489,8 @@ class ProductPairs(torch.utils.data.Dataset):
         from_title = rng.random() < self.title_query_probability
         made = self.make_query(row, rng)
         if title is not None and photo is not None and (from_title or made is None):
-            query, stated, title = title, [], None
+            stated: list[str] = []
+            query, title = title, None
         elif made is not None:
             query, stated = made
             if title is not None and photo is not None:
@@ -636,6 +637,7 @@ class PairCollator:
         titles, images = [row["title"] for row in rows], [row["image"] for row in rows]
         products = _process(self.processor, rows, titles=titles, images=images)
         if self.drop_patch_probability:
+            assert self.dataset is not None, "patches are dropped by the dataset's epoch"
             rng = np.random.default_rng((self.seed, self.dataset.epoch, rows[0]["row"], len(rows)))
             _drop_patches(products, self.drop_patch_probability, rng)
         queries = {f"query_{name}": value for name, value in queries.items()}
@@ -664,7 +666,9 @@ class PairCollator:
         return batch
 
 
-def split_by_length(inputs: dict[str, torch.Tensor], size: int) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+def split_by_length(
+    inputs: Mapping[str, torch.Tensor], size: int
+) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
     """Queries or products in chunks of about equal length, so that little of each is padding.
 
     Args:
@@ -687,7 +691,7 @@ def _length_keys(words: torch.Tensor, patches: torch.Tensor) -> tuple[torch.Tens
     return words, patches // 4
 
 
-def _select(inputs: dict[str, torch.Tensor], rows: torch.Tensor) -> dict[str, torch.Tensor]:
+def _select(inputs: Mapping[str, torch.Tensor], rows: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: value[rows] for name, value in inputs.items()}
 
 

@@ -16,6 +16,7 @@ import json
 import os
 import threading
 import uuid
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -314,7 +315,7 @@ class MemoryIndex:
             _check_known(keys, self._rows)
             for key, change in zip(keys, changes, strict=True):
                 row = self._rows[key]
-                product = self._products[row]
+                product = self._product(row)
                 merged = product.payload["attributes"] | change
                 product.payload["attributes"] = {name: value for name, value in merged.items() if value is not None}
                 self._fill_columns(row)
@@ -402,15 +403,21 @@ class MemoryIndex:
         row = self._rows.pop(key, None)
         if row is None:
             return
-        for token in self._products[row].tokens:
+        tokens = self._product(row).tokens
+        for token in tokens:
             del self._postings[token][row]
             if not self._postings[token]:
                 del self._postings[token]
-        self._titled -= bool(self._products[row].tokens)
+        self._titled -= bool(tokens)
         self._products[row] = None
         for array in [*self._vectors.values(), *self._columns.values()]:
             array[row] = np.nan
         self._free.append(row)
+
+    def _product(self, row: int) -> _Product:
+        product = self._products[row]
+        assert product is not None, f"row {row} holds no product"
+        return product
 
     def _capacity(self) -> int:
         return next((len(array) for array in [*self._vectors.values(), *self._columns.values()]), 0)
@@ -427,7 +434,7 @@ class MemoryIndex:
         return len(self._products) - 1
 
     def _fill_columns(self, row: int) -> None:
-        attributes = self._products[row].payload["attributes"]
+        attributes = self._product(row).payload["attributes"]
         for name, column in self._columns.items():
             value = attributes.get(name, np.nan)
             if isinstance(value, str | list):
@@ -471,7 +478,7 @@ class MemoryIndex:
         return [self._match(int(row), float(scores[row]), with_vectors) for row in rows]
 
     def _match(self, row: int, score: float, with_vectors: Sequence[str]) -> Match:
-        product = self._products[row]
+        product = self._product(row)
         vectors = {name: self._vectors[name][row].copy() for name in with_vectors if name in self._vectors}
         vectors = {name: vector for name, vector in vectors.items() if not np.isnan(vector[0])}
         return Match(product.key, score, copy.deepcopy(product.payload), vectors)
@@ -506,8 +513,8 @@ def _path(name: str) -> str:
     return f'attributes."{name}"'
 
 
-class _QdrantIndex:
-    """What Edge and the server do alike. The subclasses make the calls, in `delete` and the methods from `_point` on.
+class _QdrantIndex(ABC):
+    """What Edge and the server do alike. The subclasses make the calls.
 
     Args:
         models: the module with the classes of requests, `qdrant_edge` or `qdrant_client.models`.
@@ -517,6 +524,36 @@ class _QdrantIndex:
 
     def __init__(self, models: Any, schema: Mapping[str, str], dims: Mapping[str, int]):
         self._models, self._schema, self._dims = models, dict(schema), dict(dims)
+
+    @abstractmethod
+    def _point(self, key: str, vectors: dict[str, Any], payload: dict[str, Any]) -> Any: ...
+
+    @abstractmethod
+    def _has_vector(self, name: str) -> Any:
+        """The condition that a product has this vector."""
+
+    @abstractmethod
+    def _write(self, points: list[Any]) -> None: ...
+
+    @abstractmethod
+    def _change(self, parts: list[tuple[str, dict[str, Any], list[str]]]) -> None:
+        """Sets attributes and removes others: key, new values, paths that go."""
+
+    @abstractmethod
+    def _query(
+        self, queries: list[Any], using: str, top_k: int, condition: Any, with_vectors: list[str], exact: bool
+    ) -> list[list[Any]]:
+        """Scored points of each query, the best first."""
+
+    @abstractmethod
+    def _retrieve(self, keys: Sequence[str], with_vectors: Sequence[str], payload: bool) -> list[Any]:
+        """The records that there are, in any order."""
+
+    @abstractmethod
+    def _count(self, condition: Any) -> int: ...
+
+    @abstractmethod
+    def _facet(self, path: str, condition: Any, limit: int) -> list[Any]: ...
 
     def upsert(
         self,
@@ -689,7 +726,7 @@ class EdgeIndex(_QdrantIndex):
         return cls(shard, schema, {name: vectors[name]["size"] for name in VECTORS if name in vectors})
 
     def delete(self, keys: Sequence[str]) -> None:
-        self._shard.update(qdrant_edge.UpdateOperation.delete_points(_check_keys(keys)))
+        self._shard.update(qdrant_edge.UpdateOperation.delete_points([*_check_keys(keys)]))
 
     def optimize(self) -> None:
         """Drops what was deleted and, with `hnsw`, builds the graph in place: minutes for 200,000 products.
@@ -743,7 +780,7 @@ class EdgeIndex(_QdrantIndex):
         return found
 
     def _retrieve(self, keys: Sequence[str], with_vectors: Sequence[str], payload: bool) -> list[qdrant_edge.Record]:
-        return self._shard.retrieve(_check_keys(keys), payload, list(with_vectors))
+        return self._shard.retrieve([*_check_keys(keys)], payload, list(with_vectors))
 
     def _count(self, condition: Any) -> int:
         return self._shard.count(qdrant_edge.CountRequest(exact=True, filter=condition))

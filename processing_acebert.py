@@ -18,7 +18,7 @@ from functools import lru_cache
 from itertools import chain
 from math import ceil, isqrt
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from transformers.utils import TensorType, logging
 
 logger = logging.get_logger(__name__)
 
-Photo = Image.Image | np.ndarray | torch.Tensor | bytes | str | os.PathLike | dict[str, Any]
+Photo: TypeAlias = Image.Image | np.ndarray | torch.Tensor | bytes | str | os.PathLike | dict[str, Any]
 
 NUM_CHANNELS = 3
 WHITE = (255, 255, 255)
@@ -49,7 +49,7 @@ ANALYSIS_SIDE = 128
 MIN_OBJECT_SHARE = 0.002
 
 
-class AceBertImageProcessorKwargs(ImagesKwargs, total=False):
+class AceBertImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict
     r"""
     patch_size (`int`, *optional*, defaults to `self.patch_size`):
         Side of a square patch in pixels.
@@ -471,7 +471,8 @@ class AceBertImageProcessor(PilBackend):
         if decoded_share < 1 and enlarged > 1:
             # The object is so small in its photo that this decoding would blur it: a finer one has its pixels.
             finer = open_photo(photo)
-            finer.draft(None, tuple(ceil(side * decoded_share * enlarged) for side in finer.size))
+            share = decoded_share * enlarged
+            finer.draft(None, (ceil(finer.width * share), ceil(finer.height * share)))
             finer = to_upright_rgb(finer, do_convert_rgb)
             x, y = finer.width / image.width, finer.height / image.height
             left, top, right, bottom = round(left * x), round(top * y), round(right * x), round(bottom * y)
@@ -505,7 +506,8 @@ class AceBertImageProcessor(PilBackend):
         if do_normalize:
             scale = scale / np.asarray(image_std)
             offset = offset - np.asarray(image_mean) / np.asarray(image_std)
-        return tuple(np.tile(values, patch_size**2).astype(np.float32) for values in (scale, offset))
+        scale, offset = (np.tile(values, patch_size**2).astype(np.float32) for values in (scale, offset))
+        return scale, offset
 
     def patches_to_image(
         self,
@@ -694,7 +696,7 @@ class AceBertProcessor(ProcessorMixin):
 
     def process_queries(
         self,
-        queries: str | Iterable[str],
+        queries: str | Iterable[str | None] | None,
         return_tensors: str | TensorType | None = None,
         padding: Literal["longest", "max_length"] | None = None,
         truncation: bool | None = None,
@@ -748,8 +750,8 @@ class AceBertProcessor(ProcessorMixin):
         if titles is not None or hot_queries is not None:
             title_ids = self._tokenize("title", fields["titles"] or [None] * size, self.title_max_length, truncation)
             hot_ids, max_length = None, self.title_max_length
-            if hot_queries is not None:
-                hot_ids = self._tokenize("hot_query", fields["hot_queries"], self.query_max_length, truncation)
+            if (hot := fields["hot_queries"]) is not None:
+                hot_ids = self._tokenize("hot_query", hot, self.query_max_length, truncation)
                 max_length += self.query_max_length - 1
             features.update(to_batch(self._join(title_ids, hot_ids, max_length, padding), return_tensors))
         if images is not None:
@@ -768,16 +770,16 @@ class AceBertProcessor(ProcessorMixin):
         self, field: str, texts: list[str | None], max_length: int, truncation: bool | None
     ) -> list[list[int]]:
         """The token ids of each text without special tokens, cut to `max_length - 2`; of none for `None`."""
-        present = [index for index, text in enumerate(texts) if text is not None]
+        present = {index: text for index, text in enumerate(texts) if text is not None}
         remedy = "a query needs text" if field == "query" else f"pass None for a missing {field}"
-        for index in present:
-            if not isinstance(texts[index], str):
-                raise ValueError(f"{field}[{index}] must be a string, got {type(texts[index]).__name__}: {remedy}")
-            if not texts[index] or texts[index].isspace():
+        for index, text in present.items():
+            if not isinstance(text, str):
+                raise ValueError(f"{field}[{index}] must be a string, got {type(text).__name__}: {remedy}")
+            if not text or text.isspace():
                 raise ValueError(f"{field}[{index}] is empty: {remedy}")
-            if LONE_SURROGATE.search(texts[index]):
+            if LONE_SURROGATE.search(text):
                 raise ValueError(
-                    f"{field}[{index}] {texts[index][:80]!r} holds half of a character (a lone surrogate): "
+                    f"{field}[{index}] {text[:80]!r} holds half of a character (a lone surrogate): "
                     "read it as UTF-8, or encode it by errors='replace'"
                 )
         if not texts:
@@ -786,7 +788,7 @@ class AceBertProcessor(ProcessorMixin):
             return [[] for _ in texts]
         with TOKENIZING:
             encoded = self.tokenizer(
-                [texts[index] for index in present],
+                list(present.values()),
                 add_special_tokens=False,
                 split_special_tokens=True,
                 return_attention_mask=False,

@@ -439,11 +439,14 @@ CHANGEABLE = {
 
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, RunArguments]:
     """Flags, and before them those of the YAML file that `--config` names."""
-    flags = {"allow_abbrev": False}  # an abbreviated flag would escape the checks below
-    first = ArgumentParser(add_help=False, **flags)
+    # An abbreviated flag would escape the checks below.
+    first = ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config", help="YAML file of flags; those on the command line win.")
     parser = HfArgumentParser(
-        (ModelArguments, DataArguments, RunArguments), description=__doc__.splitlines()[0], parents=[first], **flags
+        (ModelArguments, DataArguments, RunArguments),
+        description=__doc__.splitlines()[0],
+        parents=[first],
+        allow_abbrev=False,
     )
     config, argv = first.parse_known_args(argv)
     if config.config:
@@ -850,7 +853,8 @@ def mine_hard_negatives(
 
 
 def out_of_patience(progress: Progress, args: RunArguments) -> bool:
-    return bool(args.early_stopping_patience) and progress.checks_without_gain >= args.early_stopping_patience
+    patience = args.early_stopping_patience
+    return bool(patience) and progress.checks_without_gain >= (patience or 0)
 
 
 def suggest_learning_rate(
@@ -870,7 +874,8 @@ def suggest_learning_rate(
         return values["loss"].item()
 
     batches = chain.from_iterable(repeat(train_loader))
-    factor = find_learning_rate(batches, step, optimizer, args.find_learning_rate, args.output_dir, accelerator)
+    steps = args.find_learning_rate or 0
+    factor = find_learning_rate(batches, step, optimizer, steps, args.output_dir, accelerator)
     names = ("learning_rate", "image_learning_rate", "head_learning_rate")
     rates = " ".join(f"--{name} {getattr(args, name) * factor:.2g}" for name in names)
     accelerator.print(f"The loss falls fastest at {factor:.2g} times the rates given: {rates}")

@@ -30,7 +30,8 @@ class Progress:
     def __init__(self) -> None:
         self.step = self.epoch = self.batch = 0
         self.seconds = 0.0  # of wall time, validation and mining included
-        self.best_score, self.best_metrics = -math.inf, {}
+        self.best_score = -math.inf
+        self.best_metrics: dict[str, float] = {}
         self.checks_without_gain = 0
 
     def improve(self, score: float, metrics: dict[str, float]) -> bool:
@@ -54,7 +55,7 @@ def has_bfloat16() -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if torch.backends.mps.is_available():
         return False
-    has = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases of torch
+    has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases of torch
     return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
@@ -285,6 +286,9 @@ class LogWindow:
     """Means of the logged values, and products per second, since the last entry. Reads the device only to flush."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
         self.sums: dict[str, torch.Tensor] = {}
         self.batches, self.products, self.start = 0, 0, time.perf_counter()
 
@@ -296,7 +300,7 @@ class LogWindow:
     def flush(self) -> dict[str, float]:
         entry = {name: float(value) / self.batches for name, value in self.sums.items()}
         entry["rate"] = self.products / (time.perf_counter() - self.start)
-        self.__init__()
+        self.reset()
         return entry
 
 
