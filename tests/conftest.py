@@ -18,9 +18,6 @@ from acebert.processing_acebert import AceBertImageProcessor, AceBertProcessor
 collect_ignore = ["transformers_common"]  # needs transformers' own tests: `make test-transformers` runs it
 
 
-collect_ignore = ["transformers_common"]  # run by `make test-transformers`, as a root of its own
-
-
 @pytest.fixture(scope="session")
 def minilm() -> str:
     """Folder of all-MiniLM-L6-v2: a real pre-trained BERT."""
