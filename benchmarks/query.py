@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import limits
 import operations
 import torch
+from minilm_onnx import OnnxMiniLM
 from sentence_transformers import SentenceTransformer
 from timing import OURS, REFERENCE, Row, interleave, percentile, rates, timed
 from transformers import AutoConfig
@@ -30,17 +32,20 @@ def find_ours(workload: Workload) -> dict[str, Encode]:
     return {name: partial(encoder.encode_queries, photos=None) for name, encoder in encoders.items()}
 
 
-def find_peers(workload: Workload) -> dict[str, Encode]:
-    """sentence-transformers by PyTorch, and by ONNX Runtime where its extra is installed."""
-    device, options = workload.device.type, {"dtype": workload.dtype}
-    models = {PEER: SentenceTransformer(str(MINILM), device=device, model_kwargs=options)}
-    if find_spec("optimum"):
-        models[f"{PEER}, ONNX"] = SentenceTransformer(str(MINILM), device="cpu", backend="onnx")
+def find_peers(workload: Workload, folder: Path) -> dict[str, Encode]:
+    """sentence-transformers by PyTorch, and its model in ONNX Runtime where ours is measured there too."""
+    model = SentenceTransformer(str(MINILM), device=workload.device.type, model_kwargs={"dtype": workload.dtype})
 
-    def encode(model: SentenceTransformer, texts: list[str]) -> object:
+    def encode(texts: list[str]) -> object:
         return model.encode(texts, batch_size=len(texts), normalize_embeddings=True, show_progress_bar=False)
 
-    return {name: partial(encode, model) for name, model in models.items()}
+    peers: dict[str, Encode] = {PEER: encode}
+    if workload.export:
+        plain = SentenceTransformer(str(MINILM), device="cpu", model_kwargs={"dtype": torch.float32})
+        for precision in ("float32", "int8"):
+            name = f"{PEER}, ONNX {precision}"
+            peers[name] = OnnxMiniLM(plain, folder, precision, torch.get_num_threads()).encode
+    return peers
 
 
 def encode_each(encode: Encode, texts: list[str]) -> list[float]:
@@ -49,14 +54,21 @@ def encode_each(encode: Encode, texts: list[str]) -> list[float]:
 
 
 def measure(workload: Workload) -> list[Row]:
-    sizes, ours, peers = workload.sizes, find_ours(workload), find_peers(workload)
+    with TemporaryDirectory() as folder:
+        return compare(workload, find_ours(workload), find_peers(workload, Path(folder)))
+
+
+def compare(workload: Workload, ours: dict[str, Encode], peers: dict[str, Encode]) -> list[Row]:
+    sizes = workload.sizes
     texts = make_query_texts(sizes.queries_per_round)
     calls = {name: partial(encode_each, encode, texts) for name, encode in {**ours, **peers}.items()}
     latencies = interleave(calls, sizes.repeats)
     rows = []
     for shown, percent in (("median", 50), ("99th percentile", 99)):
         rounds = {name: [percentile(values, percent) for values in found] for name, found in latencies.items()}
-        rows += [Row.of(f"batch 1, {shown}", "ms", only(rounds, name, peers), ours=name) for name in ours]
+        for name in ours:  # its suffix tells an export's rows from the checkpoint's, in the plot too
+            work_done = f"batch 1, {shown}{name.removeprefix(OURS)}"
+            rows.append(Row.of(work_done, "ms", only(rounds, name, peers), ours=name))
 
     texts = make_query_texts(sizes.query_batch)
     calls = {name: timed(partial(encode, texts)) for name, encode in {**ours, **peers}.items()}
@@ -70,11 +82,10 @@ def measure(workload: Workload) -> list[Row]:
     throughput = {name: rates(len(texts), seconds[name]) for name in calls}
     for name in ours:
         shown = only(throughput, name, peers)
-        rows.append(Row.of(f"batch {len(texts)}", "queries/s", shown, only(shares, name, peers), ours=name))
+        work_done = f"batch {len(texts)}{name.removeprefix(OURS)}"
+        rows.append(Row.of(work_done, "queries/s", shown, only(shares, name, peers), ours=name))
     if workload.export is None:
         rows.append(Row(f"{OURS}, ONNX", skipped="--export names no folder of export_onnx.py."))
-    if not find_spec("optimum"):
-        rows.append(Row(f"{PEER}, ONNX", skipped="sentence-transformers[onnx] is not installed."))
     return rows
 
 

@@ -4,7 +4,7 @@
     python benchmarks/run.py --only processor query     # some of them
     python benchmarks/run.py --quick                    # a smoke test: tiny sizes, figures that say nothing
 
-`make benchmark` also exports the query encoder and puts the tables into docs/performance.md. Run it on a machine that
+`make benchmark` also exports the encoders and puts the tables into docs/performance.md. Run it on a machine that
 does nothing else.
 """
 
