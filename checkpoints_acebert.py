@@ -153,11 +153,12 @@ def replace_model(unfinished: Path, folder: Path) -> None:
     weights = sorted(unfinished.glob("*.safetensors"))
     others = [file for file in sorted(unfinished.iterdir()) if file not in weights]
     same = [(folder / file.name).is_file() and filecmp.cmp(file, folder / file.name, shallow=False) for file in others]
+    for file in (*others, *weights):  # all before the old weights leave: here a full disk may show
+        flush(file)
     if not all(same):
         for old in folder.glob("*.safetensors"):
             old.unlink()
     for file in (*others, *weights):
-        flush(file)
         os.replace(file, folder / file.name)
     unfinished.rmdir()
 
@@ -195,7 +196,7 @@ def write_whole(path: Path, text: str) -> None:
 
 def flush(path: Path) -> None:
     """Waits until a file's bytes are on the disk: a rename may get there before them if the machine goes down."""
-    with open(path, "rb") as file:
+    with open(path, "r+b" if os.name == "nt" else "rb") as file:  # Windows flushes only what is open to write
         os.fsync(file.fileno())
 
 

@@ -81,7 +81,7 @@ class Catalog:
         title_type = products.features.get(columns.title)
         if title_type is not None and title_type.dtype != "string":
             raise ValueError(f"--title_column {columns.title!r} holds {title_type}; titles are strings.")
-        ids = [read_text(value) or "" for value in products[columns.id]]  # none is missing
+        ids = [read_text(value) or "" for value in products[columns.id][:]]  # none is missing
         order = sorted(range(len(ids)), key=lambda row: ids[row], reverse=True)
         for left, right in pairwise(order):
             if ids[left] == ids[right]:
@@ -93,7 +93,7 @@ class Catalog:
 
         def read(column: str | None) -> list[str | None]:
             values = products[column][:] if column in products.column_names else [None] * len(products)
-            for product_id, value in zip(products[columns.id], values, strict=True):
+            for product_id, value in zip(products[columns.id][:], values, strict=True):
                 if isinstance(value, list | dict):
                     raise ValueError(
                         f"{column} of the product {product_id!r} of {name} is {value!r}: it has to be a single value."
@@ -187,7 +187,7 @@ class TrainingTexts:
     def read(self, column: str | None) -> list[str]:
         if column not in self.products.column_names:
             return []
-        return [text for text in map(read_text, self.products[column]) if text is not None]
+        return [text for text in map(read_text, self.products[column][:]) if text is not None]
 
     @cached_property
     def title_words(self) -> set[str]:

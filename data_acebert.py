@@ -96,13 +96,13 @@ def load_products(
         available |= set(splits[split].column_names)
         part = _read_columns(splits[split], columns, str(path.parent if path.is_file() else path))
         if columns.id in part.column_names:
-            missing = next(find_bad_ids(part[columns.id], columns.id, unique=False), None)
+            missing = next(find_bad_ids(part[columns.id][:], columns.id, unique=False), None)
             if missing and on_bad_row == "raise":
                 raise ValueError(f"Row {missing.row} has no {columns.id}: give every product an id. {SKIP}")
         elif columns.id in available:
             raise ValueError(f"'{source}' has no {columns.id}: give every product an id.")
         if len(set(sources)) > 1 and columns.id in part.column_names:
-            ids = [None if value is None else f"{source}:{value}" for value in map(read_text, part[columns.id])]
+            ids = [None if value is None else f"{source}:{value}" for value in map(read_text, part[columns.id][:])]
             part = part.remove_columns(columns.id).add_column(columns.id, ids)
         parts.append(part)
     missing = [name for name in columns.names() if name not in available]
@@ -140,10 +140,10 @@ def open_source(source: str, revision: str | None = None, config_name: str | Non
 
 
 def products_sha256(products: Dataset) -> str:
-    """Of the rows of [`load_products`], in their order.
+    """Of the rows of [`load_products`], in their order; those that `Dataset.select` left out may count, too.
 
     Photos count by their file name and the size of their embedded bytes, for the time that reading them all would
-    take: one that changes and keeps both is not noticed.
+    take: one that changes and keeps both is not noticed. Files of their own count by name alone.
     """
     digest = hashlib.sha256()
     for name, feature in sorted(products.features.items()):
@@ -224,7 +224,7 @@ def find_good_rows(
     """
 
     def read(column: str | None) -> list[Any]:
-        return list(products[column]) if column in products.column_names else [None] * len(products)
+        return products[column][:] if column in products.column_names else [None] * len(products)
 
     ids, titles = read(columns.id), [read_text(value) for value in read(columns.title)]
     bad = {found.row: found for found in find_bad_ids(ids, columns.id, unique_ids)}

@@ -258,8 +258,8 @@ class EvaluationArguments:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def load_training(args: EvaluationArguments) -> TrainingTexts | None:
-    """The training split, None where --train_split doesn't name it."""
+def load_training(args: EvaluationArguments, bad_rows_file: Path | None) -> TrainingTexts | None:
+    """The training split, None where --train_split doesn't name it; `bad_rows_file` as in [`find_good_rows`]."""
     if args.train_split is None:
         return None
     templates = QueryTemplates(args.query_templates)
@@ -276,7 +276,7 @@ def load_training(args: EvaluationArguments) -> TrainingTexts | None:
         args.train_dataset_name, args.train_split, columns, config_name=config_name, on_bad_row=args.on_bad_row
     )
     if args.on_bad_row == "skip":
-        products = products.select(find_good_rows(products, columns, Path(args.output_dir, "bad_training_rows.jsonl")))
+        products = products.select(find_good_rows(products, columns, bad_rows_file))
     return TrainingTexts(products, columns, templates)
 
 
@@ -581,8 +581,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     with timed(seconds, "load catalogue and make tasks"), accelerator.main_process_first():
         columns = Columns(args.id_column, args.title_column, args.image_column, attributes=args.attributes)
         source = ([args.dataset_name], args.split.split("+"), columns, args.dataset_config_name)
-        catalog = Catalog.load(*source, args.on_bad_row, Path(args.output_dir, "bad_rows.jsonl"))
-        training = load_training(args)
+        folder = Path(args.output_dir) if accelerator.is_main_process else None  # of the lists of bad rows
+        catalog = Catalog.load(*source, args.on_bad_row, folder and folder / "bad_rows.jsonl")
+        training = load_training(args, folder and folder / "bad_training_rows.jsonl")
         tasks = make_tasks(args, catalog, training)
         tuning = tuning_tasks(args, training) if training and args.fusion_baselines else []
 

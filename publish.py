@@ -148,6 +148,7 @@ def publish(args: PublishArguments, api: HfApi) -> None:
                 raise PublishError(
                     f"--catalog {args.catalog} is neither a folder here nor a dataset on {api.endpoint}."
                 )
+            settings["catalog_revision"] = api.repo_info(args.catalog, repo_type="dataset").sha
     if args.space_id:
         space_id = open_repository(api, args.space_id, "space", private)
 

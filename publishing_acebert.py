@@ -42,6 +42,7 @@ MARKS: dict[RepoType, str] = {"model": "config.json", "space": "settings.json", 
 # Of an earlier publication these would be read beside the new files, or instead of them.
 OLD_WEIGHTS = (WEIGHTS, WEIGHTS_INDEX, "model-*-of-*.safetensors")
 OLD_PRODUCTS = ("products/*", "changes/*")
+WRITE_CARD = "Write the card"  # title of the commit of a card that came from a folder here
 
 
 class PublishError(RuntimeError):
@@ -152,7 +153,7 @@ def space_files(
     Args:
         model: what it searches with.
         catalog: what it searches; the app's default otherwise.
-        settings: of the app, any of `SPACE_SETTINGS` and "catalog", a dataset on the Hub.
+        settings: of the app, any of `SPACE_SETTINGS`, and "catalog", a dataset on the Hub, with "catalog_revision".
         readme: the README to keep the text and the front matter of, but for what the Space needs to run and the links
             to model and catalogue; the folder's own by default.
         folder: with the Space's files.
@@ -249,9 +250,10 @@ def open_repository(api: HfApi, repo_id: str, repo_type: RepoType, private: bool
         )
     if private is not None and info.private != private:
         now, wanted = ("private", "public") if info.private else ("public", "private")
+        page = repo_id if repo_type == "model" else f"{repo_type}s/{repo_id}"
         raise PublishError(
             f"{repo_id} is there and {now}, and was to be {wanted}: change it in its settings, at "
-            f"{api.endpoint}/{repo_id}/settings, or give another name."
+            f"{api.endpoint}/{page}/settings, or give another name."
         )
     return repo_id
 
@@ -347,7 +349,8 @@ def publish_model(
 ) -> Published:
     """Commits a checkpoint, and then its card, which names the commit to load it by.
 
-    A card that was edited by hand, here or on the Hub, is kept. The folder then holds the card that was published.
+    A card that was edited by hand, on the Hub or here, is kept; where both were, the Hub's stays there and the folder's
+    here. A folder whose card wasn't edited then holds the one that was published.
 
     Args:
         api: with the token of who publishes.
@@ -364,16 +367,21 @@ def publish_model(
     """
     revision = commit(api, repo_id, "model", model_files(folder), message, OLD_WEIGHTS)
     card, local = write_card(revision), folder / "README.md"
-    if not overwrite_card:
-        if local.is_file() and is_edited(edited := local.read_text(encoding="utf-8")):
-            card = edited
-            print(f"{local} was edited by hand: it is published as it is. --overwrite_card writes it anew.")
-        published = read_card(api, repo_id, "model")
-        if published and published != card and is_edited(published):
-            card = published
-            print(f"The card of {repo_id} was edited on the Hub: it is kept. --overwrite_card writes it anew.")
-    commit(api, repo_id, "model", card_files(card, folder), "Write the card")
-    local.write_text(card, encoding="utf-8", newline="")
+    here = local.read_text(encoding="utf-8") if local.is_file() else None
+    edited_here = here is not None and is_edited(here) and not overwrite_card
+    there = None if overwrite_card else read_card(api, repo_id, "model")
+    edited_there = there is not None and is_edited(there) and there != here
+    # An edited card that this folder may have brought there itself gives way to a newer one.
+    if there is not None and edited_there and not (edited_here and _came_from_here(api, repo_id)):
+        card = there
+        kept = f"; {local}, which was edited too, is not published" if edited_here else ""
+        print(f"The card of {repo_id} was edited on the Hub: it is kept{kept}. --overwrite_card writes it anew.")
+    elif here is not None and edited_here:
+        card = here
+        print(f"{local} was edited by hand: it is published as it is. --overwrite_card writes it anew.")
+    commit(api, repo_id, "model", card_files(card, folder), WRITE_CARD)
+    if not edited_here:
+        local.write_text(card, encoding="utf-8", newline="")
     if tag:
         with clear_errors(api, repo_id):
             try:
@@ -384,6 +392,12 @@ def publish_model(
                 if api.repo_info(repo_id, revision=tag).sha != revision:
                     raise PublishError(f"{repo_id} has a tag {tag} at another commit: give another --tag.") from error
     return Published(repo_id, revision)
+
+
+def _came_from_here(api: HfApi, repo_id: str) -> bool:
+    with clear_errors(api, repo_id):
+        (file,) = api.get_paths_info(repo_id, ["README.md"], expand=True)
+    return file.last_commit.title == WRITE_CARD
 
 
 def publish_catalog(api: HfApi, folder: Path, repo_id: str, model: Published) -> Published:

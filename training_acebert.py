@@ -1,7 +1,9 @@
 """The machinery of a training run: what it remembers, how it stops, averages, logs, and looks for a rate."""
 
+import atexit
 import json
 import math
+import multiprocessing
 import os
 import signal
 import socket
@@ -144,6 +146,7 @@ def explain_lost_processes() -> Iterator[None]:
     except RuntimeError as error:
         reason = str(error)
         if reason.startswith("DataLoader "):
+            atexit.register(kill_children)
             lost = "A process that reads data is gone or hangs"
             remedy = "If memory ran out, lower --num_workers or --per_device_batch_size"
         elif isinstance(error, torch.distributed.DistError) or "gloo" in reason:
@@ -152,6 +155,12 @@ def explain_lost_processes() -> Iterator[None]:
         else:
             raise
         raise SystemExit(f"{lost}: {reason}\n{remedy}; the same command goes on from the last checkpoint.") from error
+
+
+def kill_children() -> None:
+    """A reader of data that hangs in a library heeds no SIGTERM, and Python's exit would wait for it."""
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 class DivergenceWatch:

@@ -65,6 +65,10 @@ def parse_args(argv: Iterable[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not args.model:
         parser.error("which checkpoint? Give --model or set ACEBERT_MODEL: a Hub id or a folder")
+    # A published commit belongs to the published repository, not to another that a flag or a variable names.
+    for name, revision in (("model", "revision"), ("catalog", "catalog_revision")):
+        if getattr(args, name) != published.get(name) and getattr(args, revision) == published.get(revision):
+            setattr(args, revision, None)
     return args
 
 

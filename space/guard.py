@@ -8,6 +8,7 @@ import os
 import re
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -114,8 +115,9 @@ def remove_upload(path: Path) -> None:
     folder = Path(get_upload_folder())
     if folder in path.parents:
         path.unlink(missing_ok=True)
-        if path.parent != folder and not any(path.parent.iterdir()):
-            path.parent.rmdir()
+        if path.parent != folder:
+            with suppress(OSError):  # it holds other files, or another thread was quicker
+                path.parent.rmdir()
 
 
 def _files(folder: Path) -> list[tuple[Path, int, float]]:

@@ -51,7 +51,8 @@ class Session:
         catalog: what was made searchable last.
         lock: held while the session changes.
         timer: ends the session.
-        files: as they were uploaded, and the archive to download.
+        files: as they were uploaded, and the archives to download.
+        archive: the one that was made last; those before are gone.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class Session:
     lock: threading.Lock = field(default_factory=threading.Lock)
     timer: threading.Timer | None = None
     files: set[Path] = field(default_factory=set)
+    archive: Path | None = None
 
 
 class Sessions:
@@ -198,8 +200,11 @@ class Sessions:
         # Gradio serves what lies in its own folder, and copies there what lies elsewhere.
         path = Path(get_upload_folder(), secrets.token_urlsafe(16), "catalogue.zip")
         with session.lock:
+            if session.archive is not None:
+                remove_upload(session.archive)
             path.parent.mkdir(parents=True)
             session.files.add(path)
+            session.archive = path
             write_archive(session.catalog.path, path)
         return path
 

@@ -454,6 +454,13 @@ def test_a_card_edited_here_is_published_as_it_is(hub: Hub, api: HfApi, run: Pat
     (run / "README.md").write_text(edited)
     send(api, run)
     assert hub.content("alice/acebert", "README.md").decode() == edited == (run / "README.md").read_text()
+    again = edited.replace("## What to beware of", "## Beware")
+    (run / "README.md").write_text(again)
+    send(api, run)
+    assert hub.content("alice/acebert", "README.md").decode() == again == (run / "README.md").read_text()
+    (run / "README.md").unlink()  # as in the folder of another run
+    send(api, run)
+    assert hub.content("alice/acebert", "README.md").decode() == again == (run / "README.md").read_text()
     send(api, run, overwrite_card=True)
     assert b"## Limits" in hub.content("alice/acebert", "README.md")
 
@@ -476,6 +483,10 @@ def test_a_card_edited_on_the_hub_is_kept(hub: Hub, api: HfApi, save: Callable[.
     send(api, save(tmp_path / "two", seed=1))
     assert hub.content("alice/acebert", "README.md") == theirs == (tmp_path / "two" / "README.md").read_bytes()
     assert hub.content("alice/acebert", "model.safetensors") == (tmp_path / "two" / "model.safetensors").read_bytes()
+    (tmp_path / "two" / "README.md").write_text("# Mine\n")
+    send(api, tmp_path / "two")
+    assert hub.content("alice/acebert", "README.md") == theirs
+    assert (tmp_path / "two" / "README.md").read_text() == "# Mine\n"
     send(api, tmp_path / "two", overwrite_card=True)
     assert b"## Limits" in hub.content("alice/acebert", "README.md")
 
@@ -582,7 +593,7 @@ def as_alice(api: HfApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_accelerate, "HfApi", lambda: api)
 
 
-def test_one_command_publishes_model_and_space(as_alice: None, hub: Hub, run: Path, tmp_path: Path) -> None:
+def test_one_command_publishes_model_and_space(as_alice: None, hub: Hub, api: HfApi, run: Path, tmp_path: Path) -> None:
     weights = weights_sha256(AceBertModel.from_pretrained(run))
     (tmp_path / "report.json").write_text(json.dumps(report_of(weights)))
     arguments = ["--model_dir", str(run), "--repo_id", "acebert", "--report", str(tmp_path)]
@@ -592,6 +603,12 @@ def test_one_command_publishes_model_and_space(as_alice: None, hub: Hub, run: Pa
     settings = json.loads(hub.content("alice/search", "settings.json", kind="spaces"))
     commit = hub.repository("alice/acebert").resolve("v1")
     assert settings == {"model": "alice/acebert", "revision": commit, "title_column": "name"}
+
+    api.create_repo("alice/shoes", repo_type="dataset")
+    publish.main([*arguments, "--space_id", "search", "--catalog", "alice/shoes"])
+    settings = json.loads(hub.content("alice/search", "settings.json", kind="spaces"))
+    shoes = hub.repository("alice/shoes", "datasets").resolve("main")
+    assert (settings["catalog"], settings["catalog_revision"]) == ("alice/shoes", shoes)
 
 
 def test_a_dry_run_lists_the_files_and_asks_nobody(

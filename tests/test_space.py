@@ -540,6 +540,20 @@ def test_settings_come_from_flags_then_from_the_environment(
     assert app.parse_args(["--model", "other/model"]).model == "other/model"
 
 
+def test_a_published_commit_is_of_the_published_repository_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = {"model": "a/model", "revision": "1", "catalog": "a/shoes", "catalog_revision": "2"}
+    (tmp_path / "settings.json").write_text(json.dumps(published))
+    monkeypatch.setattr(app, "PUBLISHED", tmp_path / "settings.json")
+    monkeypatch.delenv("ACEBERT_MODEL", raising=False)
+    monkeypatch.setenv("ACEBERT_CATALOG", "b/bags")
+    args = app.parse_args([])
+    assert (args.model, args.revision, args.catalog, args.catalog_revision) == ("a/model", "1", "b/bags", None)
+    args = app.parse_args(["--model", "b/model", "--revision", "3", "--catalog", "a/shoes"])
+    assert (args.revision, args.catalog_revision) == ("3", "2")
+
+
 def test_the_space_runs_away_from_the_repository_by_the_checkpoint_s_code(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "space", tmp_path / "space")
     code = f"""

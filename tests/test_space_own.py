@@ -152,7 +152,8 @@ class TestSessions:
         sessions.open("anna", *mine, None)
         sessions.build("anna", COLUMNS)
         sessions.open("bert", *mine, None)  # the same files, of which there is one copy
-        archive = sessions.archive("anna")
+        first, archive = sessions.archive("anna"), sessions.archive("anna")
+        assert archive.exists() and not first.exists()  # a thousand clicks fill no disk
         sessions.end("anna")
         assert not archive.exists() and all(Path(file).exists() for file in mine)
         sessions.end("bert")

@@ -377,6 +377,29 @@ def test_a_killed_reader_of_data_ends_the_run_with_a_remedy(
         script.main(flags(num_workers=1, max_train_steps=8, eval_steps=100))
 
 
+HANGING = """
+import ctypes
+from torch.utils.data import DataLoader
+from acebert.training_acebert import explain_lost_processes, spare_worker
+
+class Hanging(list):
+    def __getitem__(self, row):
+        lock, library = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+        while True:  # the second time it waits for itself, where Python handles no signal
+            library.pthread_mutex_lock(lock)
+
+with explain_lost_processes():
+    next(iter(DataLoader(Hanging([0]), num_workers=1, worker_init_fn=spare_worker, timeout=1)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="takes a lock of glibc twice")
+def test_a_reader_that_hangs_in_a_library_does_not_hold_up_the_end() -> None:
+    run = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 1 and run.stderr.startswith("A process that reads data is gone or hangs"), run.stderr
+
+
 def write_catalog(folder: Path, rows: list[dict[str, Any]]) -> Path:
     folder.mkdir(exist_ok=True)
     texts = {name: Value("string") for name in ("title", "kind", "colour", "gender", "hot_query")}
