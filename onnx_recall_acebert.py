@@ -144,7 +144,7 @@ def measure_recall(
                     "queries_by": by_query,
                     "products_by": by_product,
                     METRIC: recall,
-                    "share_of_checkpoint": recall / full,
+                    "share_of_checkpoint": recall / full if full else float("nan"),
                     "same_top10": float(same / min(10, len(rows))),
                 }
             )

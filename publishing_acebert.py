@@ -107,8 +107,13 @@ def _code(folder: Path) -> list[str]:
             entries.update(reference.split(".")[0] for reference in part.get("auto_map", {}).values())
     if (folder / "modules.json").is_file():
         modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-        types = {module["type"].split(".")[0] for module in modules}
-        entries |= types - {"sentence_transformers"}
+        more = [module["path"] for module in modules if module["path"]]
+        if more:
+            raise ValueError(
+                f"{folder / 'modules.json'} names more modules of sentence-transformers ({', '.join(more)}), which are "
+                "not published with it: take them out, or push the SentenceTransformer itself."
+            )
+        entries.update(module["type"].split(".")[0] for module in modules)
     sources = [folder / f"{entry}.py" for entry in sorted(entries)]
     return sorted(path.name for path in {*sources, *imported_modules(sources, folder)})
 

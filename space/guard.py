@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import gradio as gr
 from gradio import processing_utils
 from gradio.utils import get_upload_folder
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
@@ -69,13 +70,14 @@ class Guard:
         if not uploads:
             await self.app(scope, _counted(receive, limit), send)
             return
-        files, held = measure(Path(get_upload_folder()))
-        if files >= self.folder_files or held + self._coming + size > self.folder_bytes:
-            text = "More is uploaded now than fits: come back in an hour."
-            await PlainTextResponse(text, 503, {"Retry-After": str(KEPT_SECONDS)})(scope, receive, send)
-            return
+        # Counted before the others get their turn: this one's own bytes are among what is coming.
         self._coming += size
         try:
+            files, held = await run_in_threadpool(measure, Path(get_upload_folder()))
+            if files >= self.folder_files or held + self._coming > self.folder_bytes:
+                text = "More is uploaded now than fits: come back in an hour."
+                await PlainTextResponse(text, 503, {"Retry-After": str(KEPT_SECONDS)})(scope, receive, send)
+                return
             await self.app(scope, _counted(receive, limit), send)
         finally:
             self._coming -= size

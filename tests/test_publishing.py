@@ -153,6 +153,10 @@ def test_the_released_checkpoint_goes_up_without_the_repository_around_it() -> N
         (lambda folder: (folder / "model.safetensors").unlink(), "only safetensors are published"),
         (lambda folder: os.truncate(folder / "model.safetensors", 9000), "model.safetensors is damaged"),
         (lambda folder: (folder / "modeling_acebert.py").unlink(), "modeling_acebert.py is missing"),
+        (
+            lambda folder: (folder / "modules.json").write_text('[{"path": "1_Dense", "type": "x.Dense"}]'),
+            r"names more modules of sentence-transformers \(1_Dense\)",
+        ),
     ],
 )
 def test_half_a_checkpoint_is_refused(spoil: Callable[[Path], None], message: str, run: Path) -> None:
