@@ -120,7 +120,7 @@ def plot_ratios(groups: Mapping[str, Sequence[Row]]) -> plt.Figure:
             axes.plot((low, high), (place, place), color=BLUE, linewidth=2)
             axes.plot(median, place, "o", color=BLUE)
         axes.axvline(1, color=BLACK, linewidth=1)
-        axes.set(xscale="log", xlabel=f"times as fast: {OURS} against the other (median, lowest to highest round)")
+        axes.set(xscale="log", xlabel=f"times as fast: {OURS} against the other\n(median, lowest to highest round)")
         axes.set_yticks(range(len(ratios)), [name for name, *_ in ratios])
         axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(axis="x", color="0.9")
