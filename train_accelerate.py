@@ -414,6 +414,10 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
     if validation_loader is None:
         save_model(best_of, processor, args, accelerator)
+    # Before the group of processes ends: the wrapper's last hold on the group is let go under Python's lock, and then waits
+    # for a thread that may need this lock (https://github.com/pytorch/pytorch/issues/56297).
+    del model
+    accelerator.free_memory()
     accelerator.end_training()
     if repository:
         push_to_hub(repository, args)
