@@ -27,6 +27,7 @@ from transformers.models.bert.modeling_bert import (
 from transformers.processing_utils import ProcessorMixin, Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_acebert import AceBertConfig
@@ -405,6 +406,13 @@ class AceBertProductEncoder(AceBertPreTrainedModel):
             image_mask = torch.ones_like(image[..., 0]) if pixel_attention_mask is None else pixel_attention_mask
             hidden = torch.cat([hidden, image], dim=1)
             mask = torch.cat([mask, image_mask.to(mask.dtype)], dim=1)
+        num_tokens = mask.shape[1]
+        # What is recorded inside the encoder keeps its places, and a traced graph has one shape for all inputs.
+        flags = [f"output_{name}" for name in self._can_record_outputs]
+        recorded = any(kwargs.get(flag, getattr(self.config, flag, False)) for flag in flags)
+        order = None if recorded or is_tracing(hidden) else _order_without_padding(mask)
+        if order is not None:
+            hidden, mask = _take(hidden, order), mask.gather(1, order)
         encoded = self.bert.encoder(
             hidden,
             attention_mask=create_bidirectional_mask(
@@ -412,9 +420,33 @@ class AceBertProductEncoder(AceBertPreTrainedModel):
             ),
             **kwargs,
         ).last_hidden_state
-        return BaseModelOutputWithPooling(
-            last_hidden_state=encoded, pooler_output=_pool(encoded, mask, self.config.pooling)
-        )
+        pooled = _pool(encoded, mask, self.config.pooling)
+        if order is not None:
+            encoded = _put_back(encoded, order, num_tokens)
+        return BaseModelOutputWithPooling(last_hidden_state=encoded, pooler_output=pooled)
+
+
+def _order_without_padding(mask: torch.Tensor) -> torch.Tensor | None:
+    """Places of each row's own tokens, in their order, then of as much padding as the longest row asks for.
+
+    A title's padding stands before its photo, so that a row with a short title would cost as much as one with a long
+    title, even where their photos make up for it.
+
+    Returns:
+        (batch, longest), or None where nothing is to be gained.
+    """
+    longest = int(mask.sum(1).max())
+    return None if longest == mask.shape[1] else mask.argsort(dim=1, descending=True, stable=True)[:, :longest]
+
+
+def _take(hidden: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    return hidden.gather(1, order[..., None].expand(-1, -1, hidden.shape[-1]))
+
+
+def _put_back(hidden: torch.Tensor, order: torch.Tensor, num_tokens: int) -> torch.Tensor:
+    """Undoes `_take`; tokens that were not taken, which are padding, become zeros."""
+    places = order[..., None].expand_as(hidden)
+    return hidden.new_zeros(hidden.shape[0], num_tokens, hidden.shape[-1]).scatter(1, places, hidden)
 
 
 def _pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:

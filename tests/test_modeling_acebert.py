@@ -155,6 +155,27 @@ class TestVectors:
         vectors = [model.get_product_features(**inputs).pooler_output for inputs in (short, long)]
         assert torch.allclose(*vectors, atol=1e-6)
 
+    def test_padding_between_title_and_photo_is_not_computed(
+        self, model: AceBertModel, tiny_processor: AceBertProcessor
+    ) -> None:
+        """What records the layers' outputs computes all places; both ways must agree, on every token's own place."""
+        titles, photos = ["red shirt", "the black shoe of the men"], [draw("shirt", "red", 0), None]
+        product_inputs = tiny_processor(text=titles, images=photos, return_tensors="pt")
+        seen: list[int] = []
+        layer = model.product_encoder.bert.encoder.layer[0]
+        layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+        short = model.get_product_features(**product_inputs)
+        whole = model.get_product_features(**product_inputs, output_hidden_states=True)
+        mask = torch.cat([product_inputs["attention_mask"], product_inputs["pixel_attention_mask"]], dim=1)
+        assert seen == [int(mask.sum(1).max()), mask.shape[1]]
+        assert seen[0] < seen[1]
+        torch.testing.assert_close(short.pooler_output, whole.pooler_output)
+        real = mask.bool()
+        torch.testing.assert_close(short.last_hidden_state[real], whole.last_hidden_state[real])
+        model.product_encoder.config.output_hidden_states = True
+        model.get_product_features(**product_inputs)
+        assert seen[2] == seen[1]
+
     def test_all_parts_matter(self, model: AceBertModel, tiny_processor: AceBertProcessor) -> None:
         def encode(**parts: object) -> torch.Tensor:
             inputs = tiny_processor(return_tensors="pt", side="product", **parts)
