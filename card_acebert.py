@@ -87,16 +87,34 @@ class Power:
         return seconds / 3600 * self.watts / 1000 * self.carbon_intensity
 
 
+def find_places(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The folders and files among what settings name, and where they lie; the rest are ids on the Hub.
+
+    For `training_args.json`, while all are there: later a name alone doesn't tell which it was.
+    """
+    values = [settings.get(name) or [] for name in PLACES]
+    names = [name for value in values for name in (value if isinstance(value, list) else [value])]
+    return {name: str(Path(name).resolve()) for name in names if Path(name).exists()}
+
+
 def read_stages(folder: Path) -> list[Stage]:
     """The runs that led to a checkpoint, the first one first; empty for a folder that no run wrote.
 
-    The run before is found where this one started from a folder that still is where it was.
+    Folders and files that their settings name are whole paths. The run before is found where this one started from a
+    folder that still is where it was.
     """
     stages: list[Stage] = []
     seen: set[Path] = set()
     while (folder / "training_args.json").exists() and folder.resolve() not in seen:
         seen.add(folder.resolve())
         settings = json.loads((folder / "training_args.json").read_text(encoding="utf-8"))
+        places = settings.pop("places", None)
+        if places is None:  # by a version that didn't record them
+            places = find_places(settings)
+        for name in PLACES:
+            value = settings.get(name)
+            whole = [places.get(each, each) for each in value] if isinstance(value, list) else places.get(value, value)
+            settings[name] = whole
         log = folder / "train_log.jsonl"
         entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
         validations = [entry["validation"] for entry in entries if "validation" in entry]
@@ -104,9 +122,10 @@ def read_stages(folder: Path) -> list[Stage]:
         seconds = [entry["seconds"] for entry in entries if "seconds" in entry]
         steps = max((entry["step"] for entry in entries), default=0)
         stages.insert(0, Stage(settings, max(seconds, default=None), steps, best))
-        if not settings["model_name_or_path"]:
+        before = settings["model_name_or_path"]
+        if not before or not _is_local(before):
             break
-        folder = Path(settings["model_name_or_path"])
+        folder = Path(before)
     return stages
 
 
@@ -203,8 +222,8 @@ def _eval_results(report: Mapping[str, Any]) -> list[EvalResult]:
         EvalResult(
             task_type="information-retrieval",
             task_name="Product retrieval",
-            dataset_type=_shown(dataset["name"]),
-            dataset_name=f"{_shown(dataset['name'])}, {task['task']}",
+            dataset_type=_shown(_source(report)),
+            dataset_name=f"{_shown(_source(report))}, {task['task']}",
             dataset_config=task["task"],  # results that differ in nothing else would be merged
             dataset_split=dataset["split"],
             metric_type=metric,
@@ -255,7 +274,7 @@ def _results(stages: Sequence[Stage], report: Mapping[str, Any] | None) -> list[
     if report:
         dataset = report["dataset"]
         lines += [
-            f"On {dataset['num_products']:,} products of {_link(dataset['name'])} ({dataset['split']}): means over "
+            f"On {dataset['num_products']:,} products of {_link(_source(report))} ({dataset['split']}): means over "
             "queries with 95 % bootstrap intervals over queries "
             f"({report['arguments']['bootstrap_resamples']:,} resamples). They don't hold what another seed of the "
             "training would change.",
@@ -375,9 +394,18 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _is_local(source: str) -> bool:
-    """Whether a name can be no Hub id, or is a folder or a file here."""
+    """Whether a name, as [`read_stages`] gives it, can be no Hub id."""
     path = Path(source)
-    return path.is_absolute() or path.exists() or source.startswith((".", "~")) or len(path.parts) > 2
+    return path.is_absolute() or source.startswith((".", "~")) or len(path.parts) > 2
+
+
+def _source(report: Mapping[str, Any]) -> str:
+    """What a report measured on: a whole path, or a Hub id."""
+    name = report["dataset"]["name"]
+    local = report["dataset"].get("local")
+    if local is None:  # by a version that didn't record it
+        local = Path(name).exists()
+    return str(Path(name).resolve()) if local else name
 
 
 def _shown(source: str) -> str:

@@ -9,16 +9,23 @@ import hashlib
 import json
 import os
 import pickle
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from . import __version__
+
 MANIFEST = "manifest.json"
+VERSIONS = "versions.json"
+# What they do decides what a checkpoint holds, and the bits of every step.
+PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "pillow")
 UNFINISHED = ".unfinished"
 
 
@@ -46,6 +53,7 @@ def save_checkpoint(accelerator: Accelerator, output_dir: str, step: int, total_
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         with writing(what, output_dir, unfinished):
+            (unfinished / VERSIONS).write_text(json.dumps(installed_versions(), indent=2), encoding="utf-8")
             write_manifest(unfinished)
             os.replace(unfinished, folder)
         for old in checkpoints_of(output_dir)[:-total_limit]:
@@ -59,14 +67,49 @@ def resume(accelerator: Accelerator, output_dir: str) -> None:
     """Loads the newest whole checkpoint, if there are checkpoints; all processes load what the main one found.
 
     Raises:
-        SystemExit: if there are checkpoints but all are damaged.
+        SystemExit: if there are checkpoints but all are damaged, or if one that other versions wrote can't be loaded.
     """
     found = [find_whole(output_dir) if accelerator.is_main_process else None]
     folder = broadcast_object_list(found)[0]
-    if folder:
-        refuse_code(Path(folder))
-        accelerator.print(f"Going on from {folder}.")
+    if not folder:
+        return
+    refuse_code(Path(folder))
+    accelerator.print(f"Going on from {folder}.")
+    others = find_other_versions(Path(folder))
+    if others:
+        accelerator.print(f"Warning: it was written by {others}. The run may end with other bits than it would have.")
+    try:
         accelerator.load_state(str(folder))
+    except Exception as error:  # the files are whole; what doesn't fit is an error of any kind
+        if not others:
+            raise
+        raise SystemExit(
+            f"{folder} can't be loaded: {error}\nIt was written by {others}. {remedy_of_versions(output_dir)}"
+        ) from error
+
+
+def installed_versions() -> dict[str, str]:
+    """Of this package, of Python, and of the packages that a run's bits depend on."""
+    packages = {name: version(name) for name in PACKAGES}
+    return {"acebert": __version__, "python": platform.python_version(), **packages}
+
+
+def find_other_versions(folder: Path) -> str | None:
+    """The versions that wrote a checkpoint where they aren't those installed, both in words; None where they are."""
+    try:
+        before: dict[str, str] = json.loads((folder / VERSIONS).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return "an earlier version of acebert, which recorded none"
+    now = installed_versions()
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return ", ".join(f"{name} {before.get(name)} (now {now.get(name)})" for name in changed) or None
+
+
+def remedy_of_versions(output_dir: str) -> str:
+    return (
+        "Install the versions that the run was begun with to go on, or start from its model so far "
+        f"(--model_name_or_path {output_dir}) in another --output_dir."
+    )
 
 
 def refuse_code(folder: Path) -> None:

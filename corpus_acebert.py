@@ -12,6 +12,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+from accelerate import PartialState
 
 from .baselines_acebert import tokenize
 from .checking_acebert import OnBadRow, read_photo, read_text
@@ -51,7 +52,7 @@ class Catalog:
         on_bad_row: OnBadRow = "raise",
         bad_rows_file: str | os.PathLike | None = None,
     ) -> "Catalog":
-        """Reads the splits of one or more catalogues, each with the columns named, as one.
+        """Reads the splits of one or more catalogues, each with the columns named, as one, in all processes.
 
         Args:
             sources, columns, config_name: of [`load_products`].
@@ -63,9 +64,11 @@ class Catalog:
             ValueError: if there is no product, a split or a column is missing, titles aren't strings, or, where
                 `on_bad_row` is "raise", an id is missing or repeated.
         """
-        parts = [
-            load_products(sources, split, columns, config_name=config_name, on_bad_row=on_bad_row) for split in splits
-        ]
+        with PartialState().main_process_first():  # it fills the cache, the others read it
+            parts = [
+                load_products(sources, split, columns, config_name=config_name, on_bad_row=on_bad_row)
+                for split in splits
+            ]
         names = [split for split, part in zip(splits, parts, strict=True) for _ in range(len(part))]
         products = datasets.concatenate_datasets(parts)
         if on_bad_row == "skip":

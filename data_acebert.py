@@ -18,6 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset, DatasetDict, Image, Value, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from PIL import ImageOps
@@ -39,8 +41,10 @@ from .processing_acebert import open_photo, to_upright_rgb
 logger = logging.get_logger(__name__)
 
 HASHED_ROWS = 2**16  # at a time
+MAX_EXACT = 2**53  # beyond it, floats skip whole numbers
 POOL = 4  # batches to encode that are read together, so that `split_by_length` has a choice
 SKIP = "Mend it, drop it, or leave such rows out with --on_bad_row skip."
+MEND_QUERY = "Mend it in the file or the column that it comes from."  # no query makes its row a bad one
 MAX_CUT = 0.2  # of a photo's side, by the random crop
 FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
@@ -140,10 +144,11 @@ def open_source(source: str, revision: str | None = None, config_name: str | Non
 
 
 def products_sha256(products: Dataset) -> str:
-    """Of the rows of [`load_products`], in their order; those that `Dataset.select` left out may count, too.
+    """Of the rows of [`load_products`], or of a selection of them, in their order.
 
-    Photos count by their file name and the size of their embedded bytes, for the time that reading them all would
-    take: one that changes and keeps both is not noticed. Files of their own count by name alone.
+    Of a selection, the rows that were left out may count, too. Photos count by their file name and the size of their
+    embedded bytes, for the time that reading them all would take: one that changes and keeps both is not noticed. Files
+    of their own count by name alone.
     """
     digest = hashlib.sha256()
     for name, feature in sorted(products.features.items()):
@@ -158,6 +163,8 @@ def products_sha256(products: Dataset) -> str:
                 if isinstance(feature, Image):
                     values = [os.path.basename(value) if isinstance(value, str) else value for value in values]
                 digest.update(json.dumps(values, default=str).encode())
+    if products._indices is not None:  # there is no public way to the rows that `Dataset.select` chose
+        digest.update(json.dumps(products._indices.column(0).to_pylist()).encode())
     return digest.hexdigest()
 
 
@@ -174,10 +181,16 @@ def _read_columns(part: Dataset, columns: Columns, folder: str) -> Dataset:
         if not dtype.startswith(("string", "int", "uint", "float")):
             raise ValueError(f"The column '{name}' holds {part.features[name]}: ids and texts are texts or numbers.")
     if columns.id in part.column_names and part.features[columns.id].dtype.startswith("float"):
-        try:  # whole numbers become fractions in a table that lacks one
-            part = part.cast_column(columns.id, Value("int64"))
-        except pa.ArrowInvalid:
-            raise ValueError(f"The column '{columns.id}' holds fractions: ids are texts or whole numbers.") from None
+        # Tables hold whole numbers as floats where one is missing, which NaN may stand for.
+        ids = [read_value(value) for value in part[columns.id][:]]
+        for row, value in enumerate(ids):
+            if isinstance(value, float) or abs(value or 0) > MAX_EXACT:
+                raise ValueError(
+                    f"The column '{columns.id}' holds fractions or floats that are too large to be exact, as {value!r} "
+                    f"in row {row}: ids are texts or whole numbers."
+                )
+        whole = part.remove_columns(columns.id).add_column(columns.id, ids, feature=Value("int64"))
+        part = whole.select_columns(part.column_names)  # in their order
     if columns.image in part.column_names:
         if not can_hold_photos(part.features[columns.image]):
             raise ValueError(
@@ -207,14 +220,13 @@ def find_good_rows(
 ) -> list[int]:
     """The rows that can be used. The others are counted in a warning and listed in a file, with what is wrong.
 
-    A row is bad if its id is missing, if it has neither a title nor a photo, or if its photo can't be read: each is
-    decoded once.
+    A row is bad if its id is missing, if it has neither a title nor a photo, or if its photo can't be read. Each photo
+    is decoded once. All processes have to call this: each decodes a part of the photos, and all get the same rows.
 
     Args:
         products: rows of [`load_products`].
         columns: which column holds what.
-        file: the list, of one JSON object a line: row, id, field and reason. None writes and says nothing, for
-            processes other than the main one.
+        file: the list, of one JSON object a line: row, id, field and reason. The main process writes it; None for none.
         unique_ids: whether a row with an id that an earlier one has is bad, too.
         learns_from: columns that queries are made from. A row that has neither any of them nor both title and photo is
             bad, too: nothing is learned from it.
@@ -232,25 +244,42 @@ def find_good_rows(
     for column in learns_from or ():
         queries = [there or read_text(value) is not None for there, value in zip(queries, read(column), strict=True)]
     shown = " and ".join(name for name in (columns.title, columns.image) if name)
-    photos = products[columns.image] if columns.image in products.column_names else [None] * len(ids)
-    for row, photo in enumerate(map(read_photo, photos)):
+    missing, broken = _check_photos(products, columns.image)
+    for row, title in enumerate(titles):
         reason, field = None, shown
-        if photo is not None and (reason := find_photo_error(photo)):
-            field = columns.image or shown
-        elif titles[row] is None and photo is None:
+        if row in broken:
+            reason, field = broken[row], columns.image or shown
+        elif title is None and row in missing:
             reason = "is empty: a product needs a title or a photo"
-        elif learns_from is not None and not queries[row] and (titles[row] is None or photo is None):
+        elif learns_from is not None and not queries[row] and (title is None or row in missing):
             reason = "is not all there, and there is no query: nothing can be learned from it"
         if reason:
             bad.setdefault(row, BadRow(row, ids[row], field, reason))
     found = [bad[row] for row in sorted(bad)]
-    if file is not None:
+    is_main = PartialState().is_main_process
+    if file is not None and is_main:
         write_bad_rows(found, file)
-    if found and file is not None:
-        logger.warning(f"{len(found)} of {len(ids)} rows are left out, listed in {file}; the first: {found[0]}.")
+    if found and is_main:
+        listed = "" if file is None else f", listed in {file}"
+        logger.warning(f"{len(found)} of {len(ids)} rows are left out{listed}; the first: {found[0]}.")
     if len(found) == len(ids):
         raise ValueError(f"None of {len(ids)} rows can be used" + (f"; the first: {found[0]}." if found else "."))
     return [row for row in range(len(ids)) if row not in bad]
+
+
+def _check_photos(products: Dataset, column: str | None) -> tuple[set[int], dict[int, str]]:
+    """The rows without a photo, and those whose photo can't be read with the reason. All processes share the work."""
+    rows = list(range(len(products)))
+    if column not in products.column_names:
+        return set(rows), {}
+    found: list[tuple[int, str | None]] = []
+    with PartialState().split_between_processes(rows) as own:
+        for row, photo in zip(own, map(read_photo, products.select(own)[column]), strict=True):
+            error = None if photo is None else find_photo_error(photo)
+            if photo is None or error is not None:
+                found.append((row, error))
+    found = gather_object(found)
+    return {row for row, error in found if error is None}, {row: error for row, error in found if error is not None}
 
 
 class QueryTemplates:
@@ -570,12 +599,15 @@ class ProductParts(ProductPairs):
         }
 
 
-def process_named(process: Callable[..., Any], names: Sequence[str], **fields: list[Any]) -> dict[str, torch.Tensor]:
+def process_named(
+    process: Callable[..., Any], names: Sequence[str], remedy: str, **fields: list[Any]
+) -> dict[str, torch.Tensor]:
     """The processor's tensors of a batch, or an error with the name of the item that it is about.
 
     Args:
         process: a method of the processor.
         names: of the items, to start a message with.
+        remedy: to end it with.
         fields: its arguments, each with one entry an item.
     """
     try:
@@ -586,7 +618,7 @@ def process_named(process: Callable[..., Any], names: Sequence[str], **fields: l
                 process(**{field: [values[index]] for field, values in fields.items()})
             except ValueError as error:
                 what = str(error).replace("images[0]", "the photo").replace("[0]", "", 1)
-                raise ValueError(f"{name}: {what}. {SKIP}") from error
+                raise ValueError(f"{name}: {what}. {remedy}") from error
         raise
 
 
@@ -600,7 +632,7 @@ def _process(processor: Any, rows: list[dict[str, Any]], **fields: list[Any]) ->
     A batch without any photo gets one place of padding for them: data parallelism wants every process to use the same
     weights in every step.
     """
-    inputs = process_named(processor.process_products, _name(rows), **fields)
+    inputs = process_named(processor.process_products, _name(rows), SKIP, **fields)
     if "pixel_values" not in inputs:
         width = 3 * processor.image_processor.patch_size**2
         inputs["pixel_values"] = torch.zeros(len(rows), 1, width)
@@ -633,7 +665,8 @@ class PairCollator:
     dataset: ProductPairs | None = None
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        queries = process_named(self.processor.process_queries, _name(rows), queries=[row["query"] for row in rows])
+        texts = [row["query"] for row in rows]
+        queries = process_named(self.processor.process_queries, _name(rows), MEND_QUERY, queries=texts)
         titles, images = [row["title"] for row in rows], [row["image"] for row in rows]
         products = _process(self.processor, rows, titles=titles, images=images)
         if self.drop_patch_probability:

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, AutoProcessor, ProcessorMixin
 
 from .corpus_acebert import Catalog
-from .data_acebert import POOL, process_named, split_by_length
+from .data_acebert import MEND_QUERY, POOL, SKIP, process_named, split_by_length
 from .fingerprint_acebert import code_sha256, weights_sha256
 from .tasks_acebert import TITLE_AND_PHOTO, Task
 
@@ -36,14 +36,15 @@ def collate_products(
     if "image" in sides:
         fields["images"] = catalog.read_photos(rows)
     named = [f"The product {catalog.ids[row]!r}" for row in rows]
-    return {"rows": torch.tensor(rows), **process_named(processor.process_products, named, **fields)}
+    return {"rows": torch.tensor(rows), **process_named(processor.process_products, named, SKIP, **fields)}
 
 
 def collate_queries(rows: list[int], queries: Sequence[str], processor: ProcessorMixin) -> dict[str, torch.Tensor]:
     """Model inputs of some of the queries, with their numbers under "rows"."""
     texts = [queries[row] for row in rows]
     named = [f"The query {text!r}" for text in texts]
-    return {"rows": torch.tensor(rows), **process_named(processor.process_queries, named, queries=texts)}
+    inputs = process_named(processor.process_queries, named, MEND_QUERY, queries=texts)
+    return {"rows": torch.tensor(rows), **inputs}
 
 
 def collate_batches(rows: list[int], collate: Callable[[list[int]], dict[str, Any]], batch_size: int) -> dict[str, Any]:

@@ -258,8 +258,8 @@ class EvaluationArguments:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def load_training(args: EvaluationArguments, bad_rows_file: Path | None) -> TrainingTexts | None:
-    """The training split, None where --train_split doesn't name it; `bad_rows_file` as in [`find_good_rows`]."""
+def load_training(args: EvaluationArguments, accelerator: Accelerator) -> TrainingTexts | None:
+    """The training split, in all processes; None where --train_split doesn't name it."""
     if args.train_split is None:
         return None
     templates = QueryTemplates(args.query_templates)
@@ -272,11 +272,13 @@ def load_training(args: EvaluationArguments, bad_rows_file: Path | None) -> Trai
         attributes=list(dict.fromkeys([*templates.attributes, *args.attributes])),
     )
     config_name = args.dataset_config_name
-    products = load_products(
-        args.train_dataset_name, args.train_split, columns, config_name=config_name, on_bad_row=args.on_bad_row
-    )
+    with accelerator.main_process_first():
+        products = load_products(
+            args.train_dataset_name, args.train_split, columns, config_name=config_name, on_bad_row=args.on_bad_row
+        )
     if args.on_bad_row == "skip":
-        products = products.select(find_good_rows(products, columns, bad_rows_file))
+        file = Path(args.output_dir, "bad_training_rows.jsonl")
+        products = products.select(find_good_rows(products, columns, file))
     return TrainingTexts(products, columns, templates)
 
 
@@ -476,6 +478,7 @@ def make_report(
         },
         "dataset": {
             "name": args.dataset_name,
+            "local": Path(args.dataset_name).exists(),
             "split": args.split,
             "num_products": len(catalog),
             "sha256": catalog.sha256,
@@ -578,13 +581,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
             args.batch_size,
             args.dataloader_num_workers,
         )
-    with timed(seconds, "load catalogue and make tasks"), accelerator.main_process_first():
+    with timed(seconds, "load catalogue and make tasks"):
         columns = Columns(args.id_column, args.title_column, args.image_column, attributes=args.attributes)
         source = ([args.dataset_name], args.split.split("+"), columns, args.dataset_config_name)
-        folder = Path(args.output_dir) if accelerator.is_main_process else None  # of the lists of bad rows
-        catalog = Catalog.load(*source, args.on_bad_row, folder and folder / "bad_rows.jsonl")
-        training = load_training(args, folder and folder / "bad_training_rows.jsonl")
-        tasks = make_tasks(args, catalog, training)
+        catalog = Catalog.load(*source, args.on_bad_row, Path(args.output_dir, "bad_rows.jsonl"))
+        training = load_training(args, accelerator)
+        with accelerator.main_process_first():
+            tasks = make_tasks(args, catalog, training)
         tuning = tuning_tasks(args, training) if training and args.fusion_baselines else []
 
     with timed(seconds, "train adapters"):

@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers import AutoModel, HfArgumentParser
 
 from acebert.card_acebert import Power, is_edited, read_stages, write_card
@@ -27,8 +29,10 @@ from acebert.publishing_acebert import (
     Files,
     Published,
     PublishError,
+    RepoType,
     card_files,
     catalog_files,
+    check_repository,
     clear_errors,
     model_files,
     open_repository,
@@ -118,6 +122,10 @@ def publish(args: PublishArguments, api: HfApi) -> None:
     card, catalog_id = folder / "README.md", args.catalog_id or f"{args.repo_id}-catalog"
     keeps_card = card.is_file() and is_edited(card.read_text(encoding="utf-8")) and not args.overwrite_card
     catalog_folder = Path(args.catalog) if args.catalog and Path(args.catalog).is_dir() else None
+    if args.catalog and not catalog_folder:
+        check_dataset_name(args.catalog)
+    if args.catalog_id and not catalog_folder:
+        raise ValueError("--catalog_id is for a catalogue of build_catalog.py: name its folder by --catalog.")
     settings = args.settings | ({"catalog": args.catalog} if args.catalog and not catalog_folder else {})
     files = {f"model {args.repo_id}": model_files(folder)}
     text = card.read_text(encoding="utf-8") if keeps_card else make_card(args.repo_id)
@@ -137,21 +145,20 @@ def publish(args: PublishArguments, api: HfApi) -> None:
         print(f"The card is in {card}.")
         return
 
-    # All names are free and writable before the first upload.
+    # Every name is looked at before the first repository is made, and all are made before the first upload.
     private = True if args.private else None
-    repo_id = open_repository(api, args.repo_id, "model", private)
+    if args.catalog and not catalog_folder:
+        settings["catalog_revision"] = find_dataset(api, args.catalog)
+    names: dict[RepoType, str] = {"model": args.repo_id}
     if catalog_folder:
-        catalog_id = open_repository(api, catalog_id, "dataset", private)
-    elif args.catalog:
-        with clear_errors(api, args.catalog):
-            if not api.repo_exists(args.catalog, repo_type="dataset"):
-                raise PublishError(
-                    f"--catalog {args.catalog} is neither a folder here nor a dataset on {api.endpoint}."
-                )
-            settings["catalog_revision"] = api.repo_info(args.catalog, repo_type="dataset").sha
+        names["dataset"] = catalog_id
     if args.space_id:
-        space_id = open_repository(api, args.space_id, "space", private)
+        names["space"] = args.space_id
+    for repo_type, name in names.items():
+        check_repository(api, name, repo_type, private)
+    names = {repo_type: open_repository(api, name, repo_type, private) for repo_type, name in names.items()}
 
+    repo_id = names["model"]
     model = publish_model(
         api,
         folder,
@@ -163,20 +170,47 @@ def publish(args: PublishArguments, api: HfApi) -> None:
     print(f"The model is at {api.endpoint}/{repo_id}; load it with revision={model.revision!r}.")
     catalog = None
     if catalog_folder:
-        catalog = publish_catalog(api, catalog_folder, catalog_id, model)
-        print(f"The catalogue is at {api.endpoint}/datasets/{catalog_id}.")
+        catalog = publish_catalog(api, catalog_folder, names["dataset"], model)
+        print(f"The catalogue is at {api.endpoint}/datasets/{names['dataset']}.")
     if args.space_id:
-        publish_space(api, space_id, model, catalog, settings)
-        print(f"The Space is at {api.endpoint}/spaces/{space_id}.")
+        publish_space(api, names["space"], model, catalog, settings)
+        print(f"The Space is at {api.endpoint}/spaces/{names['space']}.")
         if args.private:
             print("It reads private repositories: give it a token that may, as the secret HF_TOKEN in its settings.")
+
+
+def check_dataset_name(name: str) -> None:
+    """Makes sure that what is no folder here can be a dataset's name on the Hub; asks nobody.
+
+    Raises:
+        ValueError: where it can't.
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ValueError(f"--catalog {name} is no folder here, and no name of a dataset: owner/name.") from error
+
+
+def find_dataset(api: HfApi, repo_id: str) -> str:
+    """The present commit of a dataset on the Hub.
+
+    Raises:
+        PublishError: where there is none.
+    """
+    with clear_errors(api, repo_id):
+        if not api.repo_exists(repo_id, repo_type="dataset"):
+            raise PublishError(f"--catalog {repo_id} is neither a folder here nor a dataset on {api.endpoint}.")
+        return api.repo_info(repo_id, repo_type="dataset").sha
 
 
 def read_report(path: Path) -> dict[str, Any]:
     path = path / "report.json" if path.is_dir() else path
     if not path.is_file():
         raise ValueError(f"--report {path} is no file: name the report.json that evaluate_accelerate.py wrote.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"--report {path} can't be read ({error}): run evaluate_accelerate.py again.") from error
 
 
 def check_weights(folder: Path, report: dict[str, Any] | None, catalog_folder: Path | None) -> None:

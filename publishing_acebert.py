@@ -219,13 +219,29 @@ def size_of(file: Path | bytes) -> int:
 
 
 def open_repository(api: HfApi, repo_id: str, repo_type: RepoType, private: bool | None = None) -> str:
-    """Makes the repository, or makes sure that it can be written to. Call it before long work.
+    """Makes the repository where it isn't there. Call it before long work. As [`check_repository`] otherwise.
+
+    Args:
+        api, repo_id, repo_type: as there.
+        private: of a new one; None for the owner's default. It has to be that of one which is there.
+    """
+    repo_id = check_repository(api, repo_id, repo_type, private)
+    with clear_errors(api, repo_id):
+        if not api.repo_exists(repo_id, repo_type=repo_type):
+            sdk = {"space_sdk": "gradio"} if repo_type == "space" else {}
+            api.create_repo(repo_id, repo_type=repo_type, private=private, **sdk)
+            api.auth_check(repo_id, repo_type=repo_type, write=True)
+    return repo_id
+
+
+def check_repository(api: HfApi, repo_id: str, repo_type: RepoType, private: bool | None = None) -> str:
+    """Makes sure that nothing stands in the way of publishing to a repository, as far as that can be told unwritten.
 
     Args:
         api: with the token of who publishes.
         repo_id: "name", or "owner/name".
         repo_type: of the repository.
-        private: of a new one; None for the owner's default. It has to be that of one which is there.
+        private: what it has to be if it is there; None for either.
 
     Returns:
         "owner/name".
@@ -239,8 +255,7 @@ def open_repository(api: HfApi, repo_id: str, repo_type: RepoType, private: bool
     repo_id = repo_id if "/" in repo_id else f"{owner}/{repo_id}"
     with clear_errors(api, repo_id):
         if not api.repo_exists(repo_id, repo_type=repo_type):
-            sdk = {"space_sdk": "gradio"} if repo_type == "space" else {}
-            api.create_repo(repo_id, repo_type=repo_type, private=private, **sdk)
+            return repo_id
         api.auth_check(repo_id, repo_type=repo_type, write=True)
         info = api.repo_info(repo_id, repo_type=repo_type)
         names, mark = [file.rfilename for file in info.siblings], MARKS[repo_type]

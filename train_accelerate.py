@@ -38,8 +38,18 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import AutoTokenizer, HfArgumentParser, get_scheduler
 
-from acebert.card_acebert import read_stages, write_card
-from acebert.checkpoints_acebert import UNFINISHED, replace_model, resume, save_checkpoint, write_whole, writing
+from acebert.card_acebert import find_places, read_stages, write_card
+from acebert.checkpoints_acebert import (
+    UNFINISHED,
+    checkpoints_of,
+    find_other_versions,
+    remedy_of_versions,
+    replace_model,
+    resume,
+    save_checkpoint,
+    write_whole,
+    writing,
+)
 from acebert.configuration_acebert import AceBertConfig
 from acebert.data_acebert import (
     Columns,
@@ -414,8 +424,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
     if validation_loader is None:
         save_model(best_of, processor, args, accelerator)
-    # Before the group of processes ends: the wrapper's last hold on the group is let go under Python's lock, and then waits
-    # for a thread that may need this lock (https://github.com/pytorch/pytorch/issues/56297).
+    # Before the group of processes ends: the wrapper's last hold on the group is let go under Python's lock, and then
+    # waits for a thread that may need this lock (https://github.com/pytorch/pytorch/issues/56297).
     del model
     accelerator.free_memory()
     accelerator.end_training()
@@ -500,22 +510,34 @@ def prepare_output_dir(args: RunArguments, settings: dict[str, Any], accelerator
     """Keeps the settings beside the model, and refuses to continue a run with others or on other data."""
     folder, file = Path(args.output_dir), Path(args.output_dir) / "training_args.json"
     free = ("overwrite_output_dir", "num_workers", "logging_steps", "checkpointing_steps", "checkpoints_total_limit")
-    free += ("report_to",)
-    settings = {name: value for name, value in settings.items() if name not in free and "hub" not in name}
+    free += ("report_to", "places")
+
+    def fixed(settings: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in settings.items() if name not in free and "hub" not in name}
+
+    settings = fixed(settings)
     if accelerator.is_main_process:
         if args.overwrite_output_dir:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             (folder / "train_log.jsonl").unlink(missing_ok=True)
         elif file.exists() and (folder / "checkpoints").exists():
-            before = json.loads(file.read_text())
-            changed = {k: (before.get(k), v) for k, v in settings.items() if before.get(k) != v}
+            before, defaults = fixed(json.loads(file.read_text())), default_settings()
+            # Flags that came with a later version do nothing by default; its other records have nothing to differ from.
+            new = {k: v for k, v in settings.items() if k not in before and v == defaults.get(k, v)}
+            known = {**before, **settings}.keys() - new.keys()
+            changed = {k: (before.get(k), settings.get(k)) for k in sorted(known) if before.get(k) != settings.get(k)}
+            checkpoints = checkpoints_of(args.output_dir)
+            others = find_other_versions(checkpoints[-1]) if checkpoints else None
             if changed:
                 raise SystemExit(
                     f"{folder} holds a run with other settings or data (then, now): {changed}. Bring them back to go "
                     "on, use another --output_dir, or start over by --overwrite_output_dir."
+                    + (f"\nIt was written by {others}. {remedy_of_versions(args.output_dir)}" if others else "")
                 )
+            if new:
+                print(f"Warning: {folder} holds a run that recorded less. It is taken to have had {new}.")
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps(settings, indent=2))
+        write_whole(file, json.dumps(settings | {"places": find_places(settings)}, indent=2))
     accelerator.wait_for_everyone()
 
 
@@ -552,23 +574,22 @@ def load_data(
     query_columns = (columns.query, columns.hot_query, *columns.attributes)
 
     def load(split: str) -> Dataset:
-        products = load_products(data_args.dataset_name, split, columns, *source)
+        with accelerator.main_process_first():  # it fills the cache, the others read it
+            products = load_products(data_args.dataset_name, split, columns, *source)
         if data_args.on_bad_row == "raise":
             return products
-        file = Path(args.output_dir, f"bad_rows_{split}.jsonl") if accelerator.is_main_process else None
+        file = Path(args.output_dir, f"bad_rows_{split}.jsonl")
         learns_from = query_columns if args.stage == "finetune" else None
         return products.select(find_good_rows(products, columns, file, learns_from=learns_from))
 
-    # One process fills the cache, the others read it.
-    with accelerator.main_process_first():
-        products = load(data_args.train_split)
-        fingerprints = {"train_data": describe(products)}
-        held_out = None
-        if data_args.validation_split:
-            held_out = load(data_args.validation_split)
-            fingerprints["validation_data"] = describe(held_out)
-        elif data_args.validation_share:
-            products, held_out = hold_out(products, columns, data_args.validation_share)
+    products = load(data_args.train_split)
+    fingerprints = {"train_data": describe(products)}
+    held_out = None
+    if data_args.validation_split:
+        held_out = load(data_args.validation_split)
+        fingerprints["validation_data"] = describe(held_out)
+    elif data_args.validation_share:
+        products, held_out = hold_out(products, columns, data_args.validation_share)
     if held_out is not None and 0 < data_args.validation_size < len(held_out):
         spacing = len(held_out) / data_args.validation_size
         held_out = held_out.select([int(i * spacing) for i in range(data_args.validation_size)])

@@ -9,12 +9,11 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from cards import notice, show_title
-from shop import Shop, read_text
+from shop import MOST_HITS, Shop, read_text
 
 from acebert.catalog_acebert import Hit, ProductCatalog
 
 SHOWN = 10
-MOST = 100
 FUSED = 200  # ranks of each of the two lists that late fusion joins
 
 
@@ -122,8 +121,8 @@ def add_tab(shop: Shop) -> None:
         query = read_text(query)
         if not query:
             raise gr.Error("Write what you are looking for.", print_exception=False)
-        if count is None or not 1 <= count <= MOST:
-            raise gr.Error(f"count must be 1 to {MOST}, got {count}.", print_exception=False)
+        if count is None or not 1 <= count <= MOST_HITS:
+            raise gr.Error(f"count must be 1 to {MOST_HITS}, got {count}.", print_exception=False)
         try:
             return compare(shop.catalog, query, shop.encode(query), int(count))
         except ValueError as error:

@@ -114,12 +114,13 @@ def sweep(folder: Path, seconds: float = KEPT_SECONDS) -> None:
 
 def remove_upload(path: Path) -> None:
     """Removes a file that was uploaded, and its folder. Anything that lies elsewhere is left alone."""
-    folder = Path(get_upload_folder())
-    if folder in path.parents:
-        path.unlink(missing_ok=True)
-        if path.parent != folder:
+    # Either may lead through a link, as /tmp does on macOS. The file itself may be one, which goes and not its target.
+    folder, place = Path(get_upload_folder()).resolve(), path.parent.resolve()
+    if place.is_relative_to(folder):
+        (place / path.name).unlink(missing_ok=True)
+        if place != folder:
             with suppress(OSError):  # it holds other files, or another thread was quicker
-                path.parent.rmdir()
+                place.rmdir()
 
 
 def _files(folder: Path) -> list[tuple[Path, int, float]]:

@@ -13,7 +13,7 @@ from cards import card, label, notice, show_title
 from gradio.data_classes import ImageData
 from photo_zip import decode_photo
 from PIL.Image import Image as Photo
-from shop import Shop, find_product, read_text
+from shop import MOST_HITS, Shop, find_product, read_text
 from upload_limits import Limits
 from why import Question, find_reasons, why_page
 
@@ -451,9 +451,9 @@ def add_endpoints(shop: Shop) -> None:
             filters: attribute to a value, a list of values, or a range as {"price": {"$gte": 10, "$lte": 50}}.
         """
         try:
-            if count is None or not 1 <= count <= 100:
+            if count is None or not 1 <= count <= MOST_HITS:
                 asked = "none" if count is None else f"{count:g}"
-                raise ValueError(f"A search returns 1 to 100 products, and {asked} were asked for.")
+                raise ValueError(f"A search returns 1 to {MOST_HITS} products, and {asked} were asked for.")
             vector = shop.encode(read_text(query), photo)
             hits = shop.catalog.search(vector=vector, top_k=int(count), filters=filters)
         except ValueError as error:

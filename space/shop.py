@@ -3,6 +3,7 @@
 import hashlib
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlencode
@@ -17,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
+from upload_limits import MB
 
 from acebert.building_acebert import ProductEncoder
 from acebert.catalog_acebert import Product, ProductCatalog
@@ -26,10 +28,34 @@ from acebert.fingerprint_acebert import code_sha256
 DEFAULT_ATTRIBUTES = ("gender", "articleType", "baseColour", "pattern", "usage", "price")
 TEXTS_KEPT = 4096  # vectors of queries: 6 MB
 QUERY_CHARACTERS = 1000  # more than the model reads
-PHOTOS_KEPT = 2048  # of a catalogue, as files: about 60 MB at 512 pixels
+MOST_HITS = 100  # products that a call of the API returns
+PHOTO_BYTES = 128 * MB  # of photos kept as files, of all catalogues together: about 4,000 of 512 pixels
+ENTRY_BYTES = 512  # that a photo takes beside its file, so that those of products without one are bounded, too
 PHOTO_TYPES = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"RI": "image/webp", b"GI": "image/gif"}
 NO_PHOTO = b"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 125"><text x="50" y="65" text-anchor="middle"
 font-family="system-ui, sans-serif" font-size="8" fill="#64748b">No photo</text></svg>"""
+
+
+@dataclass
+class KeptPhotos:
+    """Photos of one catalogue as files, the first that was read first.
+
+    Args:
+        files: by product and place; None for a product without a photo.
+        size: of all of them, in bytes.
+    """
+
+    files: dict[tuple, bytes | None] = field(default_factory=dict)
+    size: int = 0
+
+    def add(self, key: tuple, photo: bytes | None) -> None:
+        if key not in self.files:  # another request may have been quicker
+            self.files[key] = photo
+            self.size += len(photo or b"") + ENTRY_BYTES
+
+    def drop_first(self) -> None:
+        photo = self.files.pop(next(iter(self.files)))
+        self.size -= len(photo or b"") + ENTRY_BYTES
 
 
 class Shop:
@@ -65,8 +91,7 @@ class Shop:
         self._shown: weakref.WeakValueDictionary[str, ProductCatalog] = weakref.WeakValueDictionary()
         self._encode_text = lru_cache(TEXTS_KEPT)(lambda text: self.encoder.encode_queries([text], None)[0])
         # Of each catalogue, and gone with it.
-        self._photos: weakref.WeakKeyDictionary[ProductCatalog, dict[tuple, bytes | None]]
-        self._photos = weakref.WeakKeyDictionary()
+        self._photos: weakref.WeakKeyDictionary[ProductCatalog, KeptPhotos] = weakref.WeakKeyDictionary()
 
     def encode(self, text: str = "", photo: Photo | None = None) -> np.ndarray:
         """(dim,) unit vector of words, of a photo, or the mean of the two.
@@ -109,15 +134,17 @@ class Shop:
         return Response(photo or NO_PHOTO, media_type=media_type, headers=headers)
 
     async def _photo(self, catalog: ProductCatalog, product: Product) -> bytes | None:
-        photos = self._photos.setdefault(catalog, {})
+        kept = self._photos.setdefault(catalog, KeptPhotos())
         key = product.id, product.location
-        if key not in photos:
-            # Only reading a photo is worth a thread.
-            photo = await run_in_threadpool(catalog.photo, product)
-            while len(photos) >= PHOTOS_KEPT:
-                del photos[next(iter(photos))]
-            photos[key] = photo
-        return photos[key]
+        if key in kept.files:
+            return kept.files[key]
+        # Only reading a photo is worth a thread.
+        photo = await run_in_threadpool(catalog.photo, product)
+        kept.add(key, photo)
+        while sum(kept.size for kept in self._photos.values()) > PHOTO_BYTES:
+            # Nobody's catalogue pushes the others' photos out.
+            max(self._photos.values(), key=lambda kept: kept.size).drop_first()
+        return photo
 
 
 def read_text(typed: str | None) -> str:

@@ -7,18 +7,26 @@ the remedy; anything else is what comes out. Odd is what looks wrong and is righ
 import io
 import json
 import math
+import os
 import struct
+import subprocess
+import sys
+import threading
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from accelerate import PartialState
 from datasets import Dataset, Features, Value
-from helpers import WORDS, draw, product_rows
+from helpers import WORDS, draw, free_port, product_rows
 from photo_zip import check_photo
 from PIL import Image
 from transformers import AutoTokenizer, BertTokenizer
@@ -27,9 +35,9 @@ from upload_limits import Limits
 from upload_products import read_products
 from uploads import open_upload
 
-from acebert import evaluate_accelerate, train_accelerate
+from acebert import data_acebert, evaluate_accelerate, train_accelerate
 from acebert.catalog_acebert import ProductCatalog
-from acebert.checking_acebert import BadRow
+from acebert.checking_acebert import BadRow, find_photo_error
 from acebert.corpus_acebert import Catalog
 from acebert.data_acebert import (
     Columns,
@@ -40,6 +48,7 @@ from acebert.data_acebert import (
     hold_out,
     load_products,
 )
+from acebert.encoding_acebert import collate_queries
 from acebert.modeling_acebert import AceBertForRetrieval, AceBertModel
 from acebert.processing_acebert import AceBertImageProcessor, AceBertProcessor
 from acebert.tasks_acebert import Synonyms, judged_task, read_queries, read_query_config
@@ -656,6 +665,25 @@ def test_odd_training_tables(given: bytes, happens: dict[str, list[Any]], tmp_pa
         assert found == values
 
 
+@table(
+    ("missing", [7.0, math.nan, 9.0], "Row 1 has no id: give every product an id.*--on_bad_row skip"),
+    ("infinite", [7.0, math.inf, 9.0], "Row 1 has no id"),
+    ("all missing", [math.nan] * 3, "Row 0 has no id"),
+    ("fraction", [7.0, 8.5, 9.0], r"The column 'id' holds fractions.*8\.5 in row 1"),
+    ("too large for a float", [7.0, 2.0**53 + 2, 9.0], r"too large to be exact, as 9007199254740994 in row 1"),
+)
+def test_numbers_that_are_no_ids(given: list[float], happens: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"id": pa.array(given, pa.float64(), from_pandas=False), "title": ["a", "b", "c"]}), file)
+    columns = Columns(image=None)
+    with pytest.raises(ValueError, match=happens):
+        load_products([str(file)], "train", columns)
+    if given[2] == 9 and not math.isfinite(given[1]):
+        products = load_products([str(file)], "train", columns, on_bad_row="skip")
+        assert products["id"][:] == [7, None, 9] and products.column_names == ["id", "title"]
+        assert find_good_rows(products, columns, tmp_path / "bad.jsonl") == [0, 2]
+
+
 def training_rows(**change: Any) -> Dataset:
     """Three products, the second of which is changed."""
     row = {"title": "red shirt", "query": "shirt", "colour": "red", "image": file_of(PNG)}
@@ -688,6 +716,49 @@ def test_bad_training_rows_stop_or_are_listed(
     good = find_good_rows(products, TRAINING, tmp_path / "bad.jsonl", learns_from=["query", "colour"])
     assert good == [0, 2] and listed(tmp_path / "bad.jsonl") == [(1, field)]
     assert len(PairCollator(processor)([ProductPairs(products.select(good), TRAINING)[row] for row in (0, 1)]))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 5])
+def test_processes_share_the_photos_that_are_checked(
+    processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Threads stand for the processes: their own state, and a gather at which each waits for the others."""
+    rows = [{"id": i, "title": "x", "image": file_of(b"no photo" if i == 2 else PNG)} for i in range(4)]
+    rows[1] |= {"image": file_of(None)}
+    rows[3] |= {"title": None, "image": file_of(None)}
+    products = Dataset.from_list(rows)
+    own, meet, parts = threading.local(), threading.Barrier(processes, timeout=20), {}
+    decoded: list[int] = []
+
+    class State:
+        num_processes = processes
+        process_index = property(lambda self: own.index)
+        is_main_process = property(lambda self: own.index == 0)
+        split_between_processes = PartialState.split_between_processes
+
+    def gather(found: list[Any]) -> list[Any]:
+        parts[own.index] = found
+        meet.wait()
+        return [each for index in range(processes) for each in parts[index]]
+
+    def decode(photo: Any) -> str | None:
+        decoded.append(own.index)
+        return find_photo_error(photo)
+
+    def run(index: int) -> list[int]:
+        own.index = index
+        return find_good_rows(products, Columns(), tmp_path / f"bad{index}.jsonl")
+
+    monkeypatch.setattr(data_acebert, "PartialState", State)
+    monkeypatch.setattr(data_acebert, "gather_object", gather)
+    monkeypatch.setattr(data_acebert, "find_photo_error", decode)
+    with ThreadPoolExecutor(processes) as pool:
+        found = list(pool.map(run, range(processes)))
+    assert found == [[0, 1]] * processes
+    assert len(decoded) == 2 and len(set(decoded)) == min(processes, 2)  # each photo once, by different ones
+    assert [path.name for path in tmp_path.glob("*")] == ["bad0.jsonl"]
+    assert listed(tmp_path / "bad0.jsonl") == [(2, "image"), (3, "title and image")]
+    assert caplog.text.count("2 of 4 rows are left out") == 1
 
 
 @pytest.mark.parametrize(("name", "data", "reason"), BROKEN_FILES, ids=[row[0] for row in BROKEN_FILES])
@@ -784,11 +855,41 @@ def test_a_training_run_leaves_bad_rows_out(
     assert listed(tmp_path / "run" / "bad_rows_validation.jsonl") == []
 
 
+@pytest.mark.slow
+def test_two_processes_leave_the_same_rows_out(flags: Callable[..., list[str]], tmp_path: Path) -> None:
+    """In training, and in evaluation of what was trained."""
+
+    def launch(script: Any, arguments: list[str]) -> None:
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port"]
+        command += [str(free_port()), script.__file__, *arguments]
+        environment = {**os.environ, "ACCELERATE_USE_CPU": "1"}
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+        assert run.returncode == 0, run.stderr
+        assert run.stderr.count("rows are left out") == 1
+
+    data, run = save_splits(tmp_path / "shop"), tmp_path / "run"
+    options = {"dataset_name": data, "per_device_batch_size": 4, "max_train_steps": 1, "eval_steps": 1}
+    launch(train_accelerate, flags(**options, on_bad_row="skip"))
+    assert listed(run / "bad_rows_train.jsonl") == [(3, "image"), (5, "title and image"), (7, "id")]
+    arguments = f"--model_name_or_path {run} --dataset_name {data} --split train --title_column title --on_bad_row skip"
+    arguments += f" --attribute_columns kind --text_baseline= --no_plots --output_dir {tmp_path / 'report'}"
+    launch(evaluate_accelerate, arguments.split())
+    assert listed(tmp_path / "report" / "bad_rows.jsonl") == [(3, "image"), (5, "title and image"), (7, "id")]
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["dataset"]["num_products"] == 13 and report["dataset"]["local"]
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Evaluation
 # ----------------------------------------------------------------------------------------------------------------------
 
 JUDGED = Columns(image=None, attributes=["colour"])
+
+
+def test_a_query_that_can_t_be_read_is_named_with_its_own_remedy(processor: AceBertProcessor) -> None:
+    with pytest.raises(ValueError, match=r"The query '\\ud800': .*lone surrogate.*the file or the column") as error:
+        collate_queries([0, 1], ["red shirt", "\ud800"], processor)
+    assert "on_bad_row" not in str(error.value)  # which would leave a product out
 
 
 def corpus(*rows: dict[str, Any]) -> Catalog:

@@ -452,6 +452,32 @@ def test_the_stage_before_is_told_too(save: Callable[..., Path], tmp_path: Path)
     assert "| setting | pretrain | finetune |" in text and "about 80 g" in text
 
 
+def test_folders_that_are_gone_are_no_ids_on_the_hub(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "acme" / "shoes").mkdir(parents=True)  # the name of a dataset on the Hub, too
+    settings = json.loads((run / "training_args.json").read_text())
+    settings |= {"backbone": "berts/tiny", "dataset_name": ["acme/shoes", "secret/shop"]}
+    settings |= {"places": {"berts/tiny": "/home/alice/berts/tiny", "secret/shop": "/home/alice/secret/shop"}}
+    (run / "training_args.json").write_text(json.dumps(settings))
+    report = report_of("0" * 64)
+    report["dataset"] |= {"name": "secret/test", "local": True}
+    text = write_card("alice/search", read_stages(run), report, flags=train_accelerate.default_settings())
+    data = ModelCard(text).data
+    assert data.base_model is None and data.datasets == ["acme/shoes"]
+    assert {result.dataset_type for result in data.eval_results} == {"test"}
+    assert "--dataset_name acme/shoes shop" in text and "(`test`)" in text
+    assert "secret" not in text and "/home/alice" not in text
+    report["dataset"] |= {"name": "acme/shoes", "local": False}
+    text = write_card("alice/search", read_stages(run), report)
+    assert {result.dataset_type for result in ModelCard(text).data.eval_results} == {"acme/shoes"}
+    # Versions that recorded no places: what is there now is a folder.
+    settings.pop("places")
+    (run / "training_args.json").write_text(json.dumps(settings | {"dataset_name": ["acme/shoes", "acme/bags"]}))
+    assert ModelCard(write_card("alice/search", read_stages(run), None)).data.datasets == ["acme/bags"]
+
+
 def test_a_card_edited_here_is_published_as_it_is(hub: Hub, api: HfApi, run: Path) -> None:
     send(api, run)
     edited = (run / "README.md").read_text().replace("## Limits", "## What to beware of")
@@ -641,17 +667,26 @@ def test_a_card_to_read_first(as_alice: None, hub: Hub, run: Path) -> None:
     ("changes", "message"),
     [
         (["--report", "nowhere.json"], "--report nowhere.json is no file"),
+        (["--report", __file__], r"--report .*test_publishing\.py can't be read \(Extra data"),
         (["--space_settings", "port=1"], "takes name=value with the names split"),
         (["--catalog", "acme/shoes"], "give --space_id"),
         (["--space_id", "search", "--catalog", "acme/missing"], "neither a folder here nor a dataset on http"),
+        (["--space_id", "search", "--catalog", "build/my/catlog"], "build/my/catlog is no folder here, and no name of"),
+        (["--space_id", "search", "--catalog_id", "c"], "--catalog_id is for a catalogue of build_catalog.py"),
+        (["--space_id", "taken"], "alice/taken is there and holds something else"),
+        (["--space_id", "a/b/c"], "a/b/c can't be published"),
         (["--power_watts", "100"], "both --power_watts and --carbon_intensity"),
     ],
 )
 def test_wrong_flags_are_named(
-    changes: list[str], message: str, as_alice: None, run: Path, capsys: pytest.CaptureFixture[str]
+    changes: list[str], message: str, as_alice: None, hub: Hub, api: HfApi, run: Path
 ) -> None:
+    api.create_repo("alice/taken", repo_type="space", space_sdk="gradio")
+    api.upload_file(path_or_fileobj=b"print()", path_in_repo="app.py", repo_id="alice/taken", repo_type="space")
+    before = {path for path in hub.folder.rglob("*")}
     with pytest.raises(SystemExit, match=message):
         publish.main(["--model_dir", str(run), "--repo_id", "acebert", *changes])
+    assert {path for path in hub.folder.rglob("*")} == before  # nothing was made
 
 
 def test_a_report_or_a_catalogue_of_other_weights_is_refused(

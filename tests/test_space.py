@@ -25,7 +25,7 @@ from gradio_client.exceptions import AppError
 from page import build_page, launch
 from PIL import Image as PILImage
 from search import DEFAULT_COUNT, SLOTS, FilterSlots, SearchPanel, address, look_around
-from shop import Shop, find_product, load_model, open_catalog
+from shop import ENTRY_BYTES, Shop, find_product, load_model, open_catalog
 from starlette.datastructures import QueryParams
 from transformers import BertTokenizer
 from why import Question, Reasons, find_reasons, why_page
@@ -292,6 +292,38 @@ def test_photos_are_served_for_catalogues_that_were_shown(shop: Shop, loaded: tu
     while any(kept.path == tmp_path / "own" for kept in shop._photos):  # and its photos with it
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_photos_of_all_catalogues_together_are_bounded(
+    shop: Shop, loaded: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Photos:  # in a catalogue's place
+        def photo(self, product: Any) -> bytes | None:
+            read.append(product.id)
+            return None if product.id < 0 else bytes(1000)
+
+    read: list[int] = []
+    most = 20 * (1000 + ENTRY_BYTES)
+    monkeypatch.setattr("shop.PHOTO_BYTES", most)
+    own, large, small = Shop(*loaded, shop.catalog, tmp_path), Photos(), Photos()
+
+    async def reads(catalog: Photos, *product_ids: int) -> int:
+        before = len(read)
+        for product_id in product_ids:
+            await own._photo(catalog, SimpleNamespace(id=product_id, location=0))
+            assert sum(kept.size for kept in own._photos.values()) <= most
+        return len(read) - before
+
+    async def show() -> None:
+        assert await reads(small, 0) == 1
+        assert await reads(large, *range(30)) == 30
+        assert await reads(small, 0) == 0 and await reads(large, *range(11, 30)) == 0  # kept
+        assert await reads(large, 10) == 1  # the first of the larger catalogue went
+        without_photo = range(-1000, 0)
+        assert await reads(large, *without_photo) == 1000 and await reads(large, -1) == 0
+        assert len(own._photos[large].files) < 1000
+
+    asyncio.run(show())
 
 
 # ----------------------------------------------------------------------------------------------------------------------

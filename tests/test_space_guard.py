@@ -408,4 +408,20 @@ def test_old_uploads_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     remove_upload(files[2])
     assert not files[2].parent.exists() and uploads.exists()
     remove_upload(files[3])
+    remove_upload(uploads / "hash" / ".." / ".." / "other")
     assert files[3].exists()  # it is no upload
+
+
+@pytest.mark.parametrize("linked", ["the folder", "the file"])
+def test_an_upload_is_removed_by_either_of_its_addresses(
+    linked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS, where /tmp is a link."""
+    (tmp_path / "real" / "hash").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    file = tmp_path / "real" / "hash" / "photo.png"
+    file.write_bytes(b"x")
+    folder, other = ("link", "real") if linked == "the folder" else ("real", "link")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / folder))
+    remove_upload(tmp_path / other / "hash" / "photo.png")
+    assert not file.parent.exists() and (tmp_path / "real").is_dir()

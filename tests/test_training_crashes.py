@@ -400,6 +400,93 @@ def test_a_reader_that_hangs_in_a_library_does_not_hold_up_the_end() -> None:
     assert run.returncode == 1 and run.stderr.startswith("A process that reads data is gone or hangs"), run.stderr
 
 
+def rewrite_versions(folder: Path, versions: dict[str, str] | None) -> None:
+    for name in ("versions.json", "manifest.json"):
+        (folder / name).unlink(missing_ok=True)
+    if versions is not None:
+        (folder / "versions.json").write_text(json.dumps(versions))
+    checkpoints.write_manifest(folder)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_checkpoint_of_other_versions_goes_on_with_a_warning_or_says_whose_it_is(
+    recorded: bool, counter: Counter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counter.save(2)
+    assert counter.resumed_step() == 2 and "Warning" not in capsys.readouterr().out
+    now = checkpoints.installed_versions()
+    assert {"acebert", "torch", "transformers", "accelerate"} < set(now)
+    folder = Path(counter.folder, "checkpoints", "step_2")
+    rewrite_versions(folder, now | {"torch": "2.5.1"} if recorded else None)
+    named = rf"torch 2\.5\.1 \(now {re.escape(now['torch'])}\)" if recorded else "which recorded none"
+    assert counter.resumed_step() == 2
+    assert re.search(rf"Warning: it was written by .*{named}", capsys.readouterr().out)
+
+    def fail(folder: str) -> None:
+        raise KeyError("exp_avg")
+
+    monkeypatch.setattr(counter.accelerator, "load_state", fail)
+    with pytest.raises(
+        SystemExit, match=rf"step_2 can't be loaded: 'exp_avg'\nIt was written by .*{named}.*Install the"
+    ):
+        counter.resumed_step()
+    rewrite_versions(folder, now)
+    with pytest.raises(KeyError):  # no other version explains it
+        counter.resumed_step()
+
+
+@pytest.mark.parametrize(
+    ("then", "error"),
+    [
+        (lambda now: {k: v for k, v in now.items() if k != "crop_probability"}, None),
+        (lambda now: {**now, "crop_probability": 0.5}, r"'crop_probability': \(0\.5, 0\.0\).*torch 2\.5\.1 \(now"),
+        (lambda now: {k: v for k, v in now.items() if k != "seed"}, r"'seed': \(None, 7\).*torch 2\.5\.1 \(now"),
+        (lambda now: {**now, "gone": 1}, r"'gone': \(1, None\).*torch 2\.5\.1 \(now"),
+        (lambda now: {k: v for k, v in now.items() if k != "places"}, None),
+    ],
+    ids=[
+        "new flag at its default",
+        "changed",
+        "new flag with another value",
+        "flag that is gone",
+        "no record of places",
+    ],
+)
+def test_settings_of_another_version(
+    then: Callable[[dict[str, Any]], dict[str, Any]],
+    error: str | None,
+    counter: Counter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shop").mkdir()
+    _, _, args = script.parse_arguments(
+        ["--stage", "finetune", "--backbone", "acme/bert", "--dataset_name", "shop", "--output_dir", "run"]
+    )
+    settings = script.default_settings() | {"dataset_name": ["shop"], "backbone": "acme/bert", "seed": 7}
+    settings |= {"stage": "finetune", "output_dir": "run", "train_data": "64 products"}
+    script.prepare_output_dir(args, settings, counter.accelerator)
+    file = tmp_path / "run" / "training_args.json"
+    written = json.loads(file.read_text())
+    assert written["places"] == {"shop": str(tmp_path / "shop"), "run": str(tmp_path / "run")}
+
+    checkpoints.save_checkpoint(counter.accelerator, "run", 2, 1)
+    rewrite_versions(tmp_path / "run/checkpoints/step_2", checkpoints.installed_versions() | {"torch": "2.5.1"})
+    file.write_text(json.dumps(then(written)))
+    if error:
+        with pytest.raises(SystemExit, match=f"(?s){error}"):
+            script.prepare_output_dir(args, settings, counter.accelerator)
+        assert json.loads(file.read_text()) == then(written)
+    else:
+        capsys.readouterr()
+        script.prepare_output_dir(args, settings, counter.accelerator)
+        assert json.loads(file.read_text()) == written
+        told = "crop_probability" not in then(written)
+        assert ("taken to have had {'crop_probability': 0.0}" in capsys.readouterr().out) == told
+
+
 def write_catalog(folder: Path, rows: list[dict[str, Any]]) -> Path:
     folder.mkdir(exist_ok=True)
     texts = {name: Value("string") for name in ("title", "kind", "colour", "gender", "hot_query")}
@@ -434,6 +521,9 @@ def test_fingerprint_of_products(tmp_path: Path) -> None:
     changed = [[*rows[:3], row, *rows[4:]] for row in others] + [rows[:-1], rows[::-1]]
     found = {fingerprint(f"changed{i}", other) for i, other in enumerate([rows, *changed])}
     assert len(found) == 1 + len(changed)
+    products = load_products([str(tmp_path / "one")], "train", columns)
+    chosen = [products_sha256(products.select(rows)) for rows in ([0, 2, 5], [0, 3, 5], [0, 2, 5])]
+    assert chosen[0] == chosen[2] and len({*chosen, products_sha256(products)}) == 3
     paths = tmp_path / "paths.csv"
     paths.write_text("id,title,colour,image\n1,a,red,photos/1.png\n2,b,red,\n")
     before = products_sha256(load_products([str(paths)], "train", columns))
