@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from .modeling_acebert import _pool
-from .processing_acebert import ANALYSIS_SIDE, Photo, find_object, open_photo, to_upright_rgb
+from .processing_acebert import Photo, open_photo, to_upright_rgb
 
 NOTHING = 0.0  # the score of a product with neither title nor photo: no vector, so no likeness
 
@@ -118,7 +118,7 @@ def explain(
         contributions = patch_contributions(model, inputs, query)
         patches[inputs["pixel_position_ids"][0, kept].cpu().numpy()] = contributions[kept].cpu().numpy()
         patches = patches.reshape(rows, columns)
-        box = find_box(to_upright_rgb(open_photo(image), do_convert_rgb=True), processor)
+        box = processor.image_processor.find_box(image)
     return Explanation(
         score=score,
         title_share=(title_alone + score - image_alone) / 2,
@@ -196,24 +196,6 @@ def patch_contributions(model: PreTrainedModel, inputs: dict[str, torch.Tensor],
         score = F.normalize(model.product_projection(pooled).float(), dim=-1)[0] @ query
         (gradient,) = torch.autograd.grad(score, keep)
     return gradient[0, title.shape[1] :].float()
-
-
-def find_box(photo: Image.Image, processor: ProcessorMixin) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of what the image processor keeps of an upright RGB photo, in its pixels."""
-    options = processor.image_processor
-    factor = max(1, max(photo.size) // ANALYSIS_SIDE)
-    pixels = np.asarray(photo.reduce(factor))
-    found = find_object(pixels, options.background_tolerance, options.border_share)
-    if not options.do_salient_crop or found is None:
-        return 0, 0, photo.width, photo.height
-    left, top, right, bottom = (factor * edge for edge in found[1])
-    margin = round(options.salient_margin * max(right - left, bottom - top))
-    return (
-        max(left - margin, 0),
-        max(top - margin, 0),
-        min(right + margin, photo.width),
-        min(bottom + margin, photo.height),
-    )
 
 
 def heat_map(image: Photo, explanation: Explanation) -> Image.Image:

@@ -33,6 +33,7 @@ from transformers.utils import TensorType, logging
 
 logger = logging.get_logger(__name__)
 
+Box: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom
 Photo: TypeAlias = Image.Image | np.ndarray | torch.Tensor | bytes | str | os.PathLike | dict[str, Any]
 
 NUM_CHANNELS = 3
@@ -43,7 +44,8 @@ TOKENIZING = threading.Lock()
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 SINGLE_PHOTO = (Image.Image, bytes, bytearray, memoryview, str, os.PathLike, dict)
 
-# The backdrop is searched on a copy of about this many pixels per side, so that the cost doesn't grow with the photo.
+# The object is searched on a copy whose longer side has this many pixels, or less than twice as many, so that the cost
+# doesn't grow with the photo.
 ANALYSIS_SIDE = 128
 # A smaller share of differing channel values than this is dust or noise, not an object to crop to.
 MIN_OBJECT_SHARE = 0.002
@@ -238,9 +240,48 @@ def differs_from(pixels: np.ndarray, colour: np.ndarray, tolerance: int) -> np.n
     return pixels - low > span
 
 
-def find_object(
-    pixels: np.ndarray, tolerance: int, border_share: float
-) -> tuple[np.ndarray, tuple[int, int, int, int]] | None:
+def get_reduction(side: int, least: int) -> int:
+    """
+    The largest power of two by which a side can be divided and still has `least` pixels; 1 if it has fewer.
+
+    JPEG files are decoded at powers of two, too, so a pixel of such a copy shows the same part of the photo after each.
+    """
+    return 1 << max(0, (side // least).bit_length() - 1)
+
+
+def get_box(differs: np.ndarray) -> Box:
+    """The box around all that is true in channel values (rows, row_pixels * 3)."""
+    rows = np.flatnonzero(differs.any(axis=1))
+    columns = np.flatnonzero(differs.any(axis=0)) // NUM_CHANNELS
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def scale_box(box: Box, factor: int, size: tuple[int, int], margin: float = 0) -> Box:
+    """A box found on an image's copy at 1/factor, in pixels of the image; `margin` is a share of its longer side."""
+    left, top, right, bottom = box
+    added = round(margin * max(right - left, bottom - top))
+    left, top = max(0, factor * (left - added)), max(0, factor * (top - added))
+    return left, top, min(size[0], factor * (right + added)), min(size[1], factor * (bottom + added))
+
+
+def look_closer(image: Image.Image, box: Box, factor: int, closer: int, colour: np.ndarray, tolerance: int) -> Box:
+    """
+    The object's box on an image's copy at 1/closer, searched within one pixel of its box on a copy at 1/factor.
+
+    `factor` is a multiple of `closer`, `colour` that of the backdrop.
+    """
+    left, top, right, bottom = box
+    region = scale_box((left - 1, top - 1, right + 1, bottom + 1), factor, image.size)
+    pixels = np.asarray(image.reduce(closer, region))
+    differs = differs_from(pixels.reshape(len(pixels), -1), colour, tolerance)
+    if not differs.any():  # a finer decoding can lose what was just beyond the tolerance
+        differs[:] = True
+    x, y = region[0] // closer, region[1] // closer
+    left, top, right, bottom = get_box(differs)
+    return left + x, top + y, right + x, bottom + y
+
+
+def find_object(pixels: np.ndarray, tolerance: int, border_share: float) -> tuple[np.ndarray, Box] | None:
     """
     The object of a photo that has a plain backdrop.
 
@@ -270,9 +311,7 @@ def find_object(
     )
     if not ((left and right) or (top and bottom)):
         return None
-    rows = np.flatnonzero(differs.any(axis=1))
-    columns = np.flatnonzero(differs.any(axis=0)) // NUM_CHANNELS
-    return colour, (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    return colour, get_box(differs)
 
 
 def fill_between(grid: np.ndarray) -> np.ndarray:
@@ -293,6 +332,7 @@ class PatchSequence(NamedTuple):
     values: np.ndarray  # (patches, patch_size² · 3) uint8
     position_ids: np.ndarray  # (patches,) row * columns + column
     grid: tuple[int, int]  # rows, columns
+    box: Box  # what they show of the photo, in pixels of its decoding
 
 
 class AceBertImageProcessor(PilBackend):
@@ -445,39 +485,47 @@ class AceBertImageProcessor(PilBackend):
     ) -> PatchSequence:
         """One photo as the uint8 patches that are kept."""
         image = open_photo(photo, input_data_format)
-        full_width, full_height = image.size
+        full_side = max(image.size)
+
+        def get_size(width: int, height: int) -> tuple[int, int]:
+            """Width and height of the picture that the model sees of so many pixels."""
+            rows, columns = get_patch_grid(height, width, max_num_patches)
+            return columns * patch_size, rows * patch_size
+
         # A JPEG decodes several times faster at 1/2, 1/4 or 1/8 of its size; twice the pixels needed is plenty.
         if image is not photo:
-            rows, columns = get_patch_grid(full_height, full_width, max_num_patches)
-            image.draft(None, (2 * columns * patch_size, 2 * rows * patch_size))
-        decoded_share = image.width / full_width
+            width, height = get_size(*image.size)
+            image.draft(None, (2 * width, 2 * height))
+        decoded_share = max(image.size) / full_side
         image = to_upright_rgb(image, do_convert_rgb)
 
         found = None
+        factor = max(1, round(decoded_share * get_reduction(full_side, ANALYSIS_SIDE)))
         if do_salient_crop or do_drop_background:
-            factor = max(1, max(image.size) // ANALYSIS_SIDE)
-            pixels = np.asarray(image.reduce(factor) if factor > 1 else image)
-            found = find_object(pixels, background_tolerance, border_share)
+            found = find_object(np.asarray(image.reduce(factor)), background_tolerance, border_share)
         left, top, right, bottom = 0, 0, *image.size
         if do_salient_crop and found is not None:
-            box = [factor * edge for edge in found[1]]
-            margin = round(salient_margin * max(box[2] - box[0], box[3] - box[1]))
-            left, top = max(left, box[0] - margin), max(top, box[1] - margin)
-            right, bottom = min(right, box[2] + margin), min(bottom, box[3] + margin)
+            colour, box = found
+            left, top, right, bottom = scale_box(box, factor, image.size, salient_margin)
+            width, height = get_size(right - left, bottom - top)
+            enlarged = max(width / (right - left), height / (bottom - top))
+            if decoded_share < 1 and enlarged > 1:
+                # The object is so small in its photo that this decoding would blur it: a finer one has its pixels.
+                finer = open_photo(photo)
+                share = decoded_share * enlarged
+                finer.draft(None, (ceil(finer.width * share), ceil(finer.height * share)))
+                finer = to_upright_rgb(finer, do_convert_rgb)
+                factor *= round(max(finer.size) / max(image.size))
+                image = finer
+                left, top, right, bottom = scale_box(box, factor, image.size, salient_margin)
+            closer = get_reduction(max(right - left, bottom - top), min(ANALYSIS_SIDE, max(width, height)))
+            if closer < factor:  # so small an object would be cut too roughly
+                box = look_closer(image, box, factor, closer, colour, background_tolerance)
+                left, top, right, bottom = scale_box(box, closer, image.size, salient_margin)
 
-        rows, columns = get_patch_grid(bottom - top, right - left, max_num_patches)
-        size = (columns * patch_size, rows * patch_size)
-        enlarged = max(size[0] / (right - left), size[1] / (bottom - top))
-        if decoded_share < 1 and enlarged > 1:
-            # The object is so small in its photo that this decoding would blur it: a finer one has its pixels.
-            finer = open_photo(photo)
-            share = decoded_share * enlarged
-            finer.draft(None, (ceil(finer.width * share), ceil(finer.height * share)))
-            finer = to_upright_rgb(finer, do_convert_rgb)
-            x, y = finer.width / image.width, finer.height / image.height
-            left, top, right, bottom = round(left * x), round(top * y), round(right * x), round(bottom * y)
-            image = finer
-        image = image.resize(size, resample, box=(left, top, right, bottom), reducing_gap=3.0)
+        width, height = get_size(right - left, bottom - top)
+        rows, columns = height // patch_size, width // patch_size
+        image = image.resize((width, height), resample, box=(left, top, right, bottom), reducing_gap=3.0)
 
         # (rows, patch_size, columns, patch_size, 3) -> (rows, columns, patch_size, patch_size, 3)
         values = np.asarray(image).reshape(rows, patch_size, columns, patch_size, NUM_CHANNELS).swapaxes(1, 2)
@@ -488,7 +536,7 @@ class AceBertImageProcessor(PilBackend):
             kept = np.flatnonzero(fill_between(differs.reshape(rows, columns)))
             if kept.size:
                 values, position_ids = values[kept], kept
-        return PatchSequence(values, position_ids, (rows, columns))
+        return PatchSequence(values, position_ids, (rows, columns), (left, top, right, bottom))
 
     def _get_scale_and_offset(
         self,
@@ -508,6 +556,11 @@ class AceBertImageProcessor(PilBackend):
             offset = offset - np.asarray(image_mean) / np.asarray(image_std)
         scale, offset = (np.tile(values, patch_size**2).astype(np.float32) for values in (scale, offset))
         return scale, offset
+
+    def find_box(self, photo: Photo) -> Box:
+        """Left, top, right, bottom of what is kept of a photo, in pixels of the upright photo."""
+        options = {name: getattr(self, name) for name in self._valid_kwargs_names}
+        return self._patchify(to_upright_rgb(open_photo(photo), do_convert_rgb=True), **options).box
 
     def patches_to_image(
         self,

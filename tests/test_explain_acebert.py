@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMix
 
 import acebert
 from acebert.configuration_acebert import AceBertConfig
-from acebert.explain_acebert import Explanation, explain, find_box, find_words, heat_map
+from acebert.explain_acebert import Explanation, explain, find_words, heat_map
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor, Photo
 from acebert.sample_catalog import Product, draw_product, generate_products, split_products
@@ -166,7 +166,7 @@ class TestPatches:
         assert explanation.box == (0, 0, 36, 48)
         assert explanation.patches.shape == (4, 3) and np.isfinite(explanation.patches).all()
         tiny_processor.image_processor.do_salient_crop = False
-        assert find_box(draw("bag", "red", 0), tiny_processor) == (0, 0, 36, 48)
+        assert tiny_processor.image_processor.find_box(draw("bag", "red", 0)) == (0, 0, 36, 48)
 
 
 class TestWords:

@@ -430,6 +430,35 @@ class TestObject:
         assert shown(image_processor, jpeg).shape == expected.shape
         assert abs(shown(image_processor, jpeg) - expected).mean() < 2
 
+    @pytest.mark.parametrize("size", [(1000, 1200), (1333, 1000), (700, 500), (2001, 1501)])
+    @pytest.mark.parametrize(
+        ("box", "levels"),
+        # The JPEG's noise at its edges may move a small object's box by a pixel of the closer copy.
+        [((0.13, 0.11, 0.81, 0.93), 1), ((0.42, 0.37, 0.55, 0.52), 5)],
+        ids=["large object", "small object"],
+    )
+    def test_a_large_jpeg_is_cut_at_the_same_pixels_however_it_is_decoded(
+        self, box: tuple[float, ...], levels: float, size: tuple[int, int]
+    ) -> None:
+        processor = AceBertImageProcessor(patch_size=12, max_num_patches=36)
+        left, top, right, bottom = (round(share * side) for share, side in zip(box, 2 * size, strict=True))
+        photo = Image.new("RGB", size, "white")
+        smooth = Image.fromarray(noise(6, 8) // 2).resize((right - left, bottom - top), Image.Resampling.BICUBIC)
+        photo.paste(smooth, (left, top))
+        jpeg = encode(photo, "JPEG", quality=95)
+        whole = Image.open(io.BytesIO(jpeg))
+        whole.load()
+        reduced, full = shown(processor, jpeg), shown(processor, whole)
+        assert reduced.shape == full.shape
+        assert abs(reduced - full).mean() < levels
+
+    def test_a_small_object_in_a_large_photo_is_cut_at_its_edges(self) -> None:
+        processor = AceBertImageProcessor(patch_size=12, max_num_patches=36, salient_margin=0.0)
+        photo = Image.fromarray(plain_photo(1600, 1600, (901, 503, 1021, 623)))
+        for decoded in (photo, encode(photo, "JPEG", quality=95)):
+            # Nothing but the object is seen. At the first copy's pixels, 8 of the photo's, backdrop would be, too.
+            assert abs(shown(processor, decoded)[2:-2, 2:-2] - (150, 20, 40)).max() < 10
+
 
 class TestText:
     def test_equals_the_tokenizer(self, processor: AceBertProcessor) -> None:
