@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 from accelerate import PartialState
 from datasets import concatenate_datasets
 from transformers import AutoModel, AutoProcessor, HfArgumentParser
 
 from acebert.catalog_acebert import ProductCatalog
 from acebert.data_acebert import Columns, load_products, open_source
+from acebert.training_acebert import has_bfloat16
 
 
 @dataclass
@@ -28,6 +28,9 @@ class BuildArguments:
     output_dir: str = field(metadata={"help": "Folder to make."})
     model_name_or_path: str = field(default=".", metadata={"help": "Checkpoint: a folder or a Hub id."})
     revision: str | None = field(default=None, metadata={"help": "The checkpoint's branch, tag or commit on the Hub."})
+    dtype: Literal["auto", "float32", "bfloat16"] = field(
+        default="auto", metadata={"help": "To compute in; auto: bfloat16 where the hardware has it, else float32."}
+    )
     split: str = field(default="train", metadata={"help": "Splits, joined by '+', as train+validation."})
     id_column: str = field(default="id", metadata={"help": "Texts or integers, unique."})
     title_column: str = field(default="title", metadata={"help": "'none' for a catalogue without titles."})
@@ -64,8 +67,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     options = {"revision": args.revision, "trust_remote_code": True}
     processor = AutoProcessor.from_pretrained(args.model_name_or_path, **options)
-    # The vectors of a CPU and of a GPU then agree.
-    model = AutoModel.from_pretrained(args.model_name_or_path, dtype=torch.float32, use_safetensors=True, **options)
+    dtype = args.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if has_bfloat16() else "float32"
+    if state.is_main_process:
+        print(f"Products are encoded in {dtype}.")
+    model = AutoModel.from_pretrained(args.model_name_or_path, dtype=dtype, use_safetensors=True, **options)
     try:
         catalog = ProductCatalog.build(
             model.to(state.device),

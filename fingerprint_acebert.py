@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 
 def weights_sha256(model: PreTrainedModel) -> str:
-    """Of the weights as float32: a checkpoint is the same whether it was loaded in float32 or as it is saved.
+    """Of the weights rounded to bfloat16: a checkpoint is the same whether it was loaded in float32 or in bfloat16.
 
     An `OnnxAceBertModel` has that of the checkpoint that it was exported from.
     """
@@ -19,7 +19,7 @@ def weights_sha256(model: PreTrainedModel) -> str:
         return model.source_weights_sha256
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        values = tensor.detach().cpu().float().contiguous()
+        values = tensor.detach().cpu().bfloat16().float().contiguous()
         digest.update(f"{name} {tuple(values.shape)}".encode())
         digest.update(values.flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
