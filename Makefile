@@ -5,6 +5,7 @@ VENV ?= .venv
 MODEL ?= .
 PORT ?= 7860
 DATA ?=
+PYTHONS ?= python3.10 python3.13
 
 BIN := $(VENV)/bin
 DEMO_READY := $(VENV)/.ready-demo
@@ -21,13 +22,14 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sample test test-real test-slow test-transformers benchmark quality types style audit clean
+.PHONY: help demo sample test test-pythons test-real test-slow test-transformers benchmark quality types style audit clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make demo MODEL=<folder or Hub id> DATA=<folder or Hub id> PORT=<port>"
 	@echo "  make test-real DATA=<folder of the real catalogue>"
+	@echo "  make test-pythons PYTHONS=\"<interpreters>\" ($(PYTHONS))"
 	@echo "  make benchmark ROWS=\"<names>\" (of limits, processor, query, product, training)"
 	@echo "  PYTHON=<interpreter> chooses the Python that a new $(VENV) is made with"
 
@@ -40,12 +42,31 @@ sample: $(SAMPLE)/.ready ## Draw the sample catalogue that the demo searches
 test: $(DEV_READY) ## Run the fast tests (no network)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
+# Each has an environment of its own. A name on the path may be no interpreter (pyenv's stand-in for a version that isn't
+# chosen), so it is tried first; then those that pyenv keeps.
+test-pythons: ## Run the fast tests under each of PYTHONS that can be had
+	@passed= failed= missing=; \
+	for name in $(PYTHONS); do \
+		for python in "$$name" "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/*/bin/"$$name"; do \
+			"$$python" -c '' 2>/dev/null && break; \
+			python=; \
+		done; \
+		if [ -z "$$python" ]; then missing="$$missing $$name"; \
+		elif $(MAKE) --no-print-directory test PYTHON="$$python" VENV="build/$${name##*/}"; then passed="$$passed $$name"; \
+		else failed="$$failed $$name"; \
+		fi; \
+	done; \
+	echo "The fast tests passed under:$${passed:- none}"; \
+	if [ -n "$$missing" ]; then echo "NOT RUN, for there is no such interpreter:$$missing" >&2; fi; \
+	if [ -n "$$failed" ]; then echo "FAILED under:$$failed" >&2; exit 1; fi
+
 test-real: $(DEV_READY) ## Run the tests on the real catalogue: DATA=<folder>
 	@test -d "$(DATA)" || { echo "make test-real: DATA='$(DATA)' is no folder; give the catalogue's folder: make test-real DATA=<folder>" >&2; exit 2; }
 	HF_HUB_OFFLINE=1 ACEBERT_DATA="$(abspath $(DATA))" $(BIN)/python -m pytest -m real
 
-test-slow: $(DEV_READY) ## Run the tests that take minutes
+test-slow: $(DEV_READY) ## Run the tests that take minutes, then test-pythons
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow -rs --timeout 1800
+	@$(MAKE) --no-print-directory test-pythons
 
 test-transformers: $(DEV_READY) ## Run transformers' own common tests on tiny models (fetches them)
 	source=$$($(BIN)/python tests/transformers_common/fetch.py "$(CURDIR)/build/transformers") && cd tests/transformers_common && \

@@ -25,7 +25,7 @@ import numpy as np
 import onnx
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 from torch import nn
 from transformers import AutoModel, AutoProcessor, HfArgumentParser, PreTrainedModel, ProcessorMixin
 
@@ -149,8 +149,11 @@ def quantize_encoder(part: str, source: Path, target: Path) -> None:
     activations one. There the weights have 7 bits, since sums of 8 overflow on CPUs without VNNI.
     """
     is_query = part == "query"
+    encoder = onnx.load(source)
+    # The quantizer infers the shapes anew. That of ONNX Runtime 1.23 transposes weights, and fails on the old ones.
+    del encoder.graph.value_info[:]
     quantize_dynamic(
-        source,
+        encoder,
         target,
         op_types_to_quantize=["Gather"] if is_query else ["Gather", "MatMul"],
         weight_type=QuantType.QInt8,
@@ -159,14 +162,14 @@ def quantize_encoder(part: str, source: Path, target: Path) -> None:
         extra_options={"WeightSymmetric": True, "MatMulConstBOnly": True},
     )
     if is_query:
-        quantizer = MatMulNBitsQuantizer(
-            onnx.load(target),
+        settings = DefaultWeightOnlyQuantConfig(
             bits=8,
             block_size=BLOCK_SIZE,
             is_symmetric=True,
             accuracy_level=4,  # multiply in 8 bits, too
             op_types_to_quantize=("MatMul",),
         )
+        quantizer = MatMulNBitsQuantizer(onnx.load(target), algo_config=settings)
         quantizer.process()
         quantizer.model.save_model_to_file(str(target))
 

@@ -484,6 +484,23 @@ class MemoryIndex:
         return Match(product.key, score, copy.deepcopy(product.payload), vectors)
 
 
+class _EdgeBoolean:
+    """A boolean that Edge 0.9 reads as one.
+
+    It tries integers first, so that Python's True is 1 to it, and numpy's, too, before numpy 2.3. What is no integer
+    and goes by the name of numpy's boolean is one to PyO3, by which Edge takes values from Python.
+    """
+
+    def __init__(self, value: bool):
+        self._value = value
+
+    def __bool__(self) -> bool:
+        return self._value
+
+
+_EdgeBoolean.__module__, _EdgeBoolean.__name__ = "numpy", "bool_"
+
+
 def _conditions(where: Filter, models: Any) -> Any:
     """A filter in the classes of `qdrant_edge` or `qdrant_client.models`, which share their names."""
     if isinstance(where, And):
@@ -501,8 +518,7 @@ def _conditions(where: Filter, models: Any) -> Any:
         ranges = [between(gte=value, lte=value) for value in where.values]
         return models.Filter(should=[models.FieldCondition(key=key, range=bounds) for bounds in ranges])
     if isinstance(where.values[0], bool):  # "any of" takes no booleans
-        # Edge 0.9 reads Python's True as the integer 1, but numpy's as a boolean.
-        values = [np.bool_(value) if models is qdrant_edge else value for value in where.values]
+        values = [_EdgeBoolean(bool(value)) if models is qdrant_edge else value for value in where.values]
         matches = [models.MatchValue(value=value) for value in values]
         return models.Filter(should=[models.FieldCondition(key=key, match=match) for match in matches])
     return models.FieldCondition(key=key, match=models.MatchAny(any=list(where.values)))

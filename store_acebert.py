@@ -41,7 +41,7 @@ class Settings:
     """What `catalog.json` holds.
 
     Args:
-        model: name, revision, weights_sha256, processor_sha256 of what made the vectors.
+        model: name, revision, precision, weights_sha256, processor_sha256 of what made the vectors.
         dim: numbers in a vector.
         id_type: "string" or "integer".
         attributes: name to type, see `VALUE_TYPES`.
@@ -124,9 +124,8 @@ class Products:
 
 
 def _to_column(vectors: np.ndarray) -> pa.Array:
-    missing = np.isnan(vectors[:, 0]) if len(vectors) else np.zeros(0, dtype=bool)
-    values = pa.array(np.nan_to_num(vectors).astype(np.float16).ravel())
-    return pa.FixedSizeListArray.from_arrays(values, vectors.shape[1], mask=pa.array(missing))
+    # A missing vector stays NaN: before version 26, Arrow can't read a null of a fixed length from Parquet.
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.astype(np.float16).ravel()), vectors.shape[1])
 
 
 def _to_array(column: pa.ChunkedArray, dim: int) -> np.ndarray:
@@ -134,7 +133,7 @@ def _to_array(column: pa.ChunkedArray, dim: int) -> np.ndarray:
     vectors = (
         np.asarray(array.values, dtype=np.float32).reshape(-1, dim)[array.offset : array.offset + len(array)].copy()
     )
-    vectors[np.asarray(array.is_null())] = np.nan
+    vectors[np.asarray(array.is_null())] = np.nan  # other programs may write null where there is none
     return vectors
 
 

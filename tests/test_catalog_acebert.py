@@ -1,5 +1,6 @@
 """The catalogue with a tiny model: made, searched, changed, stopped at bad moments and opened again."""
 
+import copy
 import io
 import json
 import os
@@ -12,6 +13,8 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset, Features, Image, List, Value
@@ -19,8 +22,9 @@ from helpers import draw, product_rows
 from PIL import Image as PilImage
 from qdrant_client import QdrantClient
 
-from acebert import building_acebert, catalog_acebert, index_acebert, indexing_acebert, store_acebert
+from acebert import build_catalog, building_acebert, catalog_acebert, index_acebert, indexing_acebert, store_acebert
 from acebert.catalog_acebert import ProductCatalog
+from acebert.fingerprint_acebert import weights_sha256
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
 
@@ -84,11 +88,32 @@ def build(
         catalog.close()
 
 
+class LocalServer:
+    """A stand-in for a client of a Qdrant server: qdrant-client's local mode, which outlives the catalogue here.
+
+    One call at a time, for there a search beside a change may fail, as it does on no server.
+    """
+
+    def __init__(self) -> None:
+        self._client, self._turn = QdrantClient(":memory:"), threading.RLock()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        call = getattr(self._client, name)
+
+        def in_turn(*args: Any, **kwargs: Any) -> Any:
+            with self._turn:
+                return call(*args, **kwargs)
+
+        return in_turn
+
+    def close(self) -> None:
+        pass
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of a stand-in for a Qdrant server: qdrant-client's local mode, which outlives the catalogue here."""
-    client = QdrantClient(":memory:")
-    monkeypatch.setattr(client, "close", lambda: None)
+    """The URL of the stand-in for a Qdrant server."""
+    client = LocalServer()
     monkeypatch.setattr(index_acebert, "_connect", lambda url, *_: (client, url.rpartition("/")[2]))
     return "http://localhost:6333/products"
 
@@ -377,6 +402,18 @@ def test_one_side_only(build: Callable[..., ProductCatalog], tmp_path: Path) -> 
 
 def _titled(build: Callable[..., ProductCatalog]) -> Dataset:
     return Dataset.from_dict({"id": ["x", "y"], "title": ["red shirt", "blue mug"]})
+
+
+def test_a_vector_that_a_product_lacks_is_nan_in_the_files(build: Callable[..., ProductCatalog]) -> None:
+    """Not null, which Arrow before version 26 can't read back; but a null that another program wrote counts as none."""
+    (part,) = (build(index="memory").path / "products").glob("*/part-*.parquet")
+    for side, lacking in (("title_vector", 3), ("image_vector", 4)):
+        column = pq.read_table(part, columns=[side])[side]
+        missing = np.isnan(np.stack(column.to_numpy()))
+        assert column.null_count == 0
+        assert missing[lacking].all() and missing.sum() == missing.shape[1]
+    rewritten = pa.chunked_array([pa.array([[1, 2], None], pa.list_(pa.float16(), 2))])
+    np.testing.assert_array_equal(store_acebert._to_array(rewritten, 2), [[1, 2], [np.nan, np.nan]])
 
 
 def test_large_photos_are_kept_small(build: Callable[..., ProductCatalog], dataset: Dataset) -> None:
@@ -742,6 +779,80 @@ def test_kill_9_loses_nothing_that_was_done(
             assert 0 <= len(opened) - COUNT - sum(n % 3 != 0 for n in range(1001, done + 1)) <= 1  # one was under way
             if done > 1002:
                 assert opened.search("mug", filters={"stock": (done - 1, done)})[0].id in (done, done - 1)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Precision
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_weights_are_the_same_in_bfloat16_and_others_are_not(model: AceBertModel) -> None:
+    half = copy.deepcopy(model).bfloat16()
+    projection = model.product_projection.weight
+    assert not torch.equal(projection, half.product_projection.weight.float())  # the type does lose something
+    assert weights_sha256(half) == weights_sha256(model)
+    with torch.no_grad():
+        projection[0, 0] *= 1.01
+    assert weights_sha256(half) != weights_sha256(model)
+
+
+def test_a_catalogue_made_in_bfloat16_is_searched_and_changed_in_float32(
+    model: AceBertModel, tiny_processor: AceBertProcessor, dataset: Dataset, tmp_path: Path
+) -> None:
+    path = tmp_path / "half"
+    # An index of Qdrant's would make the vectors as long as they should be.
+    ProductCatalog.build(copy.deepcopy(model).bfloat16(), tiny_processor, dataset, path, index="memory").close()
+    with ProductCatalog.load(path, model, tiny_processor) as catalog:
+        assert catalog.settings.model["precision"] == "bfloat16"
+        products, vectors = catalog.sample(COUNT)
+        # Of unit length as far as half precision on the disk goes, which bfloat16 would miss by several times as much.
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=5e-4)
+        photos = [catalog.photo(product) for product in products]
+        exact = catalog._encoder.encode_products([product.title for product in products], photos, ["product"])
+        assert (exact["product"] * vectors).sum(1).min() > 0.999
+        assert len(catalog.search("blue mug", top_k=COUNT)) == COUNT
+        catalog.upsert([{"id": 900, "title": products[0].title, "image": photos[0]}])
+        assert {900, products[0].id} == set(ids(catalog.search(vector=vectors[0], top_k=2)))
+
+
+def test_an_unfinished_catalogue_goes_on_in_its_own_precision_alone(
+    build: Callable[..., ProductCatalog], model: AceBertModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(catalog_acebert, "write_parts", killed)
+        build()
+    model.bfloat16()
+    with pytest.raises(FileExistsError, match="unfinished catalogue of other products, settings or weights"):
+        build()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "has", "expected"),
+    [([], True, "bfloat16"), ([], False, "float32"), (["--dtype", "float32"], True, "float32")],
+)
+def test_build_catalog_computes_in_bfloat16_where_the_hardware_does(
+    model: AceBertModel,
+    tiny_processor: AceBertProcessor,
+    catalog_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    has: bool,
+    expected: str,
+) -> None:
+    model.save_pretrained(tmp_path / "checkpoint")
+    tiny_processor.save_pretrained(tmp_path / "checkpoint")
+    monkeypatch.setattr(build_catalog, "has_bfloat16", lambda: has)
+    flags = ["--dataset_name", str(catalog_folder), "--split", "validation", "--output_dir", str(tmp_path / "catalog")]
+    flags += ["--model_name_or_path", str(tmp_path / "checkpoint"), "--index", "memory"]
+    build_catalog.main([*flags, *arguments])
+    assert f"encoded in {expected}" in capsys.readouterr().out
+    with ProductCatalog.load(tmp_path / "catalog", model, tiny_processor) as catalog:
+        assert catalog.settings.model["precision"] == expected
 
 
 @pytest.mark.slow
