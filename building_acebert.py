@@ -117,7 +117,7 @@ class ProductEncoder:
         return {name: tensor.half().float().cpu().numpy() for name, tensor in vectors.items()}
 
     def _encode_unit(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        # In bfloat16 a unit vector's length is rounded by up to 0.2 %, which would count as closeness to every query.
+        # A vector of bfloat16 is of unit length only to 0.2 %, by which readers of the files would rank some too high.
         vectors = self.model.get_product_features(**inputs).pooler_output.float()
         return torch.nn.functional.normalize(vectors, dim=-1)
 
