@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     processor = AutoProcessor.from_pretrained(args.model_name_or_path, **options)
     dtype = args.dtype
     if dtype == "auto":
-        dtype = "bfloat16" if has_bfloat16() else "float32"
+        dtype = "bfloat16" if has_bfloat16(state.device.type) else "float32"
     if state.is_main_process:
         print(f"Products are encoded in {dtype}.")
     model = AutoModel.from_pretrained(args.model_name_or_path, dtype=dtype, use_safetensors=True, **options)

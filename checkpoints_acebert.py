@@ -12,8 +12,8 @@ import pickle
 import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -90,8 +90,11 @@ def resume(accelerator: Accelerator, output_dir: str) -> None:
 
 def installed_versions() -> dict[str, str]:
     """Of this package, of Python, and of the packages that a run's bits depend on."""
-    packages = {name: version(name) for name in PACKAGES}
-    return {"acebert": __version__, "python": platform.python_version(), **packages}
+    versions = {"acebert": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):  # another may stand in for it, as pillow-simd for Pillow
+            versions[name] = version(name)
+    return versions
 
 
 def find_other_versions(folder: Path) -> str | None:

@@ -41,7 +41,7 @@ from .processing_acebert import open_photo, to_upright_rgb
 logger = logging.get_logger(__name__)
 
 HASHED_ROWS = 2**16  # at a time
-MAX_EXACT = 2**53  # beyond it, floats skip whole numbers
+MAX_EXACT = {"float16": 2**11, "float32": 2**24, "float64": 2**53}  # from there on, floats skip whole numbers
 POOL = 4  # batches to encode that are read together, so that `split_by_length` has a choice
 SKIP = "Mend it, drop it, or leave such rows out with --on_bad_row skip."
 MEND_QUERY = "Mend it in the file or the column that it comes from."  # no query makes its row a bad one
@@ -182,9 +182,9 @@ def _read_columns(part: Dataset, columns: Columns, folder: str) -> Dataset:
             raise ValueError(f"The column '{name}' holds {part.features[name]}: ids and texts are texts or numbers.")
     if columns.id in part.column_names and part.features[columns.id].dtype.startswith("float"):
         # Tables hold whole numbers as floats where one is missing, which NaN may stand for.
-        ids = [read_value(value) for value in part[columns.id][:]]
+        ids, most = [read_value(value) for value in part[columns.id][:]], MAX_EXACT[part.features[columns.id].dtype]
         for row, value in enumerate(ids):
-            if isinstance(value, float) or abs(value or 0) > MAX_EXACT:
+            if isinstance(value, float) or abs(value or 0) >= most:
                 raise ValueError(
                     f"The column '{columns.id}' holds fractions or floats that are too large to be exact, as {value!r} "
                     f"in row {row}: ids are texts or whole numbers."

@@ -162,7 +162,7 @@ class Encoder:
     def _cache_folder(self, catalog: Catalog, sides: Sequence[str]) -> Path:
         """A folder for exactly these vectors: other weights, code, products or precision have another."""
         key = {
-            "weights": self.weights_sha256,
+            "weights": weights_sha256(self.model, exact=True),
             "code": code_sha256(self.model, self.processor, self.processor.image_processor),
             "processor": self.processor.to_json_string(),
             "ids and titles": catalog.sha256 if "title" in sides else None,

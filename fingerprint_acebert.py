@@ -10,16 +10,21 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 
-def weights_sha256(model: PreTrainedModel) -> str:
+def weights_sha256(model: PreTrainedModel, exact: bool = False) -> str:
     """Of the weights rounded to bfloat16: a checkpoint is the same whether it was loaded in float32 or in bfloat16.
 
     An `OnnxAceBertModel` has that of the checkpoint that it was exported from.
+
+    Args:
+        model: whose weights.
+        exact: not rounded, so that a checkpoint and its copy in bfloat16 differ.
     """
     if hasattr(model, "source_weights_sha256"):
         return model.source_weights_sha256
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        values = tensor.detach().cpu().bfloat16().float().contiguous()
+        values = tensor.detach().cpu()
+        values = (values if exact else values.bfloat16()).float().contiguous()
         digest.update(f"{name} {tuple(values.shape)}".encode())
         digest.update(values.flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -435,8 +435,9 @@ def _order_without_padding(mask: torch.Tensor) -> torch.Tensor | None:
     Returns:
         (batch, longest), or None where nothing is to be gained.
     """
-    longest = int(mask.sum(1).max())
-    return None if longest == mask.shape[1] else mask.argsort(dim=1, descending=True, stable=True)[:, :longest]
+    own = mask.ne(0).int()
+    longest = max(1, int(own.sum(1).max()))  # a row may hold nothing but padding
+    return None if longest == mask.shape[1] else own.argsort(dim=1, descending=True, stable=True)[:, :longest]
 
 
 def _take(hidden: torch.Tensor, order: torch.Tensor) -> torch.Tensor:

@@ -248,7 +248,7 @@ def check_repository(api: HfApi, repo_id: str, repo_type: RepoType, private: boo
 
     Raises:
         PublishError: without a token or a connection, for a token that may not write there, and for a repository that
-            holds something else.
+            holds something else or isn't as private as it has to be.
     """
     with clear_errors(api, repo_id):
         owner = api.whoami()["name"]

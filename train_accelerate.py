@@ -516,12 +516,14 @@ def prepare_output_dir(args: RunArguments, settings: dict[str, Any], accelerator
         return {name: value for name, value in settings.items() if name not in free and "hub" not in name}
 
     settings = fixed(settings)
+    places: dict[str, str] = {}  # a run that goes on keeps what was a folder when it began
     if accelerator.is_main_process:
         if args.overwrite_output_dir:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             (folder / "train_log.jsonl").unlink(missing_ok=True)
         elif file.exists() and (folder / "checkpoints").exists():
-            before, defaults = fixed(json.loads(file.read_text())), default_settings()
+            record, defaults = json.loads(file.read_text()), default_settings()
+            before, places = fixed(record), record.get("places", {})
             # Flags that came with a later version do nothing by default; its other records have nothing to differ from.
             new = {k: v for k, v in settings.items() if k not in before and v == defaults.get(k, v)}
             known = {**before, **settings}.keys() - new.keys()
@@ -537,7 +539,7 @@ def prepare_output_dir(args: RunArguments, settings: dict[str, Any], accelerator
             if new:
                 print(f"Warning: {folder} holds a run that recorded less. It is taken to have had {new}.")
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps(settings | {"places": find_places(settings)}, indent=2))
+        write_whole(file, json.dumps(settings | {"places": places | find_places(settings)}, indent=2))
     accelerator.wait_for_everyone()
 
 

@@ -51,11 +51,17 @@ class Progress:
         self.__dict__.update(state)
 
 
-def has_bfloat16() -> bool:
-    """Whether the hardware multiplies matrices in bfloat16. On a CPU that only emulates it, float32 is faster."""
-    if torch.cuda.is_available():
+def has_bfloat16(device: str | None = None) -> bool:
+    """Whether the hardware multiplies matrices in bfloat16. On a CPU that only emulates it, float32 is faster.
+
+    Args:
+        device: its type, as "cpu"; that which is used by default if None.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if torch.backends.mps.is_available():
+    if device != "cpu":
         return False
     has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases of torch
     return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -684,6 +684,17 @@ def test_numbers_that_are_no_ids(given: list[float], happens: str, tmp_path: Pat
         assert find_good_rows(products, columns, tmp_path / "bad.jsonl") == [0, 2]
 
 
+def test_ids_that_single_precision_may_have_rounded(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    for number, is_exact in ((2**24 - 1, True), (2**24 + 1, False)):
+        pq.write_table(pa.table({"id": pa.array(np.array([7, number], np.float32)), "title": ["a", "b"]}), file)
+        if is_exact:
+            assert load_products([str(file)], "train", Columns(image=None))["id"][:] == [7, number]
+        else:
+            with pytest.raises(ValueError, match=r"too large to be exact, as 16777216 in row 1"):
+                load_products([str(file)], "train", Columns(image=None))
+
+
 def training_rows(**change: Any) -> Dataset:
     """Three products, the second of which is changed."""
     row = {"title": "red shirt", "query": "shirt", "colour": "red", "image": file_of(PNG)}

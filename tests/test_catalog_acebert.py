@@ -846,7 +846,7 @@ def test_build_catalog_computes_in_bfloat16_where_the_hardware_does(
 ) -> None:
     model.save_pretrained(tmp_path / "checkpoint")
     tiny_processor.save_pretrained(tmp_path / "checkpoint")
-    monkeypatch.setattr(build_catalog, "has_bfloat16", lambda: has)
+    monkeypatch.setattr(build_catalog, "has_bfloat16", lambda device: has and device == "cpu")
     flags = ["--dataset_name", str(catalog_folder), "--split", "validation", "--output_dir", str(tmp_path / "catalog")]
     flags += ["--model_name_or_path", str(tmp_path / "checkpoint"), "--index", "memory"]
     build_catalog.main([*flags, *arguments])

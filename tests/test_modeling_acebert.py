@@ -176,6 +176,14 @@ class TestVectors:
         model.get_product_features(**product_inputs)
         assert seen[2] == seen[1]
 
+    def test_rows_of_padding_alone_and_masks_of_other_types(self, model: AceBertModel, product_inputs: Inputs) -> None:
+        """Rows without a single token have vectors of the usual shape."""
+        expected = model.get_product_features(**product_inputs).pooler_output
+        masks = {name: mask.bool() for name, mask in product_inputs.items() if name.endswith("attention_mask")}
+        torch.testing.assert_close(model.get_product_features(**{**product_inputs, **masks}).pooler_output, expected)
+        none = {name: mask.zero_() for name, mask in masks.items()}
+        assert model.get_product_features(**{**product_inputs, **none}).pooler_output.shape == expected.shape
+
     def test_all_parts_matter(self, model: AceBertModel, tiny_processor: AceBertProcessor) -> None:
         def encode(**parts: object) -> torch.Tensor:
             inputs = tiny_processor(return_tensors="pt", side="product", **parts)

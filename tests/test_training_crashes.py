@@ -485,6 +485,14 @@ def test_settings_of_another_version(
         assert json.loads(file.read_text()) == written
         told = "crop_probability" not in then(written)
         assert ("taken to have had {'crop_probability': 0.0}" in capsys.readouterr().out) == told
+        (tmp_path / "shop").rmdir()  # which makes it no Hub id
+        script.prepare_output_dir(args, settings, counter.accelerator)
+        assert json.loads(file.read_text()) == written
+
+
+def test_a_package_that_another_stands_in_for_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "PACKAGES", ("torch", "no-such-package"))
+    assert list(checkpoints.installed_versions()) == ["acebert", "python", "torch"]
 
 
 def write_catalog(folder: Path, rows: list[dict[str, Any]]) -> Path:
