@@ -595,7 +595,7 @@ def children_of(pid: int) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
 def test_one_of_two_processes_dies_and_signals_reach_both(flags: Callable[..., list[str]], tmp_path: Path) -> None:
-    changes = {"max_train_steps": 40, "per_device_batch_size": 8, "checkpointing_steps": 5, "num_workers": 1}
+    changes = {"max_train_steps": 120, "per_device_batch_size": 8, "checkpointing_steps": 5, "num_workers": 1}
 
     def start(output: str) -> subprocess.Popen:
         launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port"]
