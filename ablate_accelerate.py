@@ -36,7 +36,7 @@ from tqdm.auto import tqdm
 
 from acebert.checkpoints_acebert import write_whole
 from acebert.plots_acebert import BLUE, STYLE
-from acebert.train_accelerate import parse_arguments
+from acebert.train_accelerate import default_settings, parse_arguments
 
 ROOT = Path(__file__).parent
 BASE = "base"  # the arm that the others are compared with
@@ -206,7 +206,7 @@ def _changes(arm: dict[str, Any], section: str) -> dict[str, Any]:
 
 
 def make_run(label: str, flags: dict[str, Any], arm: str) -> Run:
-    """Checks the flags as the training script will, and names the run by all of its settings."""
+    """Checks the flags as the training script will, and names the run by all of its settings that are no defaults."""
     try:
         parts = parse_arguments(to_arguments({**flags, "output_dir": "unused"}))
     except (SystemExit, ValueError) as error:
@@ -215,7 +215,10 @@ def make_run(label: str, flags: dict[str, Any], arm: str) -> Run:
     settings = {name: value for part in parts for name, value in asdict(part).items() if name != "output_dir"}
     if settings["max_train_steps"] is None:
         raise SystemExit(f"The arm '{arm}' has no max_train_steps to {flags['stage']}: arms compare at a fixed budget.")
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    # Of what differs from the defaults, so that a flag which a later version adds leaves finished runs finished.
+    defaults = default_settings()
+    changed = {name: value for name, value in settings.items() if value != defaults[name]}
+    digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:12]
     return Run(f"seed{flags['seed']}-{label}-{digest}", flags, settings)
 
 
