@@ -21,7 +21,7 @@ from transformers.utils import logging
 from .checking_acebert import BadRow, OnBadRow, can_hold_photos, find_bad_ids, find_photo_error, read_photo, read_text
 from .data_acebert import POOL, split_by_length
 from .filters_acebert import KINDS, check_attributes
-from .fingerprint_acebert import processor_sha256, weights_sha256
+from .fingerprint_acebert import processor_sha256, product_weights_sha256
 from .processing_acebert import open_photo, to_upright_rgb
 from .store_acebert import PART_ROWS, RESERVED, Products, Settings, part_path, write_table
 
@@ -52,7 +52,7 @@ class ProductEncoder:
             "revision": getattr(self.model.config, "_commit_hash", None),
             # An OnnxAceBertModel says it itself.
             "precision": getattr(self.model, "precision", None) or str(self.model.dtype).removeprefix("torch."),
-            "weights_sha256": weights_sha256(self.model),
+            "product_weights_sha256": product_weights_sha256(self.model),
             "processor_sha256": processor_sha256(self.processor),
         }
 

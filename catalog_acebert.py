@@ -764,12 +764,14 @@ def fuse_ranks(lists: Sequence[Sequence[Match]]) -> list[Match]:
 
 
 def _check_same_model(made_by: Mapping[str, Any], given: Mapping[str, Any], path: Any) -> None:
-    for part in ("weights", "processor"):
-        if made_by[f"{part}_sha256"] != given[f"{part}_sha256"]:
+    # Of the weights those of the product side: another query side finds the same vectors.
+    for name in ("product_weights_sha256", "processor_sha256"):
+        if made_by[name] != given[name]:
+            part = name.removesuffix("_sha256").replace("_", " ")
             raise ValueError(
-                f"The {part} of {given['name']!r} (sha256 {given[f'{part}_sha256'][:12]}) did not make the catalogue "
+                f"The {part} of {given['name']!r} (sha256 {given[name][:12]}) did not make the catalogue "
                 f"{path}, but those of {made_by['name']!r}, revision {made_by['revision']!r}, did (sha256 "
-                f"{made_by[f'{part}_sha256'][:12]}): load it with that model, or build it again with this one."
+                f"{made_by[name][:12]}): load it with that model, or build it again with this one."
             )
 
 

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -333,13 +333,18 @@ class QueryTemplates:
         if not usable:
             return None
         index = usable[rng.integers(len(usable))]
-        present = [name for name in self.fields[index] if product.get(name) is not None]
-        kept = [name for name in present if rng.random() >= self.drop_probability] or [
-            present[rng.integers(len(present))]
-        ]
+        kept = self.keep(index, rng, [name for name in self.fields[index] if product.get(name) is not None])
+        return self.phrase(index, product, kept), [] if self.has_words[index] else kept
+
+    def keep(self, index: int, rng: np.random.Generator, present: Sequence[str]) -> list[str]:
+        """Those of a template's attributes that are not dropped: of the ones that are `present`, at least one."""
+        kept = [name for name in present if rng.random() >= self.drop_probability]
+        return kept or [present[int(rng.integers(len(present)))]]
+
+    def phrase(self, index: int, product: Mapping[str, Any], kept: Collection[str]) -> str:
+        """The query of a template that asks for these attributes of the product."""
         values = {name: str(product[name]) if name in kept else "" for name in self.fields[index]}
-        query = " ".join(self.templates[index].format(**values).split())
-        return query, [] if self.has_words[index] else kept
+        return " ".join(self.templates[index].format(**values).split())
 
 
 def hash_text(text: str) -> int:
@@ -514,28 +519,46 @@ class ProductPairs(torch.utils.data.Dataset):
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         rng = self.rng(row)
-        title, photo = self.titles[row], self.photo(row, rng)
+        photo = self.photo(row, rng)
         from_title = rng.random() < self.title_query_probability
-        made = self.make_query(row, rng)
+        return self.item(row, *self.draw(row, rng, photo, from_title))
+
+    def draw(
+        self, row: int, rng: np.random.Generator, photo: Any | None, from_title: bool
+    ) -> tuple[str, list[str], str | None, Any]:
+        """A query, the attributes that it states, and the title and the photo that the product shows.
+
+        Args:
+            row: of the catalogue.
+            rng: of the row.
+            photo: the row's, None if it has none; anything that stands for it will do.
+            from_title: the query is to be the title, if the product has one and a photo.
+
+        Raises:
+            ValueError: if there is nothing to learn from the row, naming it.
+        """
+        title, made = self.titles[row], self.make_query(row, rng)
         if title is not None and photo is not None and (from_title or made is None):
-            stated: list[str] = []
-            query, title = title, None
-        elif made is not None:
-            query, stated = made
-            if title is not None and photo is not None:
-                draw = rng.random()
-                if draw < self.drop_title_probability:
-                    title = None
-                elif draw < self.drop_title_probability + self.drop_image_probability:
-                    photo = None
-        else:
+            return title, [], None, photo
+        if made is None:
             raise ValueError(
                 f"Product {self.ids[row]!r} (row {row}) has neither a query nor both title and photo: nothing can be "
                 f"learned from it: give it a query, hot query or attributes for --query_templates. {SKIP}"
             )
+        return *made, *self.draw_sides(row, rng, photo)
+
+    def draw_sides(self, row: int, rng: np.random.Generator, photo: Any | None) -> tuple[str | None, Any | None]:
+        """The title and the photo that the product shows for a query that isn't its title: one may be left out."""
+        title = self.titles[row]
         if title is None and photo is None:
             raise ValueError(f"Product {self.ids[row]!r} (row {row}) has neither a title nor a photo. {SKIP}")
-        return self.item(row, query, stated, title, photo)
+        if title is not None and photo is not None:
+            draw = rng.random()
+            if draw < self.drop_title_probability:
+                title = None
+            elif draw < self.drop_title_probability + self.drop_image_probability:
+                photo = None
+        return title, photo
 
     def item(self, row: int, query: str, stated: list[str], title: str | None, photo: Any | None) -> dict[str, Any]:
         return {
@@ -553,26 +576,33 @@ class ProductPairs(torch.utils.data.Dataset):
 
 
 class WholeProducts(torch.utils.data.Dataset):
-    """The rows of [`ProductPairs`] with all that each shows and its own words as the query, nothing drawn.
+    """Rows of [`ProductPairs`] with all that each shows and its own words as the query, nothing drawn.
 
     The words are the row's title, else its hot query, its real query or one made by a template.
+
+    Args:
+        pairs: the catalogue.
+        sides: what the products show of what they have: "title", "image" or both.
+        rows: those to take; all by default.
     """
 
-    def __init__(self, pairs: ProductPairs):
-        self.pairs = pairs
+    def __init__(
+        self, pairs: ProductPairs, sides: Sequence[str] = ("title", "image"), rows: Sequence[int] | None = None
+    ):
+        self.pairs, self.sides, self.rows = pairs, sides, range(len(pairs)) if rows is None else rows
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.rows)
 
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        pairs = self.pairs
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        pairs, row = self.pairs, self.rows[index]
         title, photo = pairs.titles[row], None
-        if pairs.photos is not None:
+        if pairs.photos is not None and "image" in self.sides:
             photo = read_photo(pairs.photos[row][pairs.columns.image])
         query = title or pairs.hot_queries[row] or (pairs.make_query(row, pairs.rng(row)) or (None,))[0]
         if query is None:
             raise ValueError(f"Product {pairs.ids[row]!r} (row {row}) has no words to mine hard negatives by.")
-        return pairs.item(row, query, [], title, photo)
+        return pairs.item(row, query, [], title if "title" in self.sides else None, photo)
 
 
 class ProductParts(ProductPairs):
@@ -622,7 +652,7 @@ def process_named(
         raise
 
 
-def _name(rows: list[dict[str, Any]]) -> list[str]:
+def name_rows(rows: list[dict[str, Any]]) -> list[str]:
     return [f"Product {row['id']!r} (row {row['row']})" for row in rows]
 
 
@@ -632,7 +662,7 @@ def _process(processor: Any, rows: list[dict[str, Any]], **fields: list[Any]) ->
     A batch without any photo gets one place of padding for them: data parallelism wants every process to use the same
     weights in every step.
     """
-    inputs = process_named(processor.process_products, _name(rows), SKIP, **fields)
+    inputs = process_named(processor.process_products, name_rows(rows), SKIP, **fields)
     if "pixel_values" not in inputs:
         width = 3 * processor.image_processor.patch_size**2
         inputs["pixel_values"] = torch.zeros(len(rows), 1, width)
@@ -666,7 +696,7 @@ class PairCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         texts = [row["query"] for row in rows]
-        queries = process_named(self.processor.process_queries, _name(rows), MEND_QUERY, queries=texts)
+        queries = process_named(self.processor.process_queries, name_rows(rows), MEND_QUERY, queries=texts)
         titles, images = [row["title"] for row in rows], [row["image"] for row in rows]
         products = _process(self.processor, rows, titles=titles, images=images)
         if self.drop_patch_probability:
@@ -688,7 +718,7 @@ class PairCollator:
             for part in group.tensor_split(math.ceil(len(group) / self.chunk_size))
         ]
         chunks = [
-            _trim(_select(queries, query_part) | _select(products, part))
+            trim_padding(select_rows(queries, query_part) | select_rows(products, part))
             for query_part, part in zip(query_order.split([len(part) for part in parts]), parts, strict=True)
         ]
         batch = {"chunks": chunks, "query_order": query_order.argsort(), "product_order": product_order.argsort()}
@@ -716,7 +746,7 @@ def split_by_length(
         inputs[mask].sum(1) if mask in inputs else none for mask in ("attention_mask", "pixel_attention_mask")
     )
     order = torch.from_numpy(np.lexsort(_length_keys(words, patches)))
-    return [(rows, _trim(_select(inputs, rows))) for rows in order.split(size)]
+    return [(rows, trim_padding(select_rows(inputs, rows))) for rows in order.split(size)]
 
 
 def _length_keys(words: torch.Tensor, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -724,7 +754,7 @@ def _length_keys(words: torch.Tensor, patches: torch.Tensor) -> tuple[torch.Tens
     return patches, words + patches
 
 
-def _select(inputs: Mapping[str, torch.Tensor], rows: torch.Tensor) -> dict[str, torch.Tensor]:
+def select_rows(inputs: Mapping[str, torch.Tensor], rows: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: value[rows] for name, value in inputs.items()}
 
 
@@ -743,7 +773,7 @@ def _drop_patches(products: dict[str, torch.Tensor], probability: float, rng: np
     products["pixel_attention_mask"] = kept.to(products["pixel_attention_mask"].dtype)
 
 
-def _trim(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def trim_padding(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Cuts off the columns that are padding in every row."""
     sequences = {
         "query_attention_mask": ("query_input_ids", "query_attention_mask"),

@@ -29,7 +29,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQua
 from torch import nn
 from transformers import AutoModel, AutoProcessor, HfArgumentParser, PreTrainedModel, ProcessorMixin
 
-from acebert.fingerprint_acebert import weights_sha256
+from acebert.fingerprint_acebert import product_weights_sha256, weights_sha256
 from acebert.onnx_acebert import IMAGE_INPUTS, PARTS, RECORD, OnnxAceBertModel, encoder_file
 
 # The first version with an operator for attention, which ONNX Runtime runs as one kernel.
@@ -195,6 +195,7 @@ def write_export(
         "model": args.model_name_or_path,
         "revision": getattr(model.config, "_commit_hash", None) or args.revision,
         "weights_sha256": weights_sha256(model),
+        "product_weights_sha256": product_weights_sha256(model),
         "opset": OPSET,
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")},

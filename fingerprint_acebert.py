@@ -10,24 +10,33 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 
-def weights_sha256(model: PreTrainedModel, exact: bool = False) -> str:
+def weights_sha256(model: PreTrainedModel, exact: bool = False, prefixes: tuple[str, ...] = ("",)) -> str:
     """Of the weights rounded to bfloat16: a checkpoint is the same whether it was loaded in float32 or in bfloat16.
-
-    An `OnnxAceBertModel` has that of the checkpoint that it was exported from.
 
     Args:
         model: whose weights.
         exact: not rounded, so that a checkpoint and its copy in bfloat16 differ.
+        prefixes: of the names of the weights that count; all by default.
     """
-    if hasattr(model, "source_weights_sha256"):
-        return model.source_weights_sha256
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
+        if not name.startswith(prefixes):
+            continue
         values = tensor.detach().cpu()
         values = (values if exact else values.bfloat16()).float().contiguous()
         digest.update(f"{name} {tuple(values.shape)}".encode())
         digest.update(values.flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def product_weights_sha256(model: PreTrainedModel) -> str:
+    """Of an `AceBertModel`'s weights that make product vectors: checkpoints that differ in their query side share it.
+
+    An `OnnxAceBertModel` has that of the checkpoint that it was exported from.
+    """
+    if hasattr(model, "source_product_weights_sha256"):
+        return model.source_product_weights_sha256
+    return weights_sha256(model, prefixes=("product_encoder.", "product_projection."))
 
 
 def processor_sha256(processor: ProcessorMixin) -> str:

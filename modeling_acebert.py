@@ -169,7 +169,8 @@ class AceBertOutput(ModelOutput):
     product_embeds (`torch.Tensor` of shape `(products, projection_dim)`): unit vectors.
     matching_loss, domain_loss (`torch.Tensor` of shape `()`, *optional*): the parts of `loss`.
     domain_accuracy (`torch.Tensor` of shape `()`, *optional*): of the domain classifier; 0.5 is the adversary's aim.
-    query_model_output, product_model_output (`BaseModelOutputWithPooling`): the encoders' own outputs.
+    query_model_output, product_model_output (`BaseModelOutputWithPooling`): the encoders' own outputs; none of products
+        that came as vectors.
     """
 
     loss: torch.Tensor | None = None
@@ -695,6 +696,7 @@ class AceBertModel(AceBertPreTrainedModel):
         spatial_shapes: torch.Tensor | None = None,
         pixel_position_ids: torch.Tensor | None = None,
         positives: torch.Tensor | None = None,
+        product_embeds: torch.Tensor | None = None,
         return_loss: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AceBertOutput:
@@ -704,6 +706,7 @@ class AceBertModel(AceBertPreTrainedModel):
             query_input_ids, query_attention_mask: (queries, tokens), the query side.
             input_ids ... pixel_position_ids: the product side, as in [`AceBertModel.get_product_features`].
             positives: (queries, products) booleans of [`find_positives`], for the loss.
+            product_embeds: (products, projection_dim) unit vectors that were made before, in place of the product side.
             return_loss: take query i and product i as a pair and return the retrieval loss.
         """
         if query_input_ids is None:
@@ -713,18 +716,22 @@ class AceBertModel(AceBertPreTrainedModel):
                 "`SentenceTransformer(folder, trust_remote_code=True)`."
             )
         query_outputs = self.get_text_features(query_input_ids, query_attention_mask, return_dict=True, **kwargs)
-        product_outputs = self.get_product_features(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            pixel_values,
-            pixel_attention_mask,
-            spatial_shapes,
-            pixel_position_ids,
-            return_dict=True,
-            **kwargs,
-        )
-        query_embeds, product_embeds = query_outputs.pooler_output, product_outputs.pooler_output
+        query_embeds, product_outputs = query_outputs.pooler_output, None
+        if product_embeds is None:
+            product_outputs = self.get_product_features(
+                input_ids,
+                attention_mask,
+                token_type_ids,
+                pixel_values,
+                pixel_attention_mask,
+                spatial_shapes,
+                pixel_position_ids,
+                return_dict=True,
+                **kwargs,
+            )
+            product_embeds = product_outputs.pooler_output
+        elif input_ids is not None or pixel_values is not None:
+            raise ValueError("Give `product_embeds` or the products' `input_ids` and `pixel_values`, not both.")
         logits = self.scale * query_embeds @ product_embeds.t()
         if self.logit_bias is not None:
             logits = logits + self.logit_bias
@@ -939,6 +946,7 @@ class AceBertForRetrieval(AceBertPreTrainedModel):
         pixel_position_ids: torch.Tensor | None = None,
         positives: torch.Tensor | None = None,
         adversarial_strength: float | None = None,
+        product_embeds: torch.Tensor | None = None,
         return_loss: bool | None = True,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AceBertOutput:
@@ -953,6 +961,7 @@ class AceBertForRetrieval(AceBertPreTrainedModel):
             pixel_attention_mask,
             spatial_shapes,
             pixel_position_ids,
+            product_embeds=product_embeds,
             return_dict=True,
             **kwargs,
         )

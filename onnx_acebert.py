@@ -38,7 +38,8 @@ class OnnxAceBertModel:
 
     Attributes:
         config (`AceBertConfig`): the checkpoint's.
-        source_weights_sha256 (`str`): fingerprint of the checkpoint's weights, by which a catalogue knows its model.
+        source_product_weights_sha256 (`str`): fingerprint of the weights of the checkpoint's product side, by which a
+            catalogue knows its model.
 
     Raises:
         `ValueError`: where the folder is no export or lacks the precision.
@@ -77,7 +78,7 @@ class OnnxAceBertModel:
             )
         self.folder, self.precision = folder, precision
         self.config = AceBertConfig.from_pretrained(folder)
-        self.source_weights_sha256: str = record["weights_sha256"]
+        self.source_product_weights_sha256: str = record["product_weights_sha256"]
         options = ort.SessionOptions()
         options.intra_op_num_threads = num_threads or 0
         self.sessions = {

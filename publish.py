@@ -23,7 +23,7 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import AutoModel, HfArgumentParser
 
 from acebert.card_acebert import Power, is_edited, read_stages, write_card
-from acebert.fingerprint_acebert import weights_sha256
+from acebert.fingerprint_acebert import product_weights_sha256, weights_sha256
 from acebert.publishing_acebert import (
     SPACE_SETTINGS,
     Files,
@@ -225,12 +225,16 @@ def check_weights(folder: Path, report: dict[str, Any] | None, catalog_folder: P
     if not given:
         return
     options = {"dtype": torch.float32, "trust_remote_code": True}
-    weights = weights_sha256(AutoModel.from_pretrained(folder.resolve(), use_safetensors=True, **options))
-    for flag, model in given.items():
-        if model["weights_sha256"] != weights:
+    model = AutoModel.from_pretrained(folder.resolve(), use_safetensors=True, **options)
+    for flag, other in given.items():
+        # A catalogue holds what the product side made, whatever the query side.
+        name, fingerprint = ("weights_sha256", weights_sha256)
+        if flag == "--catalog":
+            name, fingerprint = ("product_weights_sha256", product_weights_sha256)
+        if other[name] != fingerprint(model):
             raise ValueError(
-                f"{flag} was made with {model['name']}, whose weights (sha256 {model['weights_sha256'][:12]}) aren't "
-                f"those in {folder} ({weights[:12]}): make it again with this checkpoint."
+                f"{flag} was made with {other['name']}, whose weights (sha256 {other[name][:12]}) aren't those in "
+                f"{folder} ({fingerprint(model)[:12]}): make it again with this checkpoint."
             )
 
 

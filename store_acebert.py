@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Image, List, Value
 
-FORMAT = 1
+FORMAT = 2
 PART_ROWS = 2048
 # A photo is read together with its row group.
 ROW_GROUP = 256
@@ -41,7 +41,7 @@ class Settings:
     """What `catalog.json` holds.
 
     Args:
-        model: name, revision, precision, weights_sha256, processor_sha256 of what made the vectors.
+        model: name, revision, precision, product_weights_sha256, processor_sha256 of what made the vectors.
         dim: numbers in a vector.
         id_type: "string" or "integer".
         attributes: name to type, see `VALUE_TYPES`.

@@ -19,6 +19,7 @@ import shutil
 import sys
 import time
 from argparse import ArgumentParser
+from contextlib import nullcontext
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import partial
 from itertools import chain, repeat
@@ -68,6 +69,7 @@ from acebert.mining_acebert import NearMissSampler, find_near_misses
 from acebert.modeling_acebert import AceBertForPreTraining, AceBertForRetrieval, find_positives, modality_gap
 from acebert.processing_acebert import AceBertImageProcessor, AceBertProcessor
 from acebert.publishing_acebert import PublishError, open_repository, publish_model
+from acebert.queries_acebert import ProductQueries, QueryCollator, RankedProducts, matryoshka_answer_loss
 from acebert.training_acebert import (
     DivergenceWatch,
     GatherRows,
@@ -168,6 +170,13 @@ class DataArguments:
         default=0.5,
         metadata={"help": "Share of rows whose query is the title; the product then shows its photo alone."},
     )
+    balanced_query_probability: float = field(
+        default=0.5,
+        metadata={
+            "help": "In the stage 'queries', of asking for attribute values drawn among all that the catalogue has, "
+            "rare ones as often as common ones, in place of the row's own; in the other rows."
+        },
+    )
     drop_title_probability: float = field(default=0.2, metadata={"help": "Of the product's title, in the other rows."})
     drop_image_probability: float = field(default=0.1, metadata={"help": "Of the product's photo, in the other rows."})
     flip_probability: float = field(default=0.5, metadata={"help": "Of mirroring a photo."})
@@ -191,7 +200,12 @@ class DataArguments:
 class RunArguments:
     """How long, how fast and where to."""
 
-    stage: Literal["pretrain", "finetune"] = field(metadata={"help": "Cross-modal pre-training or retrieval."})
+    stage: Literal["pretrain", "finetune", "queries"] = field(
+        metadata={
+            "help": "Cross-modal pre-training; retrieval; or the query encoder alone, against the whole catalogue, "
+            "whose vectors stay as they are."
+        }
+    )
     output_dir: str = field(metadata={"help": "Folder of the run: best model, checkpoints, logs."})
     overwrite_output_dir: bool = field(default=False, metadata={"help": "Start over instead of resuming."})
     seed: int = field(default=0, metadata={"help": "Of weights, data order, draws and dropout."})
@@ -317,8 +331,16 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     # The optimizer, and a schedule that ends with the last step. A prepared scheduler moves once per process and step.
     optimizer = make_optimizer(model, args)
     model, optimizer, train_loader = accelerator.prepare(model, optimizer, train_loader)
+    ranked = everything = None
+    if args.stage == "queries":
+        encode = partial(encode_whole, accelerator.unwrap_model(model), processor, args, accelerator)
+        kept = Path(args.output_dir, "checkpoints", "products")
+        ranked = everything = RankedProducts.encode(train_data, encode, kept / "train")
+        if validation_data:  # which nothing is trained against
+            everything = ranked.join(RankedProducts.encode(validation_data, encode, kept / "validation"))
+    model.train()  # `from_pretrained` leaves dropout off
     if args.find_learning_rate:
-        return suggest_learning_rate(model, optimizer, train_loader, args, accelerator)
+        return suggest_learning_rate(model, optimizer, train_loader, args, accelerator, ranked)
     steps_per_epoch = math.ceil(len(train_loader) / args.gradient_accumulation_steps)
     total_steps = args.max_train_steps or math.ceil(args.num_train_epochs * steps_per_epoch)
     if total_steps < 1:
@@ -361,7 +383,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             seed_step(args.seed, progress, accelerator.process_index)
             with accelerator.accumulate(model):
                 strength = adversarial_schedule(progress.step / total_steps, args.adversarial_strength)
-                values = forward_and_backward(model, batch, args, accelerator, strength)
+                values = forward_and_backward(model, batch, args, accelerator, strength, ranked)
                 norm = None
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
@@ -391,7 +413,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             pause = time.perf_counter()
             if validation_loader and (progress.step % args.eval_steps == 0 or last):
                 check_finite()
-                metrics = validate(best_of, validation_loader, args.stage, accelerator)
+                metrics = validate(best_of, validation_loader, args.stage, accelerator, everything)
                 accelerator.log({f"validation/{name}": value for name, value in metrics.items()}, step=progress.step)
                 append_log(args.output_dir, progress, {"validation": metrics}, accelerator)
                 if accelerator.is_main_process:
@@ -451,6 +473,20 @@ CHANGEABLE = {
 }
 
 
+# The flags that say how the product side is trained.
+OF_PRODUCTS = {
+    "adversarial_strength",
+    "cached_chunk_size",
+    "crop_probability",
+    "drop_patch_probability",
+    "flip_probability",
+    "hard_negative_margin",
+    "hard_negatives",
+    "image_learning_rate",
+    "mine_hard_negatives_every",
+}
+
+
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, RunArguments]:
     """Flags, and before them those of the YAML file that `--config` names."""
     # An abbreviated flag would escape the checks below.
@@ -491,7 +527,17 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Run
     for name in ("cached_chunk_size", "mine_hard_negatives_every"):
         if args.stage == "pretrain" and getattr(args, name):
             parser.error(f"--{name} is fine-tuning's: pre-training contrasts no products. Leave it out.")
-    for name in ("crop_probability", "drop_patch_probability"):
+    if args.stage == "queries":
+        if model_args.backbone:
+            parser.error("The stage 'queries' needs the products' vectors: give --model_name_or_path, not --backbone.")
+        if given & OF_PRODUCTS:
+            parser.error(
+                f"--{', --'.join(sorted(given & OF_PRODUCTS))}: the stage 'queries' leaves the product side as it is. "
+                "Leave out."
+            )
+    elif "balanced_query_probability" in given:
+        parser.error(f"--balanced_query_probability is of the stage 'queries', not of '{args.stage}'. Leave it out.")
+    for name in ("crop_probability", "drop_patch_probability", "balanced_query_probability"):
         if not 0 <= getattr(data_args, name) <= 1:
             parser.error(f"--{name} must lie in [0, 1], got {getattr(data_args, name)}.")
     if args.ema_decay is not None and not 0 < args.ema_decay < 1:
@@ -570,7 +616,8 @@ def load_data(
         hot_query=data_args.hot_query_column,
         attributes=templates.attributes if templates else [],
     )
-    kind = ProductParts if args.stage == "pretrain" else ProductPairs
+    kinds = {"pretrain": ProductParts, "finetune": ProductPairs, "queries": ProductQueries}
+    kind: type[ProductPairs] = kinds[args.stage]
 
     source = (data_args.dataset_revision, data_args.dataset_config_name, data_args.on_bad_row)
     query_columns = (columns.query, columns.hot_query, *columns.attributes)
@@ -581,7 +628,7 @@ def load_data(
         if data_args.on_bad_row == "raise":
             return products
         file = Path(args.output_dir, f"bad_rows_{split}.jsonl")
-        learns_from = query_columns if args.stage == "finetune" else None
+        learns_from = None if args.stage == "pretrain" else query_columns
         return products.select(find_good_rows(products, columns, file, learns_from=learns_from))
 
     products = load(data_args.train_split)
@@ -596,7 +643,7 @@ def load_data(
         spacing = len(held_out) / data_args.validation_size
         held_out = held_out.select([int(i * spacing) for i in range(data_args.validation_size)])
 
-    def draw_from(products: Dataset, **augmentation: float) -> ProductPairs:
+    def draw_from(products: Dataset, **draws: float) -> ProductPairs:
         return kind(
             products,
             columns,
@@ -605,12 +652,13 @@ def load_data(
             drop_title_probability=data_args.drop_title_probability,
             drop_image_probability=data_args.drop_image_probability,
             seed=args.seed,
-            **augmentation,
+            **draws,
         )
 
-    train = draw_from(
-        products, flip_probability=data_args.flip_probability, crop_probability=data_args.crop_probability
-    )
+    draws = {"flip_probability": data_args.flip_probability, "crop_probability": data_args.crop_probability}
+    if args.stage == "queries":  # which opens no photo
+        draws = {"balanced_query_probability": data_args.balanced_query_probability}
+    train = draw_from(products, **draws)
     validation = None if held_out is None else draw_from(held_out)
     accelerator.print(f"{len(train)} products to train on, {len(validation) if validation else 0} to validate on.")
     return train, validation, fingerprints
@@ -635,7 +683,13 @@ def load_model_and_processor(
         for name, value in dropouts.items():
             setattr(config.text_config, name, value)
             setattr(config.query_config, name, value)
-        config.adversarial_strength, config.label_smoothing = args.adversarial_strength, args.label_smoothing
+        if args.stage != "queries":  # which has no such losses
+            config.adversarial_strength, config.label_smoothing = args.adversarial_strength, args.label_smoothing
+        elif config.share_encoders:
+            raise SystemExit(
+                f"{model_args.model_name_or_path} shares its encoders, so its queries can't be trained alone: train it "
+                "by --stage finetune."
+            )
         if model_args.matryoshka_dims:
             config.matryoshka_dims = model_args.matryoshka_dims
         config.validate_architecture()
@@ -689,6 +743,10 @@ def load_model_and_processor(
         # The query side takes no part in this stage; it goes through unchanged.
         for name, parameter in model.acebert.named_parameters():
             parameter.requires_grad_(name.startswith("product_encoder."))
+    elif args.stage == "queries":
+        # Word embeddings that both encoders share go by the product encoder's name.
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith("acebert.query_"))
     if model_args.freeze_word_embeddings:
         model.get_input_embeddings().requires_grad_(False)
     return model, processor
@@ -706,6 +764,8 @@ def make_loader(
         collator = MaskingCollator(
             processor, data, args.mlm_probability, args.patch_mask_probability, args.mismatch_probability, args.seed
         )
+    elif args.stage == "queries":
+        collator = QueryCollator(processor, args.chunk_size)
     else:
         drop = data_args.drop_patch_probability if sampler else 0.0
         collator = PairCollator(processor, args.cached_chunk_size or args.chunk_size, drop, args.seed, data)
@@ -773,9 +833,16 @@ def adversarial_schedule(done: float, strength: float) -> float:
 
 
 def forward_and_backward(
-    model: torch.nn.Module, batch: dict[str, Any], args: RunArguments, accelerator: Accelerator, strength: float
+    model: torch.nn.Module,
+    batch: dict[str, Any],
+    args: RunArguments,
+    accelerator: Accelerator,
+    strength: float,
+    ranked: RankedProducts | None = None,
 ) -> dict[str, torch.Tensor]:
     """Adds the gradients of one batch. Returns its loss and what else is logged of it."""
+    if ranked is not None:
+        return contrast_with_catalog(model, batch, ranked, accelerator)
     if args.stage == "pretrain":
         outputs = model(**batch)
         values = {
@@ -814,6 +881,27 @@ def compute_loss(
     return values
 
 
+def contrast_with_catalog(
+    model: torch.nn.Module, batch: dict[str, Any], ranked: RankedProducts, accelerator: Accelerator
+) -> dict[str, torch.Tensor]:
+    """Adds the gradients of a batch of queries against the whole catalogue, chunk by chunk."""
+    chunks, inner = batch["chunks"], accelerator.unwrap_model(model).acebert
+    queries = sum(len(chunk["query_id"]) for chunk in chunks)
+    values: dict[str, torch.Tensor] = {}
+    for i, chunk in enumerate(chunks):
+        product_embeds, answers = ranked.ranked_for(chunk)
+        inputs = {name: chunk[name] for name in ("query_input_ids", "query_attention_mask")}
+        with accelerator.no_sync(model) if i < len(chunks) - 1 else nullcontext():
+            outputs = model(**inputs, product_embeds=product_embeds, return_loss=False)
+            share = len(answers) / queries
+            loss = share * matryoshka_answer_loss(outputs.query_embeds, product_embeds, answers, inner)
+            accelerator.backward(loss)
+        first = outputs.logits_per_query.argmax(1, keepdim=True)
+        found = {"loss": loss.detach(), "precision@1": share * answers.gather(1, first).float().mean()}
+        values = {name: value + values.get(name, 0.0) for name, value in found.items()}
+    return values
+
+
 def gathered_positives(batch: dict[str, Any], accelerator: Accelerator) -> torch.Tensor:
     names = ("product_ids", "query_ids", "product_attributes", "query_attributes")
     return find_positives(**{name: accelerator.gather(batch[name]) for name in names})
@@ -839,6 +927,36 @@ def mining_is_due(progress: Progress, sampler: NearMissSampler, args: RunArgumen
 
 
 @torch.no_grad()
+def encode_whole(
+    model: AceBertForRetrieval,
+    processor: AceBertProcessor,
+    args: RunArguments,
+    accelerator: Accelerator,
+    products: WholeProducts,
+) -> dict[str, torch.Tensor]:
+    """Vectors of products and of their own words, with the ids of both: all processes encode a part and get all."""
+    loader = DataLoader(products, args.per_device_batch_size, collate_fn=PairCollator(processor), **worker_options(1))
+    # Not by `accelerator.prepare`, which would make this loader a part of the checkpoints.
+    loader = prepare_data_loader(
+        loader, accelerator.device, accelerator.num_processes, accelerator.process_index, put_on_device=True
+    )
+    collected: dict[str, list[torch.Tensor]] = {}
+    model.eval()
+    try:
+        what, quiet = f"encoding {' + '.join(products.sides)}", not accelerator.is_local_main_process
+        for batch in tqdm(loader, what, leave=False, disable=quiet):
+            with accelerator.autocast():
+                query_embeds, product_embeds = encode_chunks(model, batch)
+            parts = {"query_embeds": query_embeds.float(), "product_embeds": product_embeds.float()}
+            parts |= {name: batch[name] for name in ("product_ids", "query_ids")}
+            for name, value in accelerator.gather_for_metrics(parts).items():
+                collected.setdefault(name, []).append(value)
+    finally:
+        model.train()
+    return {name: torch.cat(values) for name, values in collected.items()}
+
+
+@torch.no_grad()
 def mine_hard_negatives(
     model: AceBertForRetrieval,
     data: ProductPairs,
@@ -848,29 +966,11 @@ def mine_hard_negatives(
     args: RunArguments,
     accelerator: Accelerator,
 ) -> None:
-    """Encodes the whole catalogue, all processes a part of it, and gives the sampler every product's near misses."""
-    loader = DataLoader(
-        WholeProducts(data), args.per_device_batch_size, collate_fn=PairCollator(processor), **worker_options(1)
-    )
-    # Not by `accelerator.prepare`, which would make this loader a part of the checkpoints.
-    loader = prepare_data_loader(
-        loader, accelerator.device, accelerator.num_processes, accelerator.process_index, put_on_device=True
-    )
-    collected: dict[str, list[torch.Tensor]] = {}
-    model.eval()
-    try:
-        for batch in tqdm(loader, "mining", leave=False, disable=not accelerator.is_local_main_process):
-            with accelerator.autocast():
-                query_embeds, product_embeds = encode_chunks(model, batch)
-            parts = {"query_embeds": query_embeds.float(), "product_embeds": product_embeds.float()}
-            parts |= {name: batch[name] for name in ("product_ids", "query_ids")}
-            for name, value in accelerator.gather_for_metrics(parts).items():
-                collected.setdefault(name, []).append(value)
-    finally:
-        model.train()
+    """Encodes the whole catalogue and gives the sampler every product's near misses."""
+    collected = encode_whole(model, processor, args, accelerator, WholeProducts(data))
     # Every process searches for all rows: one product of matrices, against the whole encoding above.
     found = find_near_misses(
-        **{name: torch.cat(values) for name, values in collected.items()},
+        **collected,
         count=4 * args.hard_negatives,
         margin=args.hard_negative_margin,
     )
@@ -890,11 +990,12 @@ def suggest_learning_rate(
     train_loader: DataLoader,
     args: RunArguments,
     accelerator: Accelerator,
+    ranked: RankedProducts | None,
 ) -> dict[str, float]:
     """Runs the learning-rate range test in place of training. Returns the suggested factor of all rates given."""
 
     def step(batch: dict[str, Any]) -> float:
-        values = forward_and_backward(model, batch, args, accelerator, args.adversarial_strength)
+        values = forward_and_backward(model, batch, args, accelerator, args.adversarial_strength, ranked)
         accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
@@ -916,11 +1017,19 @@ def suggest_learning_rate(
 
 
 @torch.no_grad()
-def validate(inner: torch.nn.Module, loader: DataLoader, stage: str, accelerator: Accelerator) -> dict[str, float]:
+def validate(
+    inner: torch.nn.Module,
+    loader: DataLoader,
+    stage: str,
+    accelerator: Accelerator,
+    everything: RankedProducts | None = None,
+) -> dict[str, float]:
     """Metrics on the validation split, drawn the same way every time. `score` is what picks the best model.
 
     Fine-tuning: capped recall@10 of each query among all validation products, apart for titles (the product shows its
-    photo alone) and for other queries; the score is their mean. Pre-training: the losses; the score is minus the loss.
+    photo alone) and for other queries; the score is their mean. The stage of queries: the same among `everything`, the
+    products trained against and then those of the validation split. Pre-training: the losses; the score is minus the
+    loss.
     """
     inner.eval()
     try:
@@ -932,6 +1041,8 @@ def validate(inner: torch.nn.Module, loader: DataLoader, stage: str, accelerator
                 for name in ("loss", "mlm_loss", "patch_loss", "matching_loss"):
                     sums[name] = sums.get(name, 0.0) + float(outputs.get(name, 0.0)) / len(loader)
             return broadcast_object_list([{**sums, "score": -sums["loss"]}])[0]
+        if everything is not None:
+            return broadcast_object_list([validate_queries(inner, loader, accelerator, everything)])[0]
         collected: dict[str, list[torch.Tensor]] = {}
         for batch in loader:
             batch = to_device(batch, accelerator.device)
@@ -945,14 +1056,36 @@ def validate(inner: torch.nn.Module, loader: DataLoader, stage: str, accelerator
         query_embeds, product_embeds = whole.pop("query_embeds"), whole.pop("product_embeds")
         from_title = whole.pop("from_titles").bool()
         recall = capped_recall(query_embeds @ product_embeds.t(), find_positives(**whole), k=10)
-        parts = {"title_to_image_recall@10": recall[from_title], "query_to_product_recall@10": recall[~from_title]}
-        metrics = {name: float(values.mean()) for name, values in parts.items() if len(values)}
-        score = sum(metrics.values()) / len(metrics)
-        metrics |= {"modality_gap": float(modality_gap(query_embeds, product_embeds)), "score": score}
+        metrics = mean_recalls(recall, from_title)
+        metrics["modality_gap"] = float(modality_gap(query_embeds, product_embeds))
         # Every process computes all of it; the main one's numbers count, so that all agree on what is best.
         return broadcast_object_list([metrics])[0]
     finally:
         inner.train()
+
+
+def validate_queries(
+    inner: torch.nn.Module, loader: DataLoader, accelerator: Accelerator, everything: RankedProducts
+) -> dict[str, float]:
+    offset = len(everything.product_ids) - len(loader.dataset)
+    embeds, recalls, from_titles = [], [], []
+    for batch in loader:
+        for chunk in to_device(batch["chunks"], accelerator.device):
+            with accelerator.autocast():
+                outputs = inner.acebert.get_text_features(chunk["query_input_ids"], chunk["query_attention_mask"])
+            embeds.append(outputs.pooler_output.float())
+            product_embeds, answers = everything.ranked_for(chunk, offset)
+            recalls.append(capped_recall(embeds[-1] @ product_embeds.t(), answers, k=10))
+            from_titles.append(chunk["from_title"].bool())
+    metrics = mean_recalls(torch.cat(recalls), torch.cat(from_titles))
+    return metrics | {"modality_gap": float(modality_gap(torch.cat(embeds), everything.vectors[0]))}
+
+
+def mean_recalls(recall: torch.Tensor, from_title: torch.Tensor) -> dict[str, float]:
+    """Means of (queries,) recalls, apart for titles and for other queries, and the `score`: their mean."""
+    parts = {"title_to_image_recall@10": recall[from_title], "query_to_product_recall@10": recall[~from_title]}
+    metrics = {name: float(values.mean()) for name, values in parts.items() if len(values)}
+    return metrics | {"score": sum(metrics.values()) / len(metrics)}
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

@@ -237,7 +237,7 @@ def open_catalog(
         raise ValueError(f"Column {image_column!r} holds {dataset.features[image_column]}, and not photos.")
     made_by = ProductEncoder(model, processor).describe()
     # `_fingerprint` is what datasets keys its own caches on: the data files' content and every transform since.
-    parts = [made_by["weights_sha256"], made_by["processor_sha256"], code_sha256(model, processor)]
+    parts = [made_by["product_weights_sha256"], made_by["processor_sha256"], code_sha256(model, processor)]
     parts += [dataset._fingerprint, id_column, title_column, image_column, *attributes]
     path = cache / hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:32]
     if not (path / "catalog.json").exists():

@@ -24,9 +24,10 @@ from qdrant_client import QdrantClient
 
 from acebert import build_catalog, building_acebert, catalog_acebert, index_acebert, indexing_acebert, store_acebert
 from acebert.catalog_acebert import ProductCatalog
-from acebert.fingerprint_acebert import weights_sha256
+from acebert.fingerprint_acebert import product_weights_sha256, weights_sha256
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
+from acebert.store_acebert import FORMAT
 
 COUNT = 40
 
@@ -707,8 +708,8 @@ def test_folders_that_are_no_catalogue(tmp_path: Path, build: Callable[..., Prod
     catalog = build()
     catalog.close()
     file = catalog.path / "catalog.json"
-    file.write_text(file.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(ValueError, match="format 2 and this version reads 1"):
+    file.write_text(file.read_text().replace(f'"format": {FORMAT}', '"format": 99'))
+    with pytest.raises(ValueError, match=f"format 99 and this version reads {FORMAT}"):
         ProductCatalog.load(catalog.path)
 
 
@@ -792,8 +793,28 @@ def test_weights_are_the_same_in_bfloat16_and_others_are_not(model: AceBertModel
     assert not torch.equal(projection, half.product_projection.weight.float())  # the type does lose something
     assert weights_sha256(half) == weights_sha256(model)
     with torch.no_grad():
-        projection[0, 0] *= 1.01
+        model.query_projection.weight[0, 0] *= 1.01
     assert weights_sha256(half) != weights_sha256(model)
+    assert product_weights_sha256(half) == product_weights_sha256(model)
+    with torch.no_grad():
+        projection[0, 0] *= 1.01
+    assert product_weights_sha256(half) != product_weights_sha256(model)
+
+
+def test_a_catalogue_is_searched_by_another_query_side(
+    model: AceBertModel, tiny_processor: AceBertProcessor, dataset: Dataset, tmp_path: Path
+) -> None:
+    with ProductCatalog.build(model, tiny_processor, dataset, tmp_path / "catalog", index="memory") as catalog:
+        before = [hit.score for hit in catalog.search("red shirt")]
+    adapted = copy.deepcopy(model)
+    with torch.no_grad():
+        adapted.query_projection.weight.mul_(torch.linspace(0.5, 2, 16)[:, None])
+    with ProductCatalog.load(tmp_path / "catalog", adapted, tiny_processor) as catalog:
+        assert [hit.score for hit in catalog.search("red shirt")] != before
+    with torch.no_grad():
+        adapted.product_projection.weight[0, 0] *= 1.01
+    with pytest.raises(ValueError, match=r"The product weights of .* did not make the catalogue"):
+        ProductCatalog.load(tmp_path / "catalog", adapted, tiny_processor)
 
 
 def test_a_catalogue_made_in_bfloat16_is_searched_and_changed_in_float32(

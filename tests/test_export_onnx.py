@@ -172,7 +172,7 @@ def test_a_catalogue_takes_the_export_of_its_model(
         found.append([(hit.id, round(hit.score, 3)) for hit in with_this.search("red shirt", top_k=5)])
         with_this.close()
     assert found[0] == found[1]
-    exported.source_weights_sha256 = "of another checkpoint"
+    exported.source_product_weights_sha256 = "of another checkpoint"
     with pytest.raises(ValueError, match="did not make the catalogue"):
         ProductCatalog.load(tmp_path / "catalog", exported, processor, read_only=True)
 

@@ -536,7 +536,7 @@ def catalog_of_another(tmp_path: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"PAR1" + name.encode())
     (folder / "README.md").write_text("---\nconfigs: []\n---\n")
-    made_by = {"name": "/home/alice/run", "revision": None, "weights_sha256": "1" * 64, "processor_sha256": "2" * 64}
+    made_by = {"name": "/home/alice/run", "revision": None, "product_weights_sha256": "1" * 64}
     settings = {"model": made_by, "index": "http://10.0.0.7:6333/products", "dim": 16}
     (folder / "catalog.json").write_text(json.dumps(settings))
     return folder
@@ -601,7 +601,7 @@ def test_a_catalogue_goes_up_without_its_index_and_its_maker_s_paths(
     }
     settings = json.loads(hub.content("alice/products", "catalog.json", kind="datasets"))
     assert (settings["model"]["name"], settings["model"]["revision"]) == (MODEL.repo_id, MODEL.revision)
-    assert settings["model"]["weights_sha256"] == "1" * 64 and settings["index"] == "memory"
+    assert settings["model"]["product_weights_sha256"] == "1" * 64 and settings["index"] == "memory"
 
     (catalog_of_another / "products" / "00000").rename(catalog_of_another / "products" / "00001")
     publish_catalog(api, catalog_of_another, "alice/products", MODEL)

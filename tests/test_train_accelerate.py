@@ -107,6 +107,23 @@ def test_the_average_is_what_is_validated_and_saved(flags: Callable[..., list[st
     assert not torch.equal(plain[words], backbone["embeddings.word_embeddings.weight"])
 
 
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_dropout_is_on_in_every_step(
+    ema_decay: float | None, flags: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script.main(flags("pretrain", "pretrained", max_train_steps=2))
+    step, modes = script.forward_and_backward, []
+
+    def spy(model: torch.nn.Module, *rest: object) -> object:
+        modes.append({module.training for module in model.modules()})
+        return step(model, *rest)
+
+    monkeypatch.setattr(script, "forward_and_backward", spy)
+    sizes = {"patch_size": None, "max_num_patches": None, "projection_dim": None}
+    script.main(flags(backbone=None, model_name_or_path=tmp_path / "pretrained", ema_decay=ema_decay, **sizes))
+    assert modes == [{True}] * 6
+
+
 def test_early_stopping(
     flags: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
