@@ -6,6 +6,9 @@
     accelerate launch train_accelerate.py --stage finetune --model_name_or_path runs/pretrained \\
         --dataset_name ashraq/fashion-product-images-small --title_column productDisplayName \\
         --query_templates "{gender} {baseColour} {articleType}" --output_dir runs/finetuned
+    accelerate launch train_accelerate.py --stage queries --model_name_or_path runs/finetuned \\
+        --dataset_name ashraq/fashion-product-images-small --title_column productDisplayName \\
+        --query_templates "{gender} {baseColour} {articleType}" --output_dir runs/queries
 
 `--config run.yaml` reads any of the flags from a file; flags on the command line win. The same command started again
 goes on from its latest checkpoint. `--output_dir` itself always holds the best model so far as a complete Hub folder.
@@ -405,7 +408,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             last = progress.step == total_steps
             if progress.step % args.logging_steps == 0 or last:
                 check_finite()
-                entry = window.flush() | {"learning_rate": scheduler.get_last_lr()[0], "adversarial_strength": strength}
+                entry = window.flush() | {"learning_rate": scheduler.get_last_lr()[0]}
+                entry |= {"adversarial_strength": strength} if args.stage == "finetune" else {}
                 accelerator.log({f"train/{name}": value for name, value in entry.items()}, step=progress.step)
                 append_log(args.output_dir, progress, entry, accelerator)
                 shown = ("loss", "recall@1", "domain_accuracy", "rate")
