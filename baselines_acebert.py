@@ -4,7 +4,6 @@ A baseline on titles is built on the titles of the products to rank and has `sco
 products) tensor. A product that it doesn't retrieve scores -inf.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,41 +15,13 @@ from PIL import Image
 from torch import nn
 from tqdm.auto import tqdm
 
+from .corpus_acebert import tokenize
 from .data_acebert import ProductPairs, hash_text
 from .modeling_acebert import find_positives, info_nce_loss
-
-WORD = re.compile(r"\w+(?:-\w+)*")
-
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Lexical
 # ----------------------------------------------------------------------------------------------------------------------
-
-
-def tokenize(text: str) -> list[str]:
-    """Splits text the way a shop's lexical index is commonly set up, so that BM25 is no straw man.
-
-    Words are lower-cased runs of letters, digits and underscores. A hyphenated word gives its parts and their join,
-    so that "T-shirt" meets "Tshirts". English plurals are stripped by suffix, so that "Shirts" meets "Shirt". No stop
-    words are removed. The rules are this project's own.
-    """
-    tokens = []
-    for word in WORD.findall(text.lower()):
-        parts = word.split("-")
-        tokens += [_strip_plural(part) for part in parts]
-        if len(parts) > 1:
-            tokens.append(_strip_plural("".join(parts)))
-    return tokens
-
-
-def _strip_plural(token: str) -> str:
-    if token.endswith("ies") and len(token) > 4:  # accessories; but ties
-        return token[:-3] + "y"
-    if token.endswith(("sses", "shes", "ches", "xes", "zes")):
-        return token[:-2]
-    if token.endswith("s") and not token.endswith(("ss", "us", "is")) and len(token) > 3:
-        return token[:-1]
-    return token
 
 
 class Bm25Baseline:

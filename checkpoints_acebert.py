@@ -225,10 +225,13 @@ def writing(what: str, output_dir: str, unfinished: Path) -> Iterator[None]:
         yield
     except Exception as error:
         free = shutil.disk_usage(output_dir).free / 2**20
-        shutil.rmtree(unfinished, ignore_errors=True)
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished, ignore_errors=True)
+        else:
+            unfinished.unlink(missing_ok=True)
         raise SystemExit(
             f"{what} can't be written to {output_dir}, where {free:,.0f} MiB are free: {error}\n"
-            "What was saved before is whole. Make room; the same command then goes on from the last checkpoint."
+            "What was saved before is whole. Make room; the same command then goes on from there."
         ) from error
 
 

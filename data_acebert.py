@@ -327,14 +327,23 @@ class QueryTemplates:
         """All attribute columns that some template names."""
         return list(dict.fromkeys(name for fields in self.fields for name in fields))
 
-    def make(self, product: dict[str, Any], rng: np.random.Generator) -> tuple[str, list[str]] | None:
-        """Returns a query and the attributes that are all it asks for; None if there is none."""
+    def make(
+        self, product: dict[str, Any], rng: np.random.Generator, strict: bool = True
+    ) -> tuple[str, list[str]] | None:
+        """Returns a query and the attributes that it states; None if there is none.
+
+        Args:
+            product: its attributes.
+            rng: draws template and attributes.
+            strict: state only what is all that the query asks for. Otherwise a template with words of its own states
+                its attributes too: of every product that has them it would make the same query.
+        """
         usable = [i for i, fields in enumerate(self.fields) if any(product.get(name) is not None for name in fields)]
         if not usable:
             return None
         index = usable[rng.integers(len(usable))]
         kept = self.keep(index, rng, [name for name in self.fields[index] if product.get(name) is not None])
-        return self.phrase(index, product, kept), [] if self.has_words[index] else kept
+        return self.phrase(index, product, kept), [] if strict and self.has_words[index] else kept
 
     def keep(self, index: int, rng: np.random.Generator, present: Sequence[str]) -> list[str]:
         """Those of a template's attributes that are not dropped: of the ones that are `present`, at least one."""
@@ -420,6 +429,8 @@ class ProductPairs(torch.utils.data.Dataset):
         seed: of all draws, together with epoch and row.
     """
 
+    strict_templates = True
+
     def __init__(
         self,
         products: Dataset,
@@ -478,6 +489,10 @@ class ProductPairs(torch.utils.data.Dataset):
     def rng(self, row: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, self.epoch, row))
 
+    def id_of(self, row: int) -> Any:
+        """The id of the product that is drawn for a row in the present epoch."""
+        return self.ids[row]
+
     def photo(self, row: int, rng: np.random.Generator) -> Any | None:
         """The row's photo as the processor takes it, cut and mirrored at random, or None. Colours stay as they are."""
         photo = None if self.photos is None else read_photo(self.photos[row][self.columns.image])
@@ -509,7 +524,7 @@ class ProductPairs(torch.utils.data.Dataset):
                 kinds.append((text, []))
         if self.templates is not None:
             product = {name: values[row] for name, values in self.attributes.items()}
-            made = self.templates.make(product, rng)
+            made = self.templates.make(product, rng, self.strict_templates)
             kinds += [made] if made else []
         return kinds[rng.integers(len(kinds))] if kinds else None
 
@@ -576,33 +591,26 @@ class ProductPairs(torch.utils.data.Dataset):
 
 
 class WholeProducts(torch.utils.data.Dataset):
-    """Rows of [`ProductPairs`] with all that each shows and its own words as the query, nothing drawn.
+    """The rows of [`ProductPairs`] with all that each shows and its own words as the query, nothing drawn.
 
     The words are the row's title, else its hot query, its real query or one made by a template.
-
-    Args:
-        pairs: the catalogue.
-        sides: what the products show of what they have: "title", "image" or both.
-        rows: those to take; all by default.
     """
 
-    def __init__(
-        self, pairs: ProductPairs, sides: Sequence[str] = ("title", "image"), rows: Sequence[int] | None = None
-    ):
-        self.pairs, self.sides, self.rows = pairs, sides, range(len(pairs)) if rows is None else rows
+    def __init__(self, pairs: ProductPairs):
+        self.pairs = pairs
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.pairs)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        pairs, row = self.pairs, self.rows[index]
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        pairs = self.pairs
         title, photo = pairs.titles[row], None
-        if pairs.photos is not None and "image" in self.sides:
+        if pairs.photos is not None:
             photo = read_photo(pairs.photos[row][pairs.columns.image])
         query = title or pairs.hot_queries[row] or (pairs.make_query(row, pairs.rng(row)) or (None,))[0]
         if query is None:
             raise ValueError(f"Product {pairs.ids[row]!r} (row {row}) has no words to mine hard negatives by.")
-        return pairs.item(row, query, [], title if "title" in self.sides else None, photo)
+        return pairs.item(row, query, [], title, photo)
 
 
 class ProductParts(ProductPairs):
@@ -709,14 +717,9 @@ class PairCollator:
         shown = torch.tensor(
             [2 * (title is not None) + (image is not None) for title, image in zip(titles, images, strict=True)]
         )
-        product_order = torch.from_numpy(np.lexsort((*_length_keys(words, patches), shown)))
+        parts = split_by_sides(shown, _length_keys(words, patches), self.chunk_size)
+        product_order = torch.cat(parts)
         query_order = queries["query_attention_mask"].sum(1).argsort(stable=True)
-        # Chunks of about equal size, cut where what is shown changes.
-        parts = [
-            part
-            for group in product_order.split(torch.unique(shown, return_counts=True)[1].tolist())
-            for part in group.tensor_split(math.ceil(len(group) / self.chunk_size))
-        ]
         chunks = [
             trim_padding(select_rows(queries, query_part) | select_rows(products, part))
             for query_part, part in zip(query_order.split([len(part) for part in parts]), parts, strict=True)
@@ -727,6 +730,19 @@ class PairCollator:
         for name in ("product_attributes", "query_attributes"):
             batch[name] = torch.from_numpy(np.stack([row[name] for row in rows]))
         return batch
+
+
+def split_by_sides(sides: torch.Tensor, lengths: Sequence[torch.Tensor], size: int) -> list[torch.Tensor]:
+    """Numbers of the rows in chunks of about equal size, cut where what is shown changes.
+
+    Args:
+        sides: (rows,) integers, what each shows.
+        lengths: each (rows,): keys to sort by within equal sides, the last key first.
+        size: rows in one chunk, at most.
+    """
+    order = torch.from_numpy(np.lexsort((*lengths, sides)))
+    groups = order.split(torch.unique(sides, return_counts=True)[1].tolist())
+    return [part for group in groups for part in group.tensor_split(math.ceil(len(group) / size))]
 
 
 def split_by_length(

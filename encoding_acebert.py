@@ -5,7 +5,6 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import AutoModel, AutoProcessor, ProcessorMixin
+from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
 
+from .checkpoints_acebert import UNFINISHED, flush, writing
 from .corpus_acebert import Catalog
 from .data_acebert import MEND_QUERY, POOL, SKIP, process_named, split_by_length
-from .fingerprint_acebert import code_sha256, weights_sha256
-from .tasks_acebert import TITLE_AND_PHOTO, Task
+from .fingerprint_acebert import code_sha256, product_weights_sha256
+from .training_acebert import worker_options
 
 SHARD = 1024  # products encoded between two saves
 
@@ -56,34 +57,42 @@ def collate_batches(rows: list[int], collate: Callable[[list[int]], dict[str, An
 
 
 class Encoder:
-    """A checkpoint, loaded as any user of the Hub loads it, that encodes by all processes.
+    """A model and its processor that encode by all processes.
 
     Args:
-        name_or_path: folder or Hub id.
-        revision: on the Hub.
+        model: an `AceBertModel` on the accelerator's device.
+        processor: the model's.
         accelerator: shares the work; its mixed precision is that of the vectors.
         cache: folder for product vectors.
+        name: of the model, for the progress bar.
         batch_size: queries or products per process and forward pass; some of these are read at a time.
         num_workers: processes that read and cut photos.
     """
 
     def __init__(
         self,
-        name_or_path: str,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
         accelerator: Accelerator,
         cache: Path,
-        revision: str | None = None,
+        name: str,
         batch_size: int = 64,
         num_workers: int = 0,
     ):
-        self.name_or_path, self.accelerator, self.cache = name_or_path, accelerator, cache
-        self.batch_size, self.num_workers = batch_size, num_workers
+        self.model, self.processor, self.accelerator, self.cache = model, processor, accelerator, cache
+        self.name, self.batch_size, self.num_workers = name, batch_size, num_workers
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str, accelerator: Accelerator, cache: Path, revision: str | None = None, **settings: int
+    ) -> "Encoder":
+        """Of a folder or a Hub id, loaded as any user of the Hub loads it; `settings` are batch size and workers."""
         options = {"revision": revision, "trust_remote_code": True}
-        self.processor = AutoProcessor.from_pretrained(name_or_path, **options)
+        processor = AutoProcessor.from_pretrained(name_or_path, **options)
         # Half precision is the accelerator's to choose, whatever the weights are saved in.
         model = AutoModel.from_pretrained(name_or_path, dtype=torch.float32, use_safetensors=True, **options)
-        self.model = model.to(accelerator.device).eval()
-        self.weights_sha256 = weights_sha256(self.model)
+        name = os.path.basename(os.path.abspath(name_or_path))
+        return cls(model.to(accelerator.device).eval(), processor, accelerator, cache, name, **settings)
 
     @torch.inference_mode()
     def encode(
@@ -91,13 +100,16 @@ class Encoder:
     ) -> torch.Tensor:
         """Encodes items, in batches of near ones, and returns (items, projection_dim) float32 on every process."""
         share = math.ceil(len(items) / self.accelerator.num_processes)
-        loader = self.accelerator.prepare_data_loader(
-            DataLoader(
-                items,
-                batch_size=min(POOL * self.batch_size, share),
-                collate_fn=partial(collate_batches, collate=collate, batch_size=self.batch_size),
-                num_workers=self.num_workers,
-            )
+        loader = DataLoader(
+            items,
+            batch_size=min(POOL * self.batch_size, share),
+            collate_fn=partial(collate_batches, collate=collate, batch_size=self.batch_size),
+            **worker_options(self.num_workers),
+        )
+        # Not by `accelerator.prepare`, which would make this loader a part of a training run's checkpoints.
+        accelerator = self.accelerator
+        loader = prepare_data_loader(
+            loader, accelerator.device, accelerator.num_processes, accelerator.process_index, put_on_device=True
         )
         rows: list[int] = []
         vectors: list[torch.Tensor] = []
@@ -143,15 +155,17 @@ class Encoder:
         # The main process looks, so that all do the same even where they don't share a disk.
         missing = broadcast_object_list([[n for n, path in enumerate(paths) if not path.exists()]])[0]
         collate = partial(collate_products, catalog=catalog, processor=self.processor, sides=sides)
-        shown = f"{os.path.basename(os.path.abspath(self.name_or_path))}: {' + '.join(sides)} of {catalog.name}"
+        shown = f"{self.name}: {' + '.join(sides)} of {catalog.name}"
         quiet = not missing or not self.accelerator.is_main_process
         for number in tqdm(missing, desc=shown, unit="shard", disable=quiet):
             vectors = self.encode(self.model.get_product_features, collate, shards[number])
             if self.accelerator.is_main_process:
-                partial_path = paths[number].with_suffix(".partial")
-                with open(partial_path, "wb") as file:
-                    np.save(file, vectors.numpy())
-                partial_path.replace(paths[number])
+                unfinished = paths[number].with_name(paths[number].name + UNFINISHED)
+                with writing("Product vectors", str(folder), unfinished):
+                    with open(unfinished, "wb") as file:
+                        np.save(file, vectors.numpy())
+                    flush(unfinished)
+                    unfinished.replace(paths[number])
         if not self.accelerator.is_main_process:
             return torch.empty(0)
         embeds = torch.zeros(len(catalog), self.model.config.projection_dim)
@@ -160,9 +174,9 @@ class Encoder:
         return embeds
 
     def _cache_folder(self, catalog: Catalog, sides: Sequence[str]) -> Path:
-        """A folder for exactly these vectors: other weights, code, products or precision have another."""
+        """A folder for exactly these vectors: other product weights, code, products or precision have another."""
         key = {
-            "weights": weights_sha256(self.model, exact=True),
+            "product weights": product_weights_sha256(self.model, exact=True),
             "code": code_sha256(self.model, self.processor, self.processor.image_processor),
             "processor": self.processor.to_json_string(),
             "ids and titles": catalog.sha256 if "title" in sides else None,
@@ -176,44 +190,3 @@ class Encoder:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "key.json").write_text(text + "\n", encoding="utf-8")
         return folder
-
-
-@dataclass
-class Vectors:
-    """All vectors that the tasks need, on the main process.
-
-    Args:
-        queries: by text, each (projection_dim,).
-        products: by catalogue's hash of ids and titles, and sides: (products, projection_dim).
-    """
-
-    queries: dict[str, torch.Tensor]
-    products: dict[tuple[str, tuple[str, ...]], torch.Tensor]
-
-    @classmethod
-    def encode(cls, encoder: Encoder, tasks: Sequence[Task], fusion: bool) -> "Vectors":
-        """Encodes each text and each view of a catalogue once; `fusion` is for either side alone too."""
-        texts = [text for task in tasks if task.photo_queries is None for text in task.queries]
-        views: dict[tuple[str, tuple[str, ...]], Catalog] = {}
-        for task in tasks:
-            sides = [task.sides]
-            if task.photo_queries is not None:
-                sides.append(("image",))
-            if fusion and task.sides == TITLE_AND_PHOTO:
-                sides += [("title",), ("image",)]
-            views |= {(task.catalog.sha256, view): task.catalog for view in sides if task.catalog.shows(view).any()}
-        queries = encoder.queries(list(dict.fromkeys(texts))) if texts else {}
-        return cls(queries, {(key, view): encoder.products(catalog, view) for (key, view), catalog in views.items()})
-
-    def of_queries(self, task: Task) -> torch.Tensor:
-        """(queries, projection_dim): of the texts, or of the photos alone."""
-        if task.photo_queries is not None:
-            return self.products[task.catalog.sha256, ("image",)][task.photo_queries]
-        return torch.stack([self.queries[text] for text in task.queries])
-
-    def of_products(self, task: Task, sides: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(ranked products, projection_dim), and booleans (ranked products,): which have one of the sides."""
-        shown = torch.from_numpy(task.catalog.shows(sides)[task.rows])
-        if not shown.any():
-            raise ValueError(f"No product of {task.catalog.name} has any of: {', '.join(sides)}.")
-        return self.products[task.catalog.sha256, sides][task.rows], shown

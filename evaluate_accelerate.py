@@ -45,11 +45,13 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 from acebert.baselines_acebert import TextAdapters, TextEncoder
 from acebert.corpus_acebert import Catalog, TrainingTexts
 from acebert.data_acebert import Columns, ProductPairs, QueryTemplates, find_good_rows, load_products
-from acebert.encoding_acebert import Encoder, Vectors, collate_products
+from acebert.encoding_acebert import Encoder, collate_products
+from acebert.fingerprint_acebert import weights_sha256
 from acebert.modeling_acebert import modality_gap
 from acebert.report_acebert import Statistics, SystemResult, TaskResult, task_report, to_markdown
 from acebert.systems_acebert import (
     Baselines,
+    Vectors,
     choose_photo_weight,
     dot_products,
     make_systems,
@@ -474,7 +476,7 @@ def make_report(
             "name": args.model_name_or_path,
             "revision": resolve_commit(args.model_name_or_path, args.revision),
             "num_parameters": encoder.model.num_parameters(),
-            "weights_sha256": encoder.weights_sha256,
+            "weights_sha256": weights_sha256(encoder.model),
         },
         "dataset": {
             "name": args.dataset_name,
@@ -551,7 +553,7 @@ def encode_gaps(
     for name in (args.model_name_or_path, *args.compare_with):
         other = encoder
         if name != args.model_name_or_path:
-            other = Encoder(name, encoder.accelerator, encoder.cache, batch_size=args.batch_size)
+            other = Encoder.from_pretrained(name, encoder.accelerator, encoder.cache, batch_size=args.batch_size)
         collate = partial(collate_products, catalog=catalog, processor=other.processor, sides=TITLE_AND_PHOTO)
         products = other.encode(other.model.get_product_features, collate, rows)
         gaps.append((name, torch.stack(list(other.queries(texts).values())), products))
@@ -573,13 +575,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
 
     # 1. The model, the catalogue and the tasks. Whatever is wrong with them shows before the long work starts.
     with timed(seconds, "load model"), accelerator.main_process_first():
-        encoder = Encoder(
+        encoder = Encoder.from_pretrained(
             args.model_name_or_path,
             accelerator,
             Path(args.output_dir) / "vectors",
             args.revision,
-            args.batch_size,
-            args.dataloader_num_workers,
+            batch_size=args.batch_size,
+            num_workers=args.dataloader_num_workers,
         )
     with timed(seconds, "load catalogue and make tasks"):
         columns = Columns(args.id_column, args.title_column, args.image_column, attributes=args.attributes)

@@ -3,40 +3,56 @@
 import hashlib
 import inspect
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
+# Whatever a wrapper puts before it.
+PRODUCT_SIDE = re.compile(r"\bproduct_(encoder|projection)\..*")
 
-def weights_sha256(model: PreTrainedModel, exact: bool = False, prefixes: tuple[str, ...] = ("",)) -> str:
+
+def weights_sha256(model: PreTrainedModel, exact: bool = False) -> str:
     """Of the weights rounded to bfloat16: a checkpoint is the same whether it was loaded in float32 or in bfloat16.
 
     Args:
         model: whose weights.
         exact: not rounded, so that a checkpoint and its copy in bfloat16 differ.
-        prefixes: of the names of the weights that count; all by default.
     """
+    return _sha256_of(model.state_dict(), exact)
+
+
+def product_weights_sha256(model: PreTrainedModel, exact: bool = False) -> str:
+    """Of the weights that make product vectors: checkpoints that differ in their query side share it.
+
+    Args:
+        model: an `AceBertModel`, or one that wraps it, as `torch.compile` and PEFT do. An `OnnxAceBertModel` has the
+            fingerprint of the checkpoint that it was exported from.
+        exact: as of [`weights_sha256`].
+
+    Raises:
+        ValueError: for a model without a product side.
+    """
+    if hasattr(model, "source_product_weights_sha256"):
+        return model.source_product_weights_sha256
+    found = ((PRODUCT_SIDE.search(name), tensor) for name, tensor in model.state_dict().items())
+    weights = {match.group(): tensor for match, tensor in found if match}
+    if not weights:
+        raise ValueError(f"{type(model).__name__} has no product encoder: give an AceBertModel.")
+    return _sha256_of(weights, exact)
+
+
+def _sha256_of(weights: Mapping[str, torch.Tensor], exact: bool) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if not name.startswith(prefixes):
-            continue
+    for name, tensor in sorted(weights.items()):
         values = tensor.detach().cpu()
         values = (values if exact else values.bfloat16()).float().contiguous()
         digest.update(f"{name} {tuple(values.shape)}".encode())
         digest.update(values.flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def product_weights_sha256(model: PreTrainedModel) -> str:
-    """Of an `AceBertModel`'s weights that make product vectors: checkpoints that differ in their query side share it.
-
-    An `OnnxAceBertModel` has that of the checkpoint that it was exported from.
-    """
-    if hasattr(model, "source_product_weights_sha256"):
-        return model.source_product_weights_sha256
-    return weights_sha256(model, prefixes=("product_encoder.", "product_projection."))
 
 
 def processor_sha256(processor: ProcessorMixin) -> str:

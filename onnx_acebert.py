@@ -69,6 +69,11 @@ class OnnxAceBertModel:
         if precision not in (None, *PRECISIONS):
             raise ValueError(f"`precision` must be one of {PRECISIONS} or None, not {precision!r}.")
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if "product_weights_sha256" not in record:
+            raise ValueError(
+                f"The {RECORD} of {folder} has no 'product_weights_sha256', as exports before version 0.1.0 haven't: "
+                "export again."
+            )
         if precision is None:
             precision = record["precisions"][-1]
         if precision not in record["precisions"]:

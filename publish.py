@@ -231,6 +231,8 @@ def check_weights(folder: Path, report: dict[str, Any] | None, catalog_folder: P
         name, fingerprint = ("weights_sha256", weights_sha256)
         if flag == "--catalog":
             name, fingerprint = ("product_weights_sha256", product_weights_sha256)
+        if name not in other:
+            raise ValueError(f"{flag} records no '{name}', as those of earlier versions: make it again.")
         if other[name] != fingerprint(model):
             raise ValueError(
                 f"{flag} was made with {other['name']}, whose weights (sha256 {other[name][:12]}) aren't those in "

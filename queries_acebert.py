@@ -1,36 +1,33 @@
 """The last stage of training: the query encoder alone, against the vectors of a whole catalogue.
 
-The product side stays as it is, so every product is encoded once, before the first step, and a step costs no more than
-its queries. All products of the catalogue are then negatives, where a batch has but a few hundred, and an index that
-was built with the checkpoint stays valid.
+The product side stays as it is, so every product is encoded once, before the first step; a step then costs its queries
+and one product of matrices. All products of the catalogue are negatives, where a batch has but a few hundred, and an
+index that was built with the checkpoint stays valid.
 """
 
-import math
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
-from safetensors.torch import load_file, save_file
+from accelerate.utils import broadcast
 
 from .checking_acebert import read_photo
-from .checkpoints_acebert import UNFINISHED
+from .corpus_acebert import Catalog
 from .data_acebert import (
     MEND_QUERY,
     ProductPairs,
-    WholeProducts,
     hash_text,
     name_rows,
     process_named,
     select_rows,
+    split_by_sides,
     trim_padding,
 )
+from .encoding_acebert import Encoder
 
 # What products show, by number. The first stands for all that a product has, whichever side it lacks.
 SIDES = (("title", "image"), ("title",), ("image",))
@@ -39,15 +36,18 @@ SIDES = (("title", "image"), ("title",), ("image",))
 class ProductQueries(ProductPairs):
     """Draws a query for each row of a catalogue, and which sides of the products are ranked for it.
 
-    As [`ProductPairs`], but photos are never opened, and a share of the queries asks for attribute values that are
+    As [`ProductPairs`], but photos are never decoded, and a share of the queries asks for attribute values that are
     drawn among all that the catalogue has: a template and those of its attributes that are kept, then one of the
     combinations of values that some product has, with equal chances. Drawn row by row, a value that ten products have
-    would hardly ever be asked for.
+    would hardly ever be asked for. A template with words of its own states its attributes as any other does: it would
+    ask the same of all products that have them, so they all answer.
 
     Args:
         balanced_query_probability: of such a draw, among the queries that are no titles, in [0, 1].
         others: of [`ProductPairs`].
     """
+
+    strict_templates = False
 
     def __init__(self, *others: Any, balanced_query_probability: float = 0.0, **named: Any):
         super().__init__(*others, **named)
@@ -55,25 +55,25 @@ class ProductQueries(ProductPairs):
         self.has_photo = [False] * len(self)
         if self.photos is not None:
             self.has_photo = [read_photo(photo) is not None for photo in self.photos[self.columns.image]]
-        templates = self.templates
-        # A template with words of its own may ask for more than its attributes: nobody knows what else answers it.
-        self.askable = [] if templates is None else [i for i, words in enumerate(templates.has_words) if not words]
-        self.combinations = cache(self._combinations)
+        self._rows_by_values: dict[tuple[str, ...], list[np.ndarray]] = {}
 
-    def _combinations(self, names: tuple[str, ...]) -> list[np.ndarray]:
+    def rows_by_values(self, names: tuple[str, ...]) -> list[np.ndarray]:
         """For each combination of values of these attributes that some product has, the rows that have it."""
-        codes = self.codes[:, [self.attribute_names.index(name) for name in names]]
-        rows = np.flatnonzero((codes >= 0).all(1))
-        number = np.unique(codes[rows], axis=0, return_inverse=True)[1].ravel()
-        order = np.argsort(number, kind="stable")
-        return np.split(rows[order], np.flatnonzero(np.diff(number[order])) + 1) if len(rows) else []
+        if names not in self._rows_by_values:
+            codes = self.codes[:, [self.attribute_names.index(name) for name in names]]
+            rows = np.flatnonzero((codes >= 0).all(1))
+            number = np.unique(codes[rows], axis=0, return_inverse=True)[1].ravel()
+            order = np.argsort(number, kind="stable")
+            parts = np.split(rows[order], np.flatnonzero(np.diff(number[order])) + 1)
+            self._rows_by_values[names] = parts if len(rows) else []
+        return self._rows_by_values[names]
 
     def _draw_combination(self, rng: np.random.Generator) -> tuple[int, str, list[str]] | None:
         """A row, and a query for what it shares with others; None if no product has the attributes drawn."""
         assert self.templates is not None
-        index = self.askable[rng.integers(len(self.askable))]
+        index = int(rng.integers(len(self.templates.templates)))
         kept = self.templates.keep(index, rng, self.templates.fields[index])
-        combinations = self.combinations(tuple(kept))
+        combinations = self.rows_by_values(tuple(kept))
         if not combinations:
             return None
         row = int(rng.choice(combinations[rng.integers(len(combinations))]))
@@ -83,7 +83,7 @@ class ProductQueries(ProductPairs):
     def __getitem__(self, row: int) -> dict[str, Any]:
         rng = self.rng(row)
         from_title, combination = rng.random() < self.title_query_probability, None
-        if not from_title and self.askable and rng.random() < self.balanced_query_probability:
+        if not from_title and self.templates is not None and rng.random() < self.balanced_query_probability:
             combination = self._draw_combination(rng)
         if combination:
             row, query, stated = combination
@@ -93,6 +93,9 @@ class ProductQueries(ProductPairs):
         has_both = self.titles[row] is not None and self.has_photo[row]
         sides = 0 if not has_both or (title and photo) else 1 if title else 2
         return {**self.item(row, query, stated, title, photo), "sides": sides}
+
+    def id_of(self, row: int) -> Any:
+        return self[row]["id"]
 
 
 @dataclass
@@ -114,9 +117,7 @@ class QueryCollator:
         for name in ("product_id", "query_id", "from_title", "sides"):
             inputs[name] = torch.tensor([int(row[name]) for row in rows])
         inputs["query_attributes"] = torch.from_numpy(np.stack([row["query_attributes"] for row in rows]))
-        order = torch.from_numpy(np.lexsort((inputs["query_attention_mask"].sum(1), inputs["sides"])))
-        groups = order.split(torch.unique(inputs["sides"], return_counts=True)[1].tolist())
-        parts = [part for group in groups for part in group.tensor_split(math.ceil(len(group) / self.chunk_size))]
+        parts = split_by_sides(inputs["sides"], [inputs["query_attention_mask"].sum(1)], self.chunk_size)
         return {"chunks": [trim_padding(select_rows(inputs, part)) for part in parts]}
 
 
@@ -125,89 +126,105 @@ class RankedProducts:
     """Vectors of a catalogue's products by the sides that they show, and what they answer.
 
     Args:
-        vectors: for each of `SIDES` (products, projection_dim) unit vectors of those that show it.
+        vectors: for each of `SIDES` the vectors of the products that show it, once for each width: whole, and cut to
+            each of the model's `matryoshka_dims`; each (products, width) of unit length.
         rows: for each of `SIDES` the numbers of these products.
-        product_ids: (rows,) integers; rows that share one are the same product.
-        texts: (rows, 3) integers of [`hash_text`]: the title, the query and the hot query, -1 where there is none.
-        attributes: (rows, attributes) integer codes, -1 where the product has no value.
+        groups: (products,) integers: products of one group share an id or a title.
+        answering: for each [`hash_text`] of a title, query or hot query the groups that have it.
+        attributes: (products, attributes) integer codes, -1 where the product has no value.
+        num_groups: all groups' numbers are below.
+        first_group: the number of the first group of the catalogue that queries are drawn from.
     """
 
-    vectors: list[torch.Tensor]
+    vectors: list[list[torch.Tensor]]
     rows: list[torch.Tensor]
-    product_ids: torch.Tensor
-    texts: torch.Tensor
+    groups: torch.Tensor
+    answering: Mapping[int, set[int]]
     attributes: torch.Tensor
+    num_groups: int
+    first_group: int = 0
 
     @classmethod
-    def encode(
-        cls, data: ProductQueries, encode: Callable[[WholeProducts], Mapping[str, torch.Tensor]], folder: Path
-    ) -> "RankedProducts":
-        """Encodes all products with each of `SIDES`, but for what `folder` holds from before.
+    def encode(cls, data: ProductQueries, encoder: Encoder, name: str) -> "RankedProducts":
+        """Encodes all products with each of `SIDES`, but for what the encoder's cache holds.
+
+        Rows that share an id are one product, as in a log of queries: the first of those that have most to show is
+        ranked, and answers what any of them does.
 
         Args:
             data: of the catalogue.
-            encode: gives the `product_embeds` of products, (products, projection_dim) unit vectors, to every process.
-            folder: keeps the vectors, which the main process writes.
+            encoder: of the model whose query side is trained.
+            name: of the catalogue, for the progress bar.
         """
-        state = PartialState()
-        has = {"title": np.array([title is not None for title in data.titles]), "image": np.array(data.has_photo)}
+        num_shown = np.array([title is not None for title in data.titles], dtype=int) + data.has_photo
+        order = np.argsort(-num_shown, kind="stable")
+        ids = [str(product_id) for product_id in data.ids]
+        kept = np.sort(order[np.unique([ids[row] for row in order], return_index=True)[1]])
+        catalog = Catalog(
+            name=name,
+            ids=[ids[row] for row in kept],
+            titles=[data.titles[row] for row in kept],
+            photos=None if data.photos is None else data.photos.select(kept),
+            attributes={},
+            splits=[name] * len(kept),
+        )
+        model, device = encoder.model, encoder.accelerator.device
         vectors, rows = [], []
         for sides in SIDES:
-            shown = np.flatnonzero(np.logical_or.reduce([has[side] for side in sides]))
-            file = folder / f"{'-'.join(sides)}.safetensors"
-            # The main process looks, so that all do the same even where they don't share a disk.
-            found = load_file(file)["vectors"] if state.is_main_process and file.exists() else None
-            found = broadcast_object_list([found])[0]
-            if found is None:
-                # A side that no product has is never ranked.
-                found = (
-                    encode(WholeProducts(data, sides, shown.tolist()))["product_embeds"]
-                    if len(shown)
-                    else torch.empty(0)
-                )
-                if state.is_main_process:
-                    folder.mkdir(parents=True, exist_ok=True)
-                    unfinished = file.with_suffix(UNFINISHED)
-                    save_file({"vectors": found.cpu().contiguous()}, unfinished)
-                    unfinished.replace(file)
-            vectors.append(found.to(state.device))
-            rows.append(torch.from_numpy(shown).to(state.device))
-        texts = [data.titles, data.queries, data.hot_queries]
-        hashes = np.array([[-1 if text is None else hash_text(text) for text in column] for column in texts]).T
-        known = (data.groups, hashes, data.codes)
-        return cls(
-            vectors, rows, *(torch.from_numpy(np.ascontiguousarray(values)).to(state.device) for values in known)
-        )
+            shown = torch.from_numpy(np.flatnonzero(catalog.shows(sides)))
+            whole = torch.zeros(len(catalog), model.config.projection_dim)
+            if len(shown):  # a side that no product has is never ranked
+                encoded = encoder.products(catalog, sides)
+                whole = broadcast((encoded if encoder.accelerator.is_main_process else whole).to(device))
+            widths = (whole.shape[1], *(model.config.matryoshka_dims or []))
+            vectors.append([F.normalize(whole[shown.to(device), :width], dim=-1) for width in widths])
+            rows.append(shown.to(device))
+        answering: dict[int, set[int]] = defaultdict(set)
+        for texts in (data.titles, data.queries, data.hot_queries):
+            for text, group in zip(texts, data.groups.tolist(), strict=True):
+                if text is not None:
+                    answering[hash_text(text)].add(group)
+        groups, attributes = (torch.from_numpy(values[kept]).to(device) for values in (data.groups, data.codes))
+        return cls(vectors, rows, groups, answering, attributes, len(data))
 
     def join(self, other: "RankedProducts") -> "RankedProducts":
-        """Both catalogues' products, this one's first."""
-        n = len(self.product_ids)
+        """Both catalogues' products, this one's first; queries are drawn from the other."""
+        n = self.num_groups
+        answering = {text: set(groups) for text, groups in self.answering.items()}
+        for text, groups in other.answering.items():
+            answering[text] = answering.get(text, set()) | {group + n for group in groups}
         return RankedProducts(
-            [torch.cat(both) for both in zip(self.vectors, other.vectors, strict=True)],
-            [torch.cat([own, theirs + n]) for own, theirs in zip(self.rows, other.rows, strict=True)],
-            torch.cat([self.product_ids, other.product_ids + n]),
-            torch.cat([self.texts, other.texts]),
+            [
+                [torch.cat(both) for both in zip(*widths, strict=True)]
+                for widths in zip(self.vectors, other.vectors, strict=True)
+            ],
+            [torch.cat([own, theirs + len(self.groups)]) for own, theirs in zip(self.rows, other.rows, strict=True)],
+            torch.cat([self.groups, other.groups + n]),
+            answering,
             torch.cat([self.attributes, other.attributes]),
+            n + other.num_groups,
+            first_group=n,
         )
 
-    def ranked_for(self, chunk: Mapping[str, torch.Tensor], offset: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    def ranked_for(self, chunk: Mapping[str, torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
         """The products that are ranked for a chunk of [`QueryCollator`], and which of them answer each query.
 
-        A product answers a query that is drawn from it or from a row of the same product, that is its title, query or
-        hot query, or whose stated attributes it has, all of them.
+        A product answers a query that is drawn from its group, that is the title, query or hot query of one of its
+        group, or whose stated attributes it has, all of them.
 
         Args:
             chunk: its queries all rank the same sides.
-            offset: added to the chunk's product ids: the number of products before those that it is drawn from.
 
         Returns:
-            (products, projection_dim) vectors and (queries, products) booleans.
+            The vectors by width, each (products, width), and (queries, products) booleans.
         """
         sides = int(chunk["sides"][0])
         rows = self.rows[sides]
-        answers = chunk["product_id"][:, None] + offset == self.product_ids[rows]
-        for text in self.texts[rows].T:
-            answers |= chunk["query_id"][:, None] == text
+        own = (chunk["product_id"] + self.first_group).tolist()
+        by_group = torch.zeros(len(own), self.num_groups, dtype=torch.bool)
+        for found, group, text in zip(by_group, own, chunk["query_id"].tolist(), strict=True):
+            found[[group, *self.answering.get(text, ())]] = True
+        answers = by_group.to(rows.device)[:, self.groups[rows]]
         asked = chunk["query_attributes"]
         # One attribute at a time: all at once would hold a boolean for each query, product and attribute.
         has_all = (asked >= 0).any(1)[:, None].expand_as(answers).clone()
@@ -216,36 +233,32 @@ class RankedProducts:
         return self.vectors[sides], answers | has_all
 
 
-def answer_loss(
-    query_embeds: torch.Tensor, product_embeds: torch.Tensor, answers: torch.Tensor, scale: torch.Tensor | float
-) -> torch.Tensor:
+def answer_loss(logits: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
     """Minus the logarithm of the answers' share of a softmax over all products, mean over the queries.
 
     MIL-NCE (Miech et al. 2020, arXiv 1912.06430, equation 1), with any number of answers: a query that thousands answer
     need not be near to all of them, as with a mean over answers, but has to have nothing else before them.
 
     Args:
-        query_embeds: (queries, width) unit vectors.
-        product_embeds: (products, width) unit vectors.
+        logits: (queries, products) scaled cosines.
         answers: (queries, products) booleans, at least one in each row.
-        scale: inverse temperature.
     """
-    logits = scale * query_embeds @ product_embeds.t()
     return (logits.logsumexp(1) - logits.masked_fill(~answers, float("-inf")).logsumexp(1)).mean()
 
 
 def matryoshka_answer_loss(
-    query_embeds: torch.Tensor, product_embeds: torch.Tensor, answers: torch.Tensor, model: Any
-) -> torch.Tensor:
-    """[`answer_loss`] as the mean over full width and the model's `matryoshka_dims`, at its temperature."""
-    widths = (model.config.projection_dim, *(model.config.matryoshka_dims or []))
-    losses = [
-        answer_loss(
-            F.normalize(query_embeds[:, :width].float(), dim=-1),
-            F.normalize(product_embeds[:, :width], dim=-1),
-            answers,
-            model.scale.detach(),
-        )
-        for width in widths
-    ]
-    return torch.stack(losses).mean()
+    query_embeds: torch.Tensor, products: Sequence[torch.Tensor], answers: torch.Tensor, scale: torch.Tensor | float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """[`answer_loss`], mean over the widths (Kusupati et al. 2022, arXiv 2205.13147), and what is ranked first.
+
+    Args:
+        query_embeds: (queries, projection_dim).
+        products: unit vectors by width, each (products, width), the whole ones first.
+        answers: (queries, products) booleans.
+        scale: inverse temperature.
+
+    Returns:
+        The loss, and (queries,) numbers of the products nearest to the whole vectors.
+    """
+    logits = [scale * F.normalize(query_embeds[:, : cut.shape[1]].float(), dim=-1) @ cut.t() for cut in products]
+    return torch.stack([answer_loss(each, answers) for each in logits]).mean(), logits[0].argmax(1)

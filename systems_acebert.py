@@ -23,7 +23,7 @@ from .baselines_acebert import (
     reciprocal_rank_fusion,
 )
 from .corpus_acebert import Catalog
-from .encoding_acebert import Vectors
+from .encoding_acebert import Encoder
 from .tasks_acebert import TITLE_AND_PHOTO, Task
 
 METRIC = Path(__file__).parent / "metrics" / "retrieval" / "retrieval.py"
@@ -49,6 +49,47 @@ class System:
     name: str
     note: str
     score: Callable[[slice], torch.Tensor] | None
+
+
+@dataclass
+class Vectors:
+    """All vectors that the tasks need, on the main process.
+
+    Args:
+        queries: by text, each (projection_dim,).
+        products: by catalogue's hash of ids and titles, and sides: (products, projection_dim).
+    """
+
+    queries: dict[str, torch.Tensor]
+    products: dict[tuple[str, tuple[str, ...]], torch.Tensor]
+
+    @classmethod
+    def encode(cls, encoder: Encoder, tasks: Sequence[Task], fusion: bool) -> "Vectors":
+        """Encodes each text and each view of a catalogue once; `fusion` is for either side alone too."""
+        texts = [text for task in tasks if task.photo_queries is None for text in task.queries]
+        views: dict[tuple[str, tuple[str, ...]], Catalog] = {}
+        for task in tasks:
+            sides = [task.sides]
+            if task.photo_queries is not None:
+                sides.append(("image",))
+            if fusion and task.sides == TITLE_AND_PHOTO:
+                sides += [("title",), ("image",)]
+            views |= {(task.catalog.sha256, view): task.catalog for view in sides if task.catalog.shows(view).any()}
+        queries = encoder.queries(list(dict.fromkeys(texts))) if texts else {}
+        return cls(queries, {(key, view): encoder.products(catalog, view) for (key, view), catalog in views.items()})
+
+    def of_queries(self, task: Task) -> torch.Tensor:
+        """(queries, projection_dim): of the texts, or of the photos alone."""
+        if task.photo_queries is not None:
+            return self.products[task.catalog.sha256, ("image",)][task.photo_queries]
+        return torch.stack([self.queries[text] for text in task.queries])
+
+    def of_products(self, task: Task, sides: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(ranked products, projection_dim), and booleans (ranked products,): which have one of the sides."""
+        shown = torch.from_numpy(task.catalog.shows(sides)[task.rows])
+        if not shown.any():
+            raise ValueError(f"No product of {task.catalog.name} has any of: {', '.join(sides)}.")
+        return self.products[task.catalog.sha256, sides][task.rows], shown
 
 
 def dot_products(queries: torch.Tensor, products: torch.Tensor, shown: torch.Tensor) -> Callable[[slice], torch.Tensor]:

@@ -16,9 +16,8 @@ from typing import Any
 import datasets
 import numpy as np
 
-from .baselines_acebert import WORD, tokenize
 from .checking_acebert import is_blank
-from .corpus_acebert import Catalog, TrainingTexts
+from .corpus_acebert import WORD, Catalog, TrainingTexts, tokenize
 from .data_acebert import QueryTemplates, group_products
 from .processing_acebert import LONE_SURROGATE
 

@@ -68,6 +68,7 @@ from acebert.data_acebert import (
     load_products,
     products_sha256,
 )
+from acebert.encoding_acebert import Encoder
 from acebert.mining_acebert import NearMissSampler, find_near_misses
 from acebert.modeling_acebert import AceBertForPreTraining, AceBertForRetrieval, find_positives, modality_gap
 from acebert.processing_acebert import AceBertImageProcessor, AceBertProcessor
@@ -87,11 +88,9 @@ from acebert.training_acebert import (
     find_learning_rate,
     has_bfloat16,
     rewind_log,
-    spare_worker,
     use_loopback,
+    worker_options,
 )
-
-WORKER_TIMEOUT = 900  # seconds after which a process that reads data and delivers no batch counts as hanging
 
 
 @dataclass
@@ -335,12 +334,13 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     optimizer = make_optimizer(model, args)
     model, optimizer, train_loader = accelerator.prepare(model, optimizer, train_loader)
     ranked = everything = None
-    if args.stage == "queries":
-        encode = partial(encode_whole, accelerator.unwrap_model(model), processor, args, accelerator)
-        kept = Path(args.output_dir, "checkpoints", "products")
-        ranked = everything = RankedProducts.encode(train_data, encode, kept / "train")
-        if validation_data:  # which nothing is trained against
-            everything = ranked.join(RankedProducts.encode(validation_data, encode, kept / "validation"))
+    if isinstance(train_data, ProductQueries):
+        inner = accelerator.unwrap_model(model).eval().acebert
+        kept, sizes = Path(args.output_dir, "vectors"), (args.per_device_batch_size, data_args.num_workers)
+        encoder = Encoder(inner, processor, accelerator, kept, "encoding", *sizes)
+        ranked = everything = RankedProducts.encode(train_data, encoder, data_args.train_split)
+        if isinstance(validation_data, ProductQueries):  # which nothing is trained against
+            everything = ranked.join(RankedProducts.encode(validation_data, encoder, "the validation products"))
     model.train()  # `from_pretrained` leaves dropout off
     if args.find_learning_rate:
         return suggest_learning_rate(model, optimizer, train_loader, args, accelerator, ranked)
@@ -526,8 +526,9 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Run
     counts += ("checkpointing_steps", "checkpoints_total_limit", "max_train_steps", "cached_chunk_size")
     counts += ("mine_hard_negatives_every", "hard_negatives", "early_stopping_patience", "find_learning_rate")
     for name in counts:
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            parser.error(f"--{name} must be at least 1, got {getattr(args, name)}.")
+        least = 2 if name == "find_learning_rate" else 1  # two rates make a slope
+        if getattr(args, name) is not None and getattr(args, name) < least:
+            parser.error(f"--{name} must be at least {least}, got {getattr(args, name)}.")
     for name in ("cached_chunk_size", "mine_hard_negatives_every"):
         if args.stage == "pretrain" and getattr(args, name):
             parser.error(f"--{name} is fine-tuning's: pre-training contrasts no products. Leave it out.")
@@ -783,14 +784,9 @@ def make_loader(
     )
 
 
-def worker_options(num_workers: int) -> dict[str, Any]:
-    """Of a `DataLoader`: its processes outlive the signals that stop a run, and one that hangs doesn't hold it up."""
-    return {"num_workers": num_workers, "worker_init_fn": spare_worker, "timeout": WORKER_TIMEOUT if num_workers else 0}
-
-
 def ids_of_batches(loader: DataLoader, data: ProductPairs, batches: list[int]) -> list[Any]:
     """Ids of this process's products in batches of the present epoch, which count from 1."""
-    return [data.ids[row] for n, rows in enumerate(loader.batch_sampler, 1) if n in batches for row in rows]
+    return [data.id_of(row) for n, rows in enumerate(loader.batch_sampler, 1) if n in batches for row in rows]
 
 
 def make_optimizer(model: torch.nn.Module, args: RunArguments) -> torch.optim.AdamW:
@@ -888,22 +884,24 @@ def compute_loss(
 def contrast_with_catalog(
     model: torch.nn.Module, batch: dict[str, Any], ranked: RankedProducts, accelerator: Accelerator
 ) -> dict[str, torch.Tensor]:
-    """Adds the gradients of a batch of queries against the whole catalogue, chunk by chunk."""
-    chunks, inner = batch["chunks"], accelerator.unwrap_model(model).acebert
+    """Adds the gradients of a batch of queries against the whole catalogue, chunk by chunk.
+
+    Every process has queries of its own; data parallelism averages their gradients, and the values are averaged here.
+    """
+    chunks, scale = batch["chunks"], accelerator.unwrap_model(model).acebert.scale.detach()
     queries = sum(len(chunk["query_id"]) for chunk in chunks)
     values: dict[str, torch.Tensor] = {}
     for i, chunk in enumerate(chunks):
-        product_embeds, answers = ranked.ranked_for(chunk)
+        products, answers = ranked.ranked_for(chunk)
         inputs = {name: chunk[name] for name in ("query_input_ids", "query_attention_mask")}
         with accelerator.no_sync(model) if i < len(chunks) - 1 else nullcontext():
-            outputs = model(**inputs, product_embeds=product_embeds, return_loss=False)
+            outputs = model(**inputs, product_embeds=products[0], return_loss=False)
             share = len(answers) / queries
-            loss = share * matryoshka_answer_loss(outputs.query_embeds, product_embeds, answers, inner)
-            accelerator.backward(loss)
-        first = outputs.logits_per_query.argmax(1, keepdim=True)
-        found = {"loss": loss.detach(), "precision@1": share * answers.gather(1, first).float().mean()}
-        values = {name: value + values.get(name, 0.0) for name, value in found.items()}
-    return values
+            loss, first = matryoshka_answer_loss(outputs.query_embeds, products, answers, scale)
+            accelerator.backward(share * loss)
+        found = {"loss": loss.detach(), "precision@1": answers.gather(1, first[:, None]).float().mean()}
+        values = {name: share * value + values.get(name, 0.0) for name, value in found.items()}
+    return accelerator.reduce(values, "mean")
 
 
 def gathered_positives(batch: dict[str, Any], accelerator: Accelerator) -> torch.Tensor:
@@ -931,36 +929,6 @@ def mining_is_due(progress: Progress, sampler: NearMissSampler, args: RunArgumen
 
 
 @torch.no_grad()
-def encode_whole(
-    model: AceBertForRetrieval,
-    processor: AceBertProcessor,
-    args: RunArguments,
-    accelerator: Accelerator,
-    products: WholeProducts,
-) -> dict[str, torch.Tensor]:
-    """Vectors of products and of their own words, with the ids of both: all processes encode a part and get all."""
-    loader = DataLoader(products, args.per_device_batch_size, collate_fn=PairCollator(processor), **worker_options(1))
-    # Not by `accelerator.prepare`, which would make this loader a part of the checkpoints.
-    loader = prepare_data_loader(
-        loader, accelerator.device, accelerator.num_processes, accelerator.process_index, put_on_device=True
-    )
-    collected: dict[str, list[torch.Tensor]] = {}
-    model.eval()
-    try:
-        what, quiet = f"encoding {' + '.join(products.sides)}", not accelerator.is_local_main_process
-        for batch in tqdm(loader, what, leave=False, disable=quiet):
-            with accelerator.autocast():
-                query_embeds, product_embeds = encode_chunks(model, batch)
-            parts = {"query_embeds": query_embeds.float(), "product_embeds": product_embeds.float()}
-            parts |= {name: batch[name] for name in ("product_ids", "query_ids")}
-            for name, value in accelerator.gather_for_metrics(parts).items():
-                collected.setdefault(name, []).append(value)
-    finally:
-        model.train()
-    return {name: torch.cat(values) for name, values in collected.items()}
-
-
-@torch.no_grad()
 def mine_hard_negatives(
     model: AceBertForRetrieval,
     data: ProductPairs,
@@ -970,11 +938,29 @@ def mine_hard_negatives(
     args: RunArguments,
     accelerator: Accelerator,
 ) -> None:
-    """Encodes the whole catalogue and gives the sampler every product's near misses."""
-    collected = encode_whole(model, processor, args, accelerator, WholeProducts(data))
+    """Encodes the whole catalogue, all processes a part of it, and gives the sampler every product's near misses."""
+    loader = DataLoader(
+        WholeProducts(data), args.per_device_batch_size, collate_fn=PairCollator(processor), **worker_options(1)
+    )
+    # Not by `accelerator.prepare`, which would make this loader a part of the checkpoints.
+    loader = prepare_data_loader(
+        loader, accelerator.device, accelerator.num_processes, accelerator.process_index, put_on_device=True
+    )
+    collected: dict[str, list[torch.Tensor]] = {}
+    model.eval()
+    try:
+        for batch in tqdm(loader, "mining", leave=False, disable=not accelerator.is_local_main_process):
+            with accelerator.autocast():
+                query_embeds, product_embeds = encode_chunks(model, batch)
+            parts = {"query_embeds": query_embeds.float(), "product_embeds": product_embeds.float()}
+            parts |= {name: batch[name] for name in ("product_ids", "query_ids")}
+            for name, value in accelerator.gather_for_metrics(parts).items():
+                collected.setdefault(name, []).append(value)
+    finally:
+        model.train()
     # Every process searches for all rows: one product of matrices, against the whole encoding above.
     found = find_near_misses(
-        **collected,
+        **{name: torch.cat(values) for name, values in collected.items()},
         count=4 * args.hard_negatives,
         margin=args.hard_negative_margin,
     )
@@ -1008,7 +994,8 @@ def suggest_learning_rate(
     batches = chain.from_iterable(repeat(train_loader))
     steps = args.find_learning_rate or 0
     factor = find_learning_rate(batches, step, optimizer, steps, args.output_dir, accelerator)
-    names = ("learning_rate", "image_learning_rate", "head_learning_rate")
+    trained = ("learning_rate", "image_learning_rate", "query_learning_rate", "head_learning_rate")
+    names = [name for name in trained if getattr(args, name) and not (args.stage == "queries" and name in OF_PRODUCTS)]
     rates = " ".join(f"--{name} {getattr(args, name) * factor:.2g}" for name in names)
     accelerator.print(f"The loss falls fastest at {factor:.2g} times the rates given: {rates}")
     accelerator.print(f"The curve is in {args.output_dir}/learning_rate.png.")
@@ -1046,7 +1033,7 @@ def validate(
                     sums[name] = sums.get(name, 0.0) + float(outputs.get(name, 0.0)) / len(loader)
             return broadcast_object_list([{**sums, "score": -sums["loss"]}])[0]
         if everything is not None:
-            return broadcast_object_list([validate_queries(inner, loader, accelerator, everything)])[0]
+            return broadcast_object_list([rank_queries(inner, loader, accelerator, everything)])[0]
         collected: dict[str, list[torch.Tensor]] = {}
         for batch in loader:
             batch = to_device(batch, accelerator.device)
@@ -1068,21 +1055,21 @@ def validate(
         inner.train()
 
 
-def validate_queries(
+def rank_queries(
     inner: torch.nn.Module, loader: DataLoader, accelerator: Accelerator, everything: RankedProducts
 ) -> dict[str, float]:
-    offset = len(everything.product_ids) - len(loader.dataset)
+    """The metrics of [`validate`] in the stage of queries, which are drawn from the products joined last."""
     embeds, recalls, from_titles = [], [], []
     for batch in loader:
         for chunk in to_device(batch["chunks"], accelerator.device):
             with accelerator.autocast():
                 outputs = inner.acebert.get_text_features(chunk["query_input_ids"], chunk["query_attention_mask"])
             embeds.append(outputs.pooler_output.float())
-            product_embeds, answers = everything.ranked_for(chunk, offset)
-            recalls.append(capped_recall(embeds[-1] @ product_embeds.t(), answers, k=10))
+            products, answers = everything.ranked_for(chunk)
+            recalls.append(capped_recall(embeds[-1] @ products[0].t(), answers, k=10))
             from_titles.append(chunk["from_title"].bool())
     metrics = mean_recalls(torch.cat(recalls), torch.cat(from_titles))
-    return metrics | {"modality_gap": float(modality_gap(torch.cat(embeds), everything.vectors[0]))}
+    return metrics | {"modality_gap": float(modality_gap(torch.cat(embeds), everything.vectors[0][0]))}
 
 
 def mean_recalls(recall: torch.Tensor, from_title: torch.Tensor) -> dict[str, float]:

@@ -21,6 +21,8 @@ from tqdm.auto import tqdm
 
 from .checkpoints_acebert import write_whole
 
+WORKER_TIMEOUT = 900  # seconds after which a process that reads data and delivers no batch counts as hanging
+
 # ----------------------------------------------------------------------------------------------------------------------
 # State
 # ----------------------------------------------------------------------------------------------------------------------
@@ -142,6 +144,11 @@ def spare_worker(worker: int) -> None:
 
     for kind in (signal.SIGINT, signal.SIGTERM):
         signal.signal(kind, ignore_once)
+
+
+def worker_options(num_workers: int) -> dict[str, Any]:
+    """Of a `DataLoader`: its processes outlive the signals that stop a run, and one that hangs doesn't hold it up."""
+    return {"num_workers": num_workers, "worker_init_fn": spare_worker, "timeout": WORKER_TIMEOUT if num_workers else 0}
 
 
 @contextmanager
@@ -386,6 +393,8 @@ def find_learning_rate(
         progress.set_postfix(factor=f"{factor:.3g}", loss=f"{smoothed[-1]:.3g}")
         if not math.isfinite(losses[-1]) or smoothed[-1] > 1.5 * min(smoothed):
             break
+    if len(smoothed) < 2:
+        raise SystemExit(f"The loss is {losses[0]} at {lowest:g} times the rates given already: lower them.")
     tried = factors[: len(smoothed)]
     slopes = np.gradient(np.array(smoothed), np.log(tried))
     best = float(tried[int(np.nanargmin(slopes))])

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +121,24 @@ def test_the_projects_own_campaign() -> None:
     assert changed("no_background_removal", 0) == {"crop_to_object"}
     assert changed("no_hot_queries", 0) == {"query_templates"}
     assert changed("no_hot_queries", -1) == {"model_name_or_path"}
+
+
+def test_the_recorded_runs_are_the_whole_campaign(tmp_path: Path) -> None:
+    """With three seeds of every arm; the report beside them is what they give."""
+    config = script.load_config(ROOT / "configs" / "ablations.yaml")
+    config["both"]["dataset_name"], config["model"]["backbone"] = ["runs/fashion"], "runs/minilm"
+    trials = script.plan(config, config["seeds"])
+    records = ROOT / "docs" / "results" / "ablations"
+    recorded = {file.parent.name: json.loads(file.read_text()) for file in records.glob("*/run.json")}
+    planned = {run.name: run.settings for trial in trials for run in trial.runs}
+    assert set(recorded) == set(planned)
+    for name, record in recorded.items():
+        assert {key: value for key, value in planned[name].items() if key in record["settings"]} == record["settings"]
+    shutil.copytree(records, tmp_path / "records")
+    descriptions = {name: arm["description"] for name, arm in config["arms"].items()}
+    report = script.report(trials, descriptions, tmp_path / "records")
+    assert [len(arm["trials"]) for arm in report["arms"].values()] == [3] * 11
+    assert json.loads((records / "ablations.json").read_text()) == json.loads(json.dumps(report))
 
 
 def test_an_arm_without_pretraining_builds_its_model_in_finetuning(config: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ import pytest
 import torch
 from datasets import Dataset, Features, Image, List, Value
 from helpers import draw, product_rows
+from peft import LoraConfig, get_peft_model
 from PIL import Image as PilImage
 from qdrant_client import QdrantClient
 
@@ -799,6 +800,21 @@ def test_weights_are_the_same_in_bfloat16_and_others_are_not(model: AceBertModel
     with torch.no_grad():
         projection[0, 0] *= 1.01
     assert product_weights_sha256(half) != product_weights_sha256(model)
+
+
+def test_the_product_side_is_known_under_a_wrapper(model: AceBertModel) -> None:
+    plain = product_weights_sha256(model)
+    compiled = torch.compile(model)
+    assert product_weights_sha256(compiled) == plain
+    adapted = get_peft_model(model, LoraConfig(target_modules=["query", "value"]))
+    trained = product_weights_sha256(adapted)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "product_encoder" in name and "lora_B" in name:
+                weight += 0.1
+    assert product_weights_sha256(adapted) != trained
+    with pytest.raises(ValueError, match="BertModel has no product encoder"):
+        product_weights_sha256(model.query_encoder)
 
 
 def test_a_catalogue_is_searched_by_another_query_side(

@@ -1,6 +1,7 @@
 """The stage that trains the query encoder alone: what it asks, what answers, its loss, and the run."""
 
-import os
+import io
+import pickle
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -10,14 +11,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+import torch.nn.functional as F
+from accelerate import Accelerator
+from datasets import Dataset, Features, Image, Value
 from helpers import draw, read_log, read_weights, unit_vectors, without_times
+from safetensors.torch import load_file, save_file
 
 from acebert import train_accelerate as script
 from acebert.data_acebert import Columns, QueryTemplates, hash_text
-from acebert.modeling_acebert import AceBertForRetrieval
+from acebert.encoding_acebert import Encoder
+from acebert.modeling_acebert import AceBertForRetrieval, AceBertModel
 from acebert.processing_acebert import AceBertProcessor
-from acebert.queries_acebert import SIDES, ProductQueries, QueryCollator, RankedProducts, answer_loss
+from acebert.queries_acebert import (
+    SIDES,
+    ProductQueries,
+    QueryCollator,
+    RankedProducts,
+    answer_loss,
+    matryoshka_answer_loss,
+)
 
 FROZEN = {"backbone": None, "patch_size": None, "max_num_patches": None, "projection_dim": None}
 
@@ -48,8 +60,8 @@ def test_balanced_queries_ask_for_rare_values_as_often_as_for_common_ones() -> N
     for item in items:
         # The row that comes with a query has what it asks for, and nothing else is asked.
         asked, has = item["query_attributes"], item["product_attributes"]
-        assert ((asked < 0) | (asked == has)).all() and (asked >= 0).any() and "big" not in item["query"]
-        assert len(item["query"].split()) == (asked >= 0).sum()
+        assert ((asked < 0) | (asked == has)).all() and (asked >= 0).any()
+        assert len(item["query"].removeprefix("big ").split()) == (asked >= 0).sum()
     data.balanced_query_probability = 0.0
     items = [data[i] for i in range(100)]
     assert [item["row"] for item in items] == list(range(100))
@@ -77,24 +89,39 @@ def test_chunks_rank_the_same_sides(tiny_processor: AceBertProcessor) -> None:
         assert chunk["query_attention_mask"].sum(1).max() == chunk["query_input_ids"].shape[1]
 
 
+def test_the_data_go_to_processes_that_are_started_anew() -> None:
+    data = make_data(title_query_probability=0.3, balanced_query_probability=0.5)
+    first = data[3]["query"]
+    assert pickle.loads(pickle.dumps(data))[3]["query"] == first
+
+
+def test_a_row_that_cannot_be_learned_from_is_named_by_what_was_drawn() -> None:
+    data = make_data(title_query_probability=0.0, balanced_query_probability=1.0)
+    assert [data.id_of(row) for row in range(100)] == [data[row]["id"] for row in range(100)]
+    assert data.id_of(0) != data.ids[0]
+
+
 def make_ranked() -> RankedProducts:
+    """Three products in groups 0, 0 and 2; the last alone shows a photo."""
     vectors, rows = unit_vectors(3, 4), torch.arange(3)
     return RankedProducts(
-        vectors=[vectors, vectors[:2], vectors[2:]],
+        vectors=[[vectors], [vectors[:2]], [vectors[2:]]],
         rows=[rows, rows[:2], rows[2:]],
-        product_ids=torch.tensor([0, 0, 2]),
-        texts=torch.tensor([[hash_text("one"), -1, 7], [hash_text("two"), 7, -1], [hash_text("one"), -1, -1]]),
+        groups=torch.tensor([0, 0, 2]),
+        answering={hash_text("one"): {0, 2}, hash_text("two"): {0}},
         attributes=torch.tensor([[10, 20], [10, 21], [11, -1]]),
+        num_groups=3,
     )
 
 
 @pytest.mark.parametrize(
     ("product_id", "query", "asked", "answers"),
     [
-        (0, "none", [-1, -1], [True, True, False]),  # rows of one product
-        (5, "One ", [-1, -1], [True, False, True]),  # the same title, letter case and spacing aside
-        (5, "none", [10, -1], [True, True, False]),  # one attribute
-        (5, "none", [10, 21], [False, True, False]),  # both
+        (0, "none", [-1, -1], [True, True, False]),  # products of one group
+        (1, "One ", [-1, -1], [True, True, True]),  # the same title, letter case and spacing aside
+        (1, "two", [-1, -1], [True, True, False]),
+        (1, "none", [10, -1], [True, True, False]),  # one attribute
+        (1, "none", [10, 21], [False, True, False]),  # both
         (2, "none", [10, 20], [True, False, True]),  # its own product, though it lacks one
     ],
 )
@@ -107,16 +134,46 @@ def test_what_answers(product_id: int, query: str, asked: list[int], answers: li
     }
     ranked = make_ranked()
     vectors, found = ranked.ranked_for(chunk)
-    assert torch.equal(vectors, ranked.vectors[0]) and found.tolist() == [answers]
-    chunk["sides"] = torch.tensor([2])  # the last product alone shows a photo
+    assert torch.equal(vectors[0], ranked.vectors[0][0]) and found.tolist() == [answers]
+    chunk["sides"] = torch.tensor([2])
     assert ranked.ranked_for(chunk)[1].tolist() == [answers[2:]]
-    # Behind three others, the same products are numbers 3 to 5; their texts and attributes are theirs still.
+    # Behind another catalogue, the queries are this one's still; equal words are answered by both.
     other = make_ranked()
-    other.texts += 1000
+    other.answering = {hash_text("two"): {2}}
     other.attributes += 1000
     both = other.join(ranked)
     chunk["sides"] = torch.tensor([0])
-    assert both.ranked_for(chunk, offset=3)[1].tolist() == [[False] * 3 + answers]
+    assert both.ranked_for(chunk)[1].tolist() == [[False, False, query == "two", *answers]]
+
+
+def test_rows_of_one_product_are_ranked_once_and_answer_together(
+    tiny_config: Callable[..., Any], tiny_processor: AceBertProcessor, tmp_path: Path
+) -> None:
+    """A log of queries: its first row lacks the photo, and B was found by the same words as A."""
+    tiny_model = AceBertModel(tiny_config(matryoshka_dims=[4])).eval()
+    file = io.BytesIO()
+    draw("shoe", "red", 0).save(file, "PNG")
+    photo = {"bytes": file.getvalue(), "path": None}
+    rows = [
+        {"id": "A", "title": "shoe", "asked": "other", "image": None},
+        {"id": "A", "title": "shoe", "asked": "red", "image": photo},
+        {"id": "B", "title": "bag", "asked": "red", "image": photo},
+        {"id": "A", "title": "shoe", "asked": None, "image": photo},
+    ]
+    features = Features({**dict.fromkeys(("id", "title", "asked"), Value("string")), "image": Image(decode=False)})
+    data = ProductQueries(Dataset.from_list(rows, features=features), Columns(query="asked"), title_query_probability=0)
+    encoder = Encoder(tiny_model, tiny_processor, Accelerator(cpu=True), tmp_path, "tiny")
+    ranked = RankedProducts.encode(data, encoder, "log")
+    assert [len(vectors[0]) for vectors in ranked.vectors] == [2, 2, 2]
+    whole = tiny_processor.process_products(["shoe"], [draw("shoe", "red", 0)], return_tensors="pt")
+    with torch.inference_mode():
+        expected = tiny_model.get_product_features(**whole).pooler_output
+    torch.testing.assert_close(ranked.vectors[0][0][:1], expected, atol=1e-5, rtol=0)
+    assert [cut.shape[1] for cut in ranked.vectors[0]] == [tiny_model.config.projection_dim, 4]
+    (chunk,) = QueryCollator(tiny_processor)([{**data[row], "sides": 0} for row in range(3)])["chunks"]
+    answers = ranked.ranked_for(chunk)[1]
+    found = dict(zip(chunk["query_id"].tolist(), answers.tolist(), strict=True))
+    assert found == {hash_text("other"): [True, False], hash_text("red"): [True, True]}
 
 
 def test_the_loss() -> None:
@@ -124,11 +181,17 @@ def test_the_loss() -> None:
     own = torch.eye(5, 9, dtype=torch.bool)
     logits = 7.0 * queries @ products.t()
     one_way = torch.nn.functional.cross_entropy(logits, torch.arange(5))
-    torch.testing.assert_close(answer_loss(queries, products, own, 7.0), one_way)
-    assert answer_loss(queries, products, torch.ones(5, 9, dtype=torch.bool), 7.0) == pytest.approx(0, abs=1e-6)
+    torch.testing.assert_close(answer_loss(logits, own), one_way)
+    assert answer_loss(logits, torch.ones(5, 9, dtype=torch.bool)) == pytest.approx(0, abs=1e-6)
     some = own | (torch.arange(9) > 6)
     expected = -(logits.softmax(1) * some).sum(1).log().mean()
-    torch.testing.assert_close(answer_loss(queries, products, some, 7.0), expected)
+    torch.testing.assert_close(answer_loss(logits, some), expected)
+    # Both widths count alike, and what is first is so by the whole vectors.
+    cut = F.normalize(products[:, :3], dim=-1)
+    loss, first = matryoshka_answer_loss(queries, [products, cut], some, 7.0)
+    narrow = answer_loss(7.0 * F.normalize(queries[:, :3], dim=-1) @ cut.t(), some)
+    torch.testing.assert_close(loss, (expected + narrow) / 2)
+    assert torch.equal(first, logits.argmax(1))
 
 
 @pytest.fixture
@@ -161,14 +224,9 @@ def test_a_resumed_run_ends_with_the_same_bits_and_encodes_nothing_again(
     arguments = frozen(checkpoints_total_limit=9, ema_decay=0.9)
     script.main(arguments)
     whole, entries = read_weights(tmp_path / "run"), read_log(tmp_path / "run")
-    assert sorted(os.listdir(tmp_path / "run/checkpoints/products/train")) == [
-        "image.safetensors",
-        "title-image.safetensors",
-        "title.safetensors",
-    ]
     for step in (4, 6):
         shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step_{step}")
-    monkeypatch.setattr(script, "encode_whole", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr(Encoder, "encode", lambda *_: pytest.fail("encoded again"))
     script.main(arguments)
     resumed = read_weights(tmp_path / "run")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -181,10 +239,10 @@ def test_validation_products_are_ranked_but_not_trained_against(
     seen: dict[str, set[int]] = {"train": set(), "validation": set()}
     ranked_for = RankedProducts.ranked_for
 
-    def spy(self: RankedProducts, chunk: dict[str, torch.Tensor], offset: int = 0) -> Any:
-        vectors, answers = ranked_for(self, chunk, offset)
+    def spy(self: RankedProducts, chunk: dict[str, torch.Tensor]) -> Any:
+        vectors, answers = ranked_for(self, chunk)
         assert answers.any(1).all()
-        seen["train" if torch.is_grad_enabled() else "validation"].add(len(self.product_ids))
+        seen["train" if torch.is_grad_enabled() else "validation"].add(len(self.groups))
         return vectors, answers
 
     monkeypatch.setattr(RankedProducts, "ranked_for", spy)
@@ -192,14 +250,45 @@ def test_validation_products_are_ranked_but_not_trained_against(
     assert seen == {"train": {64}, "validation": {64 + 16}}
 
 
-def test_a_chunk_makes_no_difference(frozen: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_a_learning_rate_can_be_looked_for_first(
+    frozen: Callable[..., list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert script.main(frozen(find_learning_rate=6, query_learning_rate=1e-3))["factor"] > 0
+    suggested = capsys.readouterr().out
+    assert "--query_learning_rate" in suggested and "--image_learning_rate" not in suggested
+    monkeypatch.setattr(Encoder, "encode", lambda *_: pytest.fail("encoded again"))
+    script.main(frozen(max_train_steps=1, learning_rate=1e-4))
+
+
+def test_another_start_gets_vectors_of_its_own(frozen: Callable[..., list[str]], tmp_path: Path) -> None:
+    arguments = frozen(max_train_steps=1, find_learning_rate=2)
+    script.main(arguments)
+    before = set((tmp_path / "run/vectors").iterdir())
+    weights = load_file(tmp_path / "start/model.safetensors")
+    weights["acebert.product_projection.weight"] += 0.1
+    save_file(weights, tmp_path / "start/model.safetensors", metadata={"format": "pt"})
+    script.main(arguments)
+    assert len(set((tmp_path / "run/vectors").iterdir())) == 2 * len(before)
+
+
+def test_a_chunk_makes_no_difference(frozen: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the gradients: AdamW would hide a factor that all of them share."""
     common = {"max_train_steps": 1, "eval_steps": 1, "dropout": 0, "attention_dropout": 0}
-    weights = []
+    gradients: list[dict[str, torch.Tensor]] = []
+    contrast = script.contrast_with_catalog
+
+    def spy(model: torch.nn.Module, *others: Any) -> Any:
+        values = contrast(model, *others)
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+        return values
+
+    monkeypatch.setattr(script, "contrast_with_catalog", spy)
     for size in (2, 16):
         script.main(frozen(output=f"chunks-of-{size}", chunk_size=size, **common))
-        weights.append(read_weights(tmp_path / f"chunks-of-{size}"))
-    for name in weights[0]:
-        torch.testing.assert_close(weights[0][name], weights[1][name], atol=2e-4, rtol=0)
+    small, large = gradients
+    assert small.keys() == large.keys() and all(name.startswith("acebert.query_") for name in small)
+    for name in small:
+        torch.testing.assert_close(small[name], large[name], atol=1e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +298,7 @@ def test_a_chunk_makes_no_difference(frozen: Callable[..., list[str]], tmp_path:
         ({"adversarial_strength": 0.0}, "--adversarial_strength: the stage 'queries' leaves"),
         ({"balanced_query_probability": 1.5}, "--balanced_query_probability must lie in [0, 1], got 1.5"),
         ({"stage": "finetune", "balanced_query_probability": 0.5}, "is of the stage 'queries', not of 'finetune'"),
+        ({"find_learning_rate": 1}, "--find_learning_rate must be at least 2, got 1"),
         ({"model_name_or_path": None, "backbone": "b"}, "give --model_name_or_path, not --backbone"),
     ],
 )

@@ -377,9 +377,18 @@ def test_a_stop_saves_and_the_same_command_goes_on(
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_with_twice_the_batch(flags: Callable[..., list[str]], tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["finetune", "queries"])
+def test_two_processes_train_as_one_with_twice_the_batch(
+    stage: str, flags: Callable[..., list[str]], tmp_path: Path
+) -> None:
     """Not bit for bit, since sums run in another order, and without dropout, which each process draws for itself."""
-    common = {"max_train_steps": 4, "dropout": 0, "attention_dropout": 0, "flip_probability": 0, "eval_steps": 4}
+    common: dict[str, Any] = {"max_train_steps": 4, "dropout": 0, "attention_dropout": 0, "eval_steps": 4}
+    if stage == "finetune":
+        common |= {"flip_probability": 0}
+    else:
+        script.main(flags(output="start", max_train_steps=1))
+        built = dict.fromkeys(("backbone", "patch_size", "max_num_patches", "projection_dim"))
+        common |= {"stage": stage, "model_name_or_path": tmp_path / "start", "drop_title_probability": 0.3, **built}
     script.main(flags(output="one", per_device_batch_size=16, **common))
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
     command = [*launch, str(ROOT / "train_accelerate.py"), *flags(output="two", per_device_batch_size=8, **common)]
