@@ -170,7 +170,12 @@ class Encoder:
             return torch.empty(0)
         embeds = torch.zeros(len(catalog), self.model.config.projection_dim)
         for path, shard in zip(paths, shards, strict=True):
-            embeds[shard] = torch.from_numpy(np.load(path))
+            try:
+                embeds[shard] = torch.from_numpy(np.load(path))
+            except (ValueError, EOFError, RuntimeError) as error:
+                raise ValueError(
+                    f"{path} can't be read: {error}. Remove it; the same command makes it anew."
+                ) from error
         return embeds
 
     def _cache_folder(self, catalog: Catalog, sides: Sequence[str]) -> Path:

@@ -19,6 +19,7 @@ from .checking_acebert import read_photo
 from .corpus_acebert import Catalog
 from .data_acebert import (
     MEND_QUERY,
+    SKIP,
     ProductPairs,
     hash_text,
     name_rows,
@@ -55,6 +56,9 @@ class ProductQueries(ProductPairs):
         self.has_photo = [False] * len(self)
         if self.photos is not None:
             self.has_photo = [read_photo(photo) is not None for photo in self.photos[self.columns.image]]
+        for row, (title, photo) in enumerate(zip(self.titles, self.has_photo, strict=True)):
+            if title is None and not photo:
+                raise ValueError(f"Product {self.ids[row]!r} (row {row}) has neither a title nor a photo. {SKIP}")
         self._rows_by_values: dict[tuple[str, ...], list[np.ndarray]] = {}
 
     def rows_by_values(self, names: tuple[str, ...]) -> list[np.ndarray]:

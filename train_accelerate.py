@@ -341,6 +341,10 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         ranked = everything = RankedProducts.encode(train_data, encoder, data_args.train_split)
         if isinstance(validation_data, ProductQueries):  # which nothing is trained against
             everything = ranked.join(RankedProducts.encode(validation_data, encoder, "the validation products"))
+            accelerator.print(
+                f"Validation ranks all {len(everything.groups)} products: its figures are lower than fine-tuning's, "
+                "which are among the validation products."
+            )
     model.train()  # `from_pretrained` leaves dropout off
     if args.find_learning_rate:
         return suggest_learning_rate(model, optimizer, train_loader, args, accelerator, ranked)
@@ -477,7 +481,7 @@ CHANGEABLE = {
 }
 
 
-# The flags that say how the product side is trained.
+# The flags that say how the product side is trained, and those of losses that look at it.
 OF_PRODUCTS = {
     "adversarial_strength",
     "cached_chunk_size",
@@ -487,7 +491,11 @@ OF_PRODUCTS = {
     "hard_negative_margin",
     "hard_negatives",
     "image_learning_rate",
+    "label_smoothing",
     "mine_hard_negatives_every",
+    "mismatch_probability",
+    "mlm_probability",
+    "patch_mask_probability",
 }
 
 
@@ -540,6 +548,8 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Run
                 f"--{', --'.join(sorted(given & OF_PRODUCTS))}: the stage 'queries' leaves the product side as it is. "
                 "Leave out."
             )
+        if "balanced_query_probability" in given and not data_args.query_templates:
+            parser.error("--balanced_query_probability draws values for --query_templates: give some, or leave it out.")
     elif "balanced_query_probability" in given:
         parser.error(f"--balanced_query_probability is of the stage 'queries', not of '{args.stage}'. Leave it out.")
     for name in ("crop_probability", "drop_patch_probability", "balanced_query_probability"):
@@ -665,6 +675,10 @@ def load_data(
         draws = {"balanced_query_probability": data_args.balanced_query_probability}
     train = draw_from(products, **draws)
     validation = None if held_out is None else draw_from(held_out)
+    if args.stage != "pretrain" and not any(
+        text for texts in (*train.attributes.values(), train.queries, train.hot_queries) for text in texts
+    ):
+        accelerator.print("No product has a query: titles alone are asked for, each for its photo.")
     accelerator.print(f"{len(train)} products to train on, {len(validation) if validation else 0} to validate on.")
     return train, validation, fingerprints
 

@@ -148,6 +148,9 @@ def spare_worker(worker: int) -> None:
 
 def worker_options(num_workers: int) -> dict[str, Any]:
     """Of a `DataLoader`: its processes outlive the signals that stop a run, and one that hangs doesn't hold it up."""
+    if num_workers:
+        atexit.unregister(kill_readers)
+        atexit.register(kill_readers)
     return {"num_workers": num_workers, "worker_init_fn": spare_worker, "timeout": WORKER_TIMEOUT if num_workers else 0}
 
 
@@ -159,7 +162,6 @@ def explain_lost_processes() -> Iterator[None]:
     except RuntimeError as error:
         reason = str(error)
         if reason.startswith("DataLoader "):
-            atexit.register(kill_children)
             lost = "A process that reads data is gone or hangs"
             remedy = "If memory ran out, lower --num_workers or --per_device_batch_size"
         elif isinstance(error, torch.distributed.DistError) or "gloo" in reason:
@@ -170,10 +172,14 @@ def explain_lost_processes() -> Iterator[None]:
         raise SystemExit(f"{lost}: {reason}\n{remedy}; the same command goes on from the last checkpoint.") from error
 
 
-def kill_children() -> None:
-    """A reader of data that hangs in a library heeds no SIGTERM, and Python's exit would wait for it."""
+def kill_readers() -> None:
+    """Ends the readers of data that are left at Python's exit, which would send each a SIGTERM and wait for it.
+
+    A spared worker doesn't heed the first one, and one that hangs in a library heeds none.
+    """
     for child in multiprocessing.active_children():
-        child.kill()
+        if child.daemon:  # as a `DataLoader`'s are; Python's exit ends these alone
+            child.kill()
 
 
 class DivergenceWatch:

@@ -373,11 +373,18 @@ def test_product_vectors_are_encoded_once_and_an_interrupted_run_goes_on(
     assert sorted(item for items in encoded for item in items) == list(range(18))  # each product once, over both runs
     second = run(catalog, *flags)
     assert len(encoded) == 5
-    assert without_seconds(first)["tasks"] == without_seconds(second)["tasks"]
+    expected = without_seconds(first)["tasks"]
+    assert without_seconds(second)["tasks"] == expected
+    shard = min(tmp_path.rglob("*.npy"))
+    shard.write_bytes(shard.read_bytes()[:-7])
+    with pytest.raises(ValueError, match=f"{shard.name} can't be read: .*Remove it; the same command makes it anew"):
+        run(catalog, *flags)
+    shard.unlink()
+    assert without_seconds(run(catalog, *flags))["tasks"] == expected
     rows = make_rows()
     rows[0]["productDisplayName"] = "another title"
     run(save_catalog(rows, tmp_path / "changed", num_train=12), *flags)
-    assert len(encoded) == 10  # a changed catalogue is another
+    assert len(encoded) == 11  # a changed catalogue is another
 
 
 @pytest.mark.slow

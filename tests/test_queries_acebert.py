@@ -101,6 +101,12 @@ def test_a_row_that_cannot_be_learned_from_is_named_by_what_was_drawn() -> None:
     assert data.id_of(0) != data.ids[0]
 
 
+def test_a_product_that_shows_nothing_is_found_at_the_start() -> None:
+    rows = [{"id": 1, "title": "shoe", "asked": "red"}, {"id": 2, "title": " ", "asked": "bag"}]
+    with pytest.raises(ValueError, match=r"Product 2 \(row 1\) has neither a title nor a photo"):
+        ProductQueries(Dataset.from_list(rows), Columns(query="asked"))
+
+
 def make_ranked() -> RankedProducts:
     """Three products in groups 0, 0 and 2; the last alone shows a photo."""
     vectors, rows = unit_vectors(3, 4), torch.arange(3)
@@ -298,6 +304,8 @@ def test_a_chunk_makes_no_difference(frozen: Callable[..., list[str]], monkeypat
         ({"adversarial_strength": 0.0}, "--adversarial_strength: the stage 'queries' leaves"),
         ({"balanced_query_probability": 1.5}, "--balanced_query_probability must lie in [0, 1], got 1.5"),
         ({"stage": "finetune", "balanced_query_probability": 0.5}, "is of the stage 'queries', not of 'finetune'"),
+        ({"label_smoothing": 0.1, "mlm_probability": 0.1}, "--label_smoothing, --mlm_probability: the stage 'queries'"),
+        ({"balanced_query_probability": 0.5, "query_templates": None}, "for --query_templates: give some"),
         ({"find_learning_rate": 1}, "--find_learning_rate must be at least 2, got 1"),
         ({"model_name_or_path": None, "backbone": "b"}, "give --model_name_or_path, not --backbone"),
     ],

@@ -380,7 +380,7 @@ def test_a_killed_reader_of_data_ends_the_run_with_a_remedy(
 HANGING = """
 import ctypes
 from torch.utils.data import DataLoader
-from acebert.training_acebert import explain_lost_processes, spare_worker
+from acebert.training_acebert import explain_lost_processes, worker_options
 
 class Hanging(list):
     def __getitem__(self, row):
@@ -389,8 +389,21 @@ class Hanging(list):
             library.pthread_mutex_lock(lock)
 
 with explain_lost_processes():
-    next(iter(DataLoader(Hanging([0]), num_workers=1, worker_init_fn=spare_worker, timeout=1)))
+    next(iter(DataLoader(Hanging([0]), **{**worker_options(1), "timeout": 1})))
 """
+
+
+@pytest.mark.parametrize("end", ["", "raise KeyboardInterrupt"])
+def test_a_reader_that_is_left_does_not_hold_up_the_end(end: str) -> None:
+    code = f"""
+from torch.utils.data import DataLoader
+from acebert.training_acebert import worker_options
+batches = iter(DataLoader(range(100), **worker_options(1)))
+next(batches)
+{end}
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ("KeyboardInterrupt" in run.stderr) == bool(end) == (run.returncode != 0), run.stderr
 
 
 @pytest.mark.slow
