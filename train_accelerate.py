@@ -335,16 +335,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     model, optimizer, train_loader = accelerator.prepare(model, optimizer, train_loader)
     ranked = everything = None
     if isinstance(train_data, ProductQueries):
-        inner = accelerator.unwrap_model(model).eval().acebert
-        kept, sizes = Path(args.output_dir, "vectors"), (args.per_device_batch_size, data_args.num_workers)
-        encoder = Encoder(inner, processor, accelerator, kept, "encoding", *sizes)
-        ranked = everything = RankedProducts.encode(train_data, encoder, data_args.train_split)
-        if isinstance(validation_data, ProductQueries):  # which nothing is trained against
-            everything = ranked.join(RankedProducts.encode(validation_data, encoder, "the validation products"))
-            accelerator.print(
-                f"Validation ranks all {len(everything.groups)} products: its figures are lower than fine-tuning's, "
-                "which are among the validation products."
-            )
+        ranked, everything = encode_products(
+            model, processor, train_data, validation_data, data_args, args, accelerator
+        )
     model.train()  # `from_pretrained` leaves dropout off
     if args.find_learning_rate:
         return suggest_learning_rate(model, optimizer, train_loader, args, accelerator, ranked)
@@ -769,6 +762,32 @@ def load_model_and_processor(
     if model_args.freeze_word_embeddings:
         model.get_input_embeddings().requires_grad_(False)
     return model, processor
+
+
+def encode_products(
+    model: torch.nn.Module,
+    processor: AceBertProcessor,
+    train_data: ProductQueries,
+    validation_data: ProductPairs | None,
+    data_args: DataArguments,
+    args: RunArguments,
+    accelerator: Accelerator,
+) -> tuple[RankedProducts, RankedProducts]:
+    """The products that the stage of queries trains against, and those together with the validation split's."""
+    inner = accelerator.unwrap_model(model).eval().acebert
+    cache, sizes = Path(args.output_dir, "vectors"), (args.per_device_batch_size, data_args.num_workers)
+    encoder = Encoder(inner, processor, accelerator, cache, "encoding", *sizes)
+    try:
+        ranked = everything = RankedProducts.encode(train_data, encoder, data_args.train_split)
+        if isinstance(validation_data, ProductQueries):
+            everything = ranked.join(RankedProducts.encode(validation_data, encoder, "the validation products"))
+            accelerator.print(
+                f"Validation ranks all {len(everything.groups)} products: its figures are lower than fine-tuning's, "
+                "which are among the validation products."
+            )
+    except KeyboardInterrupt:
+        raise SystemExit("Stopped while products were encoded; the same command goes on from there.") from None
+    return ranked, everything
 
 
 def make_loader(

@@ -239,6 +239,26 @@ def test_a_resumed_run_ends_with_the_same_bits_and_encodes_nothing_again(
     assert without_times(read_log(tmp_path / "run")) == without_times(entries)
 
 
+def test_a_stop_while_encoding_keeps_what_is_done(
+    frozen: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, done = Encoder.encode, []
+
+    def stop_at_third(self: Encoder, *others: Any) -> torch.Tensor:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(others)
+        return encode(self, *others)
+
+    monkeypatch.setattr(Encoder, "encode", stop_at_third)
+    with pytest.raises(SystemExit, match="Stopped while products were encoded; the same command goes on from there"):
+        script.main(frozen(max_train_steps=1))
+    assert len(list((tmp_path / "run").rglob("*.npy"))) == 2
+    done.append(None)
+    script.main(frozen(max_train_steps=1))
+    assert len(done) == 2 * len(SIDES) + 1  # none twice
+
+
 def test_validation_products_are_ranked_but_not_trained_against(
     frozen: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
