@@ -86,7 +86,9 @@ class ProductQueries(ProductPairs):
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         rng = self.rng(row)
-        from_title, combination = rng.random() < self.title_query_probability, None
+        asks_by_title = rng.random() < self.title_query_probability
+        from_title = asks_by_title and self.titles[row] is not None and self.has_photo[row]
+        combination = None
         if not from_title and self.templates is not None and rng.random() < self.balanced_query_probability:
             combination = self._draw_combination(rng)
         if combination:
@@ -153,7 +155,7 @@ class RankedProducts:
         """Encodes all products with each of `SIDES`, but for what the encoder's cache holds.
 
         Rows that share an id are one product, as in a log of queries: the first of those that have most to show is
-        ranked, and answers what any of them does.
+        ranked, has what values they lack from the others, and answers what any of them does.
 
         Args:
             data: of the catalogue.
@@ -163,7 +165,11 @@ class RankedProducts:
         num_shown = np.array([title is not None for title in data.titles], dtype=int) + data.has_photo
         order = np.argsort(-num_shown, kind="stable")
         ids = [str(product_id) for product_id in data.ids]
-        kept = np.sort(order[np.unique([ids[row] for row in order], return_index=True)[1]])
+        _, first, products = np.unique([ids[row] for row in order], return_index=True, return_inverse=True)
+        kept = order[first]
+        codes = np.full((len(kept), data.codes.shape[1]), -1, dtype=np.int64)
+        for row, product in zip(order[::-1], products[::-1], strict=True):  # the kept row's own values win
+            codes[product] = np.where(data.codes[row] >= 0, data.codes[row], codes[product])
         catalog = Catalog(
             name=name,
             ids=[ids[row] for row in kept],
@@ -188,7 +194,7 @@ class RankedProducts:
             for text, group in zip(texts, data.groups.tolist(), strict=True):
                 if text is not None:
                     answering[hash_text(text)].add(group)
-        groups, attributes = (torch.from_numpy(values[kept]).to(device) for values in (data.groups, data.codes))
+        groups, attributes = (torch.from_numpy(values).to(device) for values in (data.groups[kept], codes))
         return cls(vectors, rows, groups, answering, attributes, len(data))
 
     def join(self, other: "RankedProducts") -> "RankedProducts":

@@ -399,8 +399,8 @@ def find_learning_rate(
         progress.set_postfix(factor=f"{factor:.3g}", loss=f"{smoothed[-1]:.3g}")
         if not math.isfinite(losses[-1]) or smoothed[-1] > 1.5 * min(smoothed):
             break
-    if len(smoothed) < 2:
-        raise SystemExit(f"The loss is {losses[0]} at {lowest:g} times the rates given already: lower them.")
+    if np.isfinite(smoothed).sum() < 2:
+        raise SystemExit(f"The loss is {losses[-1]} at {factor:.2g} times the rates given already: lower them.")
     tried = factors[: len(smoothed)]
     slopes = np.gradient(np.array(smoothed), np.log(tried))
     best = float(tried[int(np.nanargmin(slopes))])

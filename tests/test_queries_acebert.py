@@ -181,6 +181,24 @@ def test_rows_of_one_product_are_ranked_once_and_answer_together(
     assert found == {hash_text("other"): [True, False], hash_text("red"): [True, True]}
 
 
+def test_rows_of_one_product_share_their_values(
+    tiny_config: Callable[..., Any], tiny_processor: AceBertProcessor, tmp_path: Path
+) -> None:
+    rows = [
+        {"id": "A", "title": "shoe", "colour": None, "kind": "shoe"},
+        {"id": "A", "title": "shoe", "colour": "red", "kind": "boot"},
+        {"id": "B", "title": "bag", "colour": "red", "kind": "bag"},
+    ]
+    columns = Columns(attributes=["colour", "kind"])
+    data = ProductQueries(Dataset.from_list(rows), columns, QueryTemplates(["{colour} {kind}"]))
+    encoder = Encoder(AceBertModel(tiny_config()).eval(), tiny_processor, Accelerator(cpu=True), tmp_path, "tiny")
+    expected = [[hash_text("red"), hash_text("shoe")], [hash_text("red"), hash_text("bag")]]
+    assert RankedProducts.encode(data, encoder, "log").attributes.tolist() == expected
+    # None has a photo, so no query is a title: all that aren't balanced are drawn row by row.
+    data.title_query_probability = data.balanced_query_probability = 1.0
+    assert any(data[row]["row"] != row for data.epoch in range(9) for row in range(3))
+
+
 def test_the_loss() -> None:
     queries, products = unit_vectors(5, 8), unit_vectors(9, 8)
     own = torch.eye(5, 9, dtype=torch.bool)
