@@ -429,7 +429,7 @@ class ProductPairs(torch.utils.data.Dataset):
         seed: of all draws, together with epoch and row.
     """
 
-    strict_templates = True
+    strict_templates = True  # of `QueryTemplates.make`
 
     def __init__(
         self,

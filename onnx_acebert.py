@@ -71,8 +71,8 @@ class OnnxAceBertModel:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         if "product_weights_sha256" not in record:
             raise ValueError(
-                f"The {RECORD} of {folder} has no 'product_weights_sha256', as exports before version 0.1.0 haven't: "
-                "export again."
+                f"The {RECORD} of {folder} has no 'product_weights_sha256', by which a catalogue knows its model: an "
+                "earlier version made it. Export again."
             )
         if precision is None:
             precision = record["precisions"][-1]
