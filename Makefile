@@ -12,6 +12,7 @@ DEMO_READY := $(VENV)/.ready-demo
 DEV_READY := $(VENV)/.ready-dev
 SAMPLE := build/sample-catalog
 EXPORT := build/onnx
+PARTS := catalog commands data encoding evaluation hub metrics sample_catalog training utils
 
 # The interpreter is checked before anything is built on it.
 define CHECK_PYTHON
@@ -76,18 +77,19 @@ test-transformers: $(DEV_READY) ## Run transformers' own common tests on tiny mo
 		HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TRANSFORMERS_SOURCE="$$source" "$(abspath $(BIN))/python" -m pytest -n auto -rs
 
 benchmark: $(DEV_READY) ## Measure speed and memory against peers: minutes, on a quiet machine
-	HF_HUB_OFFLINE=1 $(BIN)/python export_onnx.py --model_name_or_path $(MODEL) --output_dir $(EXPORT) --overwrite_output_dir
+	HF_HUB_OFFLINE=1 $(BIN)/python -m acebert.commands.export_onnx --model_name_or_path $(MODEL) --output_dir $(EXPORT) --overwrite_output_dir
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/run.py --model_name_or_path $(MODEL) --export $(EXPORT) $(if $(ROWS),--only $(ROWS),--output_dir docs/results --page docs/performance.md)
 
-quality: $(DEV_READY) types ## Check the style and the types, change nothing
+quality: $(DEV_READY) types ## Check style, types and the imports between the parts, change nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 # The repository's root is the package, whatever the checkout is called, and mypy finds a package by its folder's name.
 types: $(DEV_READY) ## Check the types
 	@mkdir -p build/types
 	@ln -sfn ../.. build/types/acebert
-	cd build/types && "$(abspath $(BIN))/mypy" --config-file acebert/pyproject.toml acebert/*.py
+	cd build/types && "$(abspath $(BIN))/mypy" --config-file acebert/pyproject.toml acebert/*.py $(addprefix acebert/,$(PARTS))
 
 style: $(DEV_READY) ## Mend the style
 	$(BIN)/ruff check --fix .
@@ -116,7 +118,7 @@ $(DEV_READY): pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	@touch $(DEMO_READY) $@
 
-$(SAMPLE)/.ready: sample_catalog.py sample_drawing.py | $(DEMO_READY)
+$(SAMPLE)/.ready: $(wildcard sample_catalog/*.py) | $(DEMO_READY)
 	rm -rf $(SAMPLE)
-	$(BIN)/python -m acebert.sample_catalog --output $(SAMPLE) --num_proc $$(getconf _NPROCESSORS_ONLN)
+	$(BIN)/python -m acebert.sample_catalog.generate --output $(SAMPLE) --num_proc $$(getconf _NPROCESSORS_ONLN)
 	@touch $@

@@ -10,7 +10,7 @@ _MODULES = {
     "AceBertConfig": "configuration_acebert",
     "AceBertForPreTraining": "modeling_acebert",
     "AceBertForRetrieval": "modeling_acebert",
-    "AceBertImageProcessor": "processing_acebert",
+    "AceBertImageProcessor": "image_processing_acebert",
     "AceBertModel": "modeling_acebert",
     "AceBertProcessor": "processing_acebert",
 }

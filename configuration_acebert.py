@@ -20,7 +20,9 @@ AUTO_MAP = {
     "AutoModelForPreTraining": "modeling_acebert.AceBertForPreTraining",
 }
 # The same for sentence-transformers, in the `modules.json` that it looks for.
-SENTENCE_TRANSFORMERS_MODULES = [{"idx": 0, "name": "0", "path": "", "type": "sentence_acebert.AceBertModule"}]
+SENTENCE_TRANSFORMERS_MODULES = [
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers_acebert.AceBertModule"}
+]
 
 
 @strict

@@ -42,14 +42,13 @@ from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 from transformers.utils.hub import cached_file, extract_commit_hash
 
-from acebert.baselines_acebert import TextAdapters, TextEncoder
-from acebert.corpus_acebert import Catalog, TrainingTexts
-from acebert.data_acebert import Columns, ProductPairs, QueryTemplates, find_good_rows, load_products
-from acebert.encoding_acebert import Encoder, collate_products
-from acebert.fingerprint_acebert import weights_sha256
-from acebert.modeling_acebert import modality_gap
-from acebert.report_acebert import Statistics, SystemResult, TaskResult, task_report, to_markdown
-from acebert.systems_acebert import (
+from acebert.data.corpus import Catalog
+from acebert.data.pairs import ProductPairs
+from acebert.data.query_templates import QueryTemplates
+from acebert.data.sources import Columns, find_good_rows, load_products
+from acebert.encoding.corpus_encoder import Encoder, collate_products
+from acebert.evaluation.baselines import TextAdapters, TextEncoder
+from acebert.evaluation.rankers import (
     Baselines,
     Vectors,
     choose_photo_weight,
@@ -58,7 +57,8 @@ from acebert.systems_acebert import (
     measure,
     score_rankings,
 )
-from acebert.tasks_acebert import (
+from acebert.evaluation.report import Statistics, SystemResult, TaskResult, task_report, to_markdown
+from acebert.evaluation.tasks import (
     TITLE_AND_PHOTO,
     UNSEEN,
     Synonyms,
@@ -73,6 +73,9 @@ from acebert.tasks_acebert import (
     read_query_config,
     shopper_tasks,
 )
+from acebert.evaluation.training_texts import TrainingTexts
+from acebert.losses_acebert import modality_gap
+from acebert.utils.fingerprints import weights_sha256
 
 SYNONYMS = Path(__file__).parent / "configs" / "synonyms.json"
 TUNING_PRODUCTS, TUNING_QUERIES = 2000, 500  # of the training split, to choose the weight of late fusion
@@ -614,7 +617,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
         write_report(report, results, Path(args.output_dir))
         if args.plots:
             # Here, because only this needs matplotlib.
-            from acebert.plots_acebert import save_plots
+            from acebert.evaluation.plots import save_plots
 
             save_plots(report, gap_vectors, Path(args.output_dir) / "plots")
     accelerator.end_training()

@@ -42,55 +42,37 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import AutoTokenizer, HfArgumentParser, get_scheduler
 
-from acebert.card_acebert import find_places, read_stages, write_card
-from acebert.checkpoints_acebert import (
-    UNFINISHED,
+from acebert.configuration_acebert import AceBertConfig
+from acebert.data.collators import MaskingCollator, PairCollator, QueryCollator
+from acebert.data.pairs import ProductPairs, ProductParts, ProductQueries, WholeProducts
+from acebert.data.query_templates import QueryTemplates
+from acebert.data.sources import Columns, find_good_rows, hold_out, load_products
+from acebert.data.workers import worker_options
+from acebert.encoding.corpus_encoder import Encoder
+from acebert.hub.model_card import find_places, read_stages, write_card
+from acebert.hub.publishing import PublishError, open_repository, publish_model
+from acebert.image_processing_acebert import AceBertImageProcessor
+from acebert.losses_acebert import find_positives, matryoshka_answer_loss, modality_gap
+from acebert.modeling_acebert import AceBertForPreTraining, AceBertForRetrieval
+from acebert.processing_acebert import AceBertProcessor
+from acebert.training.catalog_negatives import RankedProducts
+from acebert.training.checkpoints import (
     checkpoints_of,
     find_other_versions,
     remedy_of_versions,
     replace_model,
     resume,
     save_checkpoint,
-    write_whole,
-    writing,
 )
-from acebert.configuration_acebert import AceBertConfig
-from acebert.data_acebert import (
-    Columns,
-    MaskingCollator,
-    PairCollator,
-    ProductPairs,
-    ProductParts,
-    QueryTemplates,
-    WholeProducts,
-    find_good_rows,
-    hold_out,
-    load_products,
-    products_sha256,
-)
-from acebert.encoding_acebert import Encoder
-from acebert.mining_acebert import NearMissSampler, find_near_misses
-from acebert.modeling_acebert import AceBertForPreTraining, AceBertForRetrieval, find_positives, modality_gap
-from acebert.processing_acebert import AceBertImageProcessor, AceBertProcessor
-from acebert.publishing_acebert import PublishError, open_repository, publish_model
-from acebert.queries_acebert import ProductQueries, QueryCollator, RankedProducts, matryoshka_answer_loss
-from acebert.training_acebert import (
-    DivergenceWatch,
-    GatherRows,
-    LogWindow,
-    Progress,
-    Stopper,
-    append_log,
-    average_weights,
-    cached_backward,
-    encode_chunks,
-    explain_lost_processes,
-    find_learning_rate,
-    has_bfloat16,
-    rewind_log,
-    use_loopback,
-    worker_options,
-)
+from acebert.training.contrastive import GatherRows, cached_backward, encode_chunks
+from acebert.training.hard_negatives import NearMissSampler, find_near_misses
+from acebert.training.lr_range_test import find_learning_rate
+from acebert.training.optimization import average_weights
+from acebert.training.run import LogWindow, Progress, append_log, rewind_log
+from acebert.training.signals import DivergenceWatch, Stopper, explain_lost_processes
+from acebert.utils.files import UNFINISHED, write_whole, writing
+from acebert.utils.fingerprints import products_sha256
+from acebert.utils.hardware import has_bfloat16, use_loopback
 
 
 @dataclass

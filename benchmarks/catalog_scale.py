@@ -25,10 +25,10 @@ from datasets import load_dataset
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoProcessor
 
-from acebert import indexing_acebert
-from acebert.building_acebert import ProductEncoder
-from acebert.catalog_acebert import ProductCatalog
-from acebert.store_acebert import Products, ProductStore, Settings, part_path, products_folder, write_table
+from acebert.catalog import maintenance
+from acebert.catalog.product_catalog import ProductCatalog
+from acebert.catalog.store import Products, ProductStore, Settings, part_path, products_folder, write_table
+from acebert.encoding.encoder import ProductEncoder
 
 CHUNK = 2048  # products in a part
 CATEGORIES = 100
@@ -172,7 +172,7 @@ def build(path: Path, encoder: ProductEncoder, args: argparse.Namespace) -> tupl
     report = {
         "products": args.products,
         "dim": encoder.dim,
-        "graph": args.products > indexing_acebert.EXACT_UP_TO,
+        "graph": args.products > maintenance.EXACT_UP_TO,
         "machine": {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()},
         "write_s": write_s,
         "index_s": index_s,
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--reuse", action="store_true", help="Measure the catalogue that an earlier run left.")
     args = parser.parse_args()
     if args.exact:
-        indexing_acebert.EXACT_UP_TO = args.products
+        maintenance.EXACT_UP_TO = args.products
 
     model = AutoModel.from_pretrained(args.model_name_or_path, trust_remote_code=True, dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(args.model_name_or_path, trust_remote_code=True)

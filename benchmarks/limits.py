@@ -6,7 +6,7 @@ import torch
 from timing import Row, Spread, interleave, rates, timed
 from workload import Workload
 
-from acebert.training_acebert import has_bfloat16
+from acebert.utils.hardware import has_bfloat16
 
 
 def matrix_product(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Callable[[], object], float]:

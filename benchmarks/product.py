@@ -22,7 +22,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 from workload import Workload, draw_photos, make_titles
 
-from acebert.building_acebert import prepare
+from acebert.encoding.encoder import prepare
 
 CLIP, SIGLIP2, SENTENCE_TRANSFORMERS = (
     "CLIP ViT-B/32",

@@ -14,8 +14,8 @@ from timing import OURS, REFERENCE, Row, interleave, percentile, rates, timed
 from transformers import AutoConfig
 from workload import MINILM, Workload, make_query_texts
 
-from acebert.building_acebert import ProductEncoder
-from acebert.onnx_acebert import OnnxAceBertModel
+from acebert.encoding.encoder import ProductEncoder
+from acebert.encoding.onnx_model import OnnxAceBertModel
 
 PEER = "all-MiniLM-L6-v2"
 

@@ -14,8 +14,8 @@ import torch
 from timing import OURS, Row, Spread
 from workload import Workload
 
-from acebert.plots_acebert import BLACK, BLUE, STYLE
-from acebert.training_acebert import has_bfloat16
+from acebert.utils.hardware import has_bfloat16
+from acebert.utils.plotting import BLACK, BLUE, STYLE
 
 START, END = "<!-- benchmark: start -->", "<!-- benchmark: end -->"
 PACKAGES = (

@@ -19,8 +19,9 @@ import product
 import query
 import report
 import torch
-import training
 from workload import QUICK, Sizes, Workload
+
+import training
 
 ROWS = {
     "limits": ("The machine's own limit", limits.measure),

@@ -22,10 +22,10 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from workload import Workload, draw_photos, make_query_texts, make_titles
 
 from acebert.configuration_acebert import AceBertConfig
-from acebert.data_acebert import PairCollator
+from acebert.data.collators import PairCollator
 from acebert.modeling_acebert import AceBertForRetrieval
 from acebert.train_accelerate import RunArguments, forward_and_backward
-from acebert.training_acebert import has_bfloat16
+from acebert.utils.hardware import has_bfloat16
 
 PEER = "transformers' CLIPModel"
 PHOTO = (60, 80)

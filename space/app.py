@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 
+PACKAGE_PARTS = ("utils", "data", "encoding", "catalog")  # what the Space needs beside the root's modules
 PUBLISHED = Path(__file__).with_name("settings.json")  # written by publish.py
 DEFAULT_EXAMPLES = (
     "striped red t-shirt",
@@ -97,6 +98,8 @@ def provide_package(model: str, revision: str | None, cache: Path) -> str | None
     package.mkdir(parents=True)
     for file in source.glob("*.py"):
         shutil.copy(file, package)
+    for part in PACKAGE_PARTS:
+        shutil.copytree(source / part, package / part, ignore=shutil.ignore_patterns("__pycache__"))
     sys.path.append(str(package.parent.resolve()))
     return revision
 

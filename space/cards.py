@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from shop import Shop
 
-from acebert.catalog_acebert import Hit, Product, ProductCatalog
+from acebert.catalog.product_catalog import Hit, Product, ProductCatalog
 
 CARRIED_BY = {
     "title": ("by title", "Its title alone is closer to your search than its photo alone"),

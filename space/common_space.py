@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from shop import Shop, read_text
 from sklearn.manifold import TSNE
 
-from acebert.catalog_acebert import Product, ProductCatalog
+from acebert.catalog.product_catalog import Product, ProductCatalog
 
 PRODUCTS = 1500
 QUERIES = 100

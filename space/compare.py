@@ -11,7 +11,7 @@ import numpy as np
 from cards import notice, show_title
 from shop import MOST_HITS, Shop, read_text
 
-from acebert.catalog_acebert import Hit, ProductCatalog
+from acebert.catalog.product_catalog import Hit, ProductCatalog
 
 SHOWN = 10
 FUSED = 200  # ranks of each of the two lists that late fusion joins

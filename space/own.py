@@ -27,8 +27,8 @@ from upload_products import read_products
 from upload_table import BadRow
 from uploads import Upload, open_upload
 
-from acebert.catalog_acebert import ProductCatalog
-from acebert.store_acebert import RESERVED
+from acebert.catalog.product_catalog import ProductCatalog
+from acebert.catalog.store import RESERVED
 
 # Two cores encode a few dozen products a second.
 LIMITS = Limits(rows=5_000, table_bytes=64 * MB, zip_bytes=256 * MB, unpacked_bytes=512 * MB)

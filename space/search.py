@@ -17,7 +17,7 @@ from shop import MOST_HITS, Shop, find_product, read_text
 from upload_limits import Limits
 from why import Question, find_reasons, why_page
 
-from acebert.catalog_acebert import Product, ProductCatalog
+from acebert.catalog.product_catalog import Product, ProductCatalog
 
 COUNTS = (12, 24, 48, 96)
 DEFAULT_COUNT = 24

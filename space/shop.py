@@ -20,10 +20,10 @@ from starlette.responses import Response
 from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
 from upload_limits import MB
 
-from acebert.building_acebert import ProductEncoder
-from acebert.catalog_acebert import Product, ProductCatalog
-from acebert.explain_acebert import Explanation, explain
-from acebert.fingerprint_acebert import code_sha256
+from acebert.catalog.product_catalog import Product, ProductCatalog
+from acebert.encoding.encoder import ProductEncoder
+from acebert.encoding.explain import Explanation, explain
+from acebert.utils.fingerprints import code_sha256
 
 DEFAULT_ATTRIBUTES = ("gender", "articleType", "baseColour", "pattern", "usage", "price")
 TEXTS_KEPT = 4096  # vectors of queries: 6 MB

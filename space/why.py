@@ -12,8 +12,8 @@ from cards import show_title
 from PIL.Image import Image as Photo
 from shop import Shop, find_product
 
-from acebert.catalog_acebert import Product, ProductCatalog
-from acebert.explain_acebert import Explanation, heat_map
+from acebert.catalog.product_catalog import Product, ProductCatalog
+from acebert.encoding.explain import Explanation, heat_map
 
 # A word that is worth less than this is never shaded at full strength, however little the others are worth.
 LEAST_SCALE = 0.05

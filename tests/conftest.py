@@ -23,7 +23,8 @@ from helpers import WORDS, draw, product_rows
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from acebert.configuration_acebert import AceBertConfig
-from acebert.processing_acebert import AceBertImageProcessor, AceBertProcessor
+from acebert.image_processing_acebert import AceBertImageProcessor
+from acebert.processing_acebert import AceBertProcessor
 
 collect_ignore = ["transformers_common"]  # needs transformers' own tests: `make test-transformers` runs it
 

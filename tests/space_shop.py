@@ -13,7 +13,7 @@ from helpers import product_rows
 from page import launch
 from shop import Shop
 
-from acebert.catalog_acebert import ProductCatalog
+from acebert.catalog.product_catalog import ProductCatalog
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
 

@@ -10,12 +10,12 @@ import pytest
 import report
 import run
 import torch
-import training
 from timing import OURS, Row, Spread, interleave
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, PreTrainedModel, Siglip2Config, Siglip2Model
 from workload import QUICK, Workload
 
+import training
 from acebert.modeling_acebert import AceBertForRetrieval, AceBertModel
 from acebert.processing_acebert import AceBertProcessor
 

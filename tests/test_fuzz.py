@@ -19,10 +19,11 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 from transformers import BertTokenizer
 
-from acebert.catalog_acebert import ProductCatalog
-from acebert.checking_acebert import find_photo_error, is_blank
+from acebert.catalog.product_catalog import ProductCatalog
+from acebert.data.cleaning import find_photo_error, is_blank
+from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.modeling_acebert import AceBertModel
-from acebert.processing_acebert import AceBertImageProcessor, AceBertProcessor
+from acebert.processing_acebert import AceBertProcessor
 
 FAST, SLOW = 100, 10_000
 in_both_suites = pytest.mark.parametrize("cases", [FAST, pytest.param(SLOW, marks=pytest.mark.slow)])

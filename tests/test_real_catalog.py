@@ -10,8 +10,8 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 from acebert import train_accelerate
-from acebert.data_acebert import Columns, load_products
-from acebert.processing_acebert import AceBertImageProcessor
+from acebert.data.sources import Columns, load_products
+from acebert.image_processing_acebert import AceBertImageProcessor
 
 pytestmark = pytest.mark.real
 

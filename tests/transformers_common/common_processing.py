@@ -8,7 +8,8 @@ from tests.test_processing_common import ProcessorTesterMixin
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, BertTokenizer
 
 from acebert.configuration_acebert import AceBertConfig
-from acebert.processing_acebert import AceBertImageProcessor, AceBertProcessor
+from acebert.image_processing_acebert import AceBertImageProcessor
+from acebert.processing_acebert import AceBertProcessor
 
 # The tests load what they saved by the Auto classes, and know of no remote code.
 AceBertProcessor._auto_class = AceBertImageProcessor._auto_class = None

@@ -1,0 +1,255 @@
+"""An index in memory, by numpy alone: exact, for tests and small catalogues."""
+
+import copy
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from acebert.catalog.filters import And, Filter, Not, OneOf, Or
+from acebert.catalog.indexes.base import (
+    BM25,
+    SCORES_PER_CHUNK,
+    VECTORS,
+    Match,
+    _check_changes,
+    _check_facet,
+    _check_keys,
+    _check_known,
+    _check_names,
+    _check_products,
+    _check_search,
+    _check_top_k,
+    _most_frequent,
+)
+
+
+@dataclass
+class _Product:
+    key: str
+    payload: dict[str, Any]
+    tokens: list[int]  # of the title, each once
+
+
+class MemoryIndex:
+    """Exact search with numpy, nothing on disk. One thread at a time: the others wait.
+
+    Args:
+        schema: attribute -> kind, as for `parse_filters`.
+    """
+
+    def __init__(self, schema: Mapping[str, str]):
+        self._schema = dict(schema)
+        self._lock = threading.RLock()
+        self._rows: dict[str, int] = {}  # by key
+        self._free: list[int] = []  # rows of deleted products
+        self._products: list[_Product | None] = []  # by row, None where deleted
+        self._vectors: dict[str, np.ndarray] = {}  # (capacity, dim), NaN where a product lacks one
+        # A column per attribute, (capacity,), NaN where lacking: numbers as they are, and for strings the number of
+        # their tuple in the vocabulary. A filter looks at whole columns, never at products one by one.
+        self._columns = {name: np.empty(0) for name in self._schema}
+        self._vocabulary: dict[str, dict[tuple[str, ...], int]] = {name: {} for name in self._schema}
+        self._postings: dict[int, dict[int, float]] = {}  # token -> row -> weight of the token in the title
+        self._titled = 0  # products whose title has words
+
+    def upsert(
+        self,
+        keys: Sequence[str],
+        vectors: Mapping[str, np.ndarray],
+        titles: Sequence[str | None],
+        payloads: Sequence[dict[str, Any]],
+    ) -> None:
+        with self._lock:
+            dims = {name: self._vectors[name].shape[1] if name in self._vectors else None for name in VECTORS}
+            units, payloads = _check_products(keys, vectors, titles, payloads, self._schema, dims)
+            for name, unit in units.items():
+                if name not in self._vectors:
+                    self._vectors[name] = np.full((self._capacity(), unit.shape[1]), np.nan, np.float32)
+            for i, key in enumerate(keys):
+                self._remove(key)
+                row = self._rows[key] = self._new_row()
+                document = BM25.embed_document(titles[i] or "")
+                self._products[row] = _Product(key, copy.deepcopy(payloads[i]), document.indices)
+                self._titled += bool(document.indices)
+                for token, weight in zip(document.indices, document.values, strict=True):
+                    self._postings.setdefault(token, {})[row] = weight
+                for name, unit in units.items():
+                    self._vectors[name][row] = unit[i]
+                self._fill_columns(row)
+
+    def set_attributes(self, keys: Sequence[str], attributes: Sequence[Mapping[str, Any]]) -> None:
+        with self._lock:
+            changes = _check_changes(keys, attributes, self._schema)
+            _check_known(keys, self._rows)
+            for key, change in zip(keys, changes, strict=True):
+                row = self._rows[key]
+                product = self._product(row)
+                merged = product.payload["attributes"] | change
+                product.payload["attributes"] = {name: value for name, value in merged.items() if value is not None}
+                self._fill_columns(row)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        with self._lock:
+            for key in _check_keys(keys):
+                self._remove(key)
+
+    def search(
+        self,
+        queries: np.ndarray,
+        top_k: int,
+        where: Filter | None = None,
+        using: str = "product",
+        with_vectors: Sequence[str] = (),
+        exact: bool = False,
+    ) -> list[list[Match]]:
+        _check_names(with_vectors)
+        with self._lock:
+            vectors = self._vectors.get(using)
+            dims = dict.fromkeys(VECTORS) | ({} if vectors is None else {using: vectors.shape[1]})
+            queries = _check_search(queries, top_k, using, dims)
+            if vectors is None:
+                return [[] for _ in queries]
+            vectors = vectors[: len(self._products)]
+            fits = self._fits(where) & ~np.isnan(vectors[:, 0])
+            step = max(1, SCORES_PER_CHUNK // max(1, len(vectors)))
+            return [
+                self._best(scores, fits, top_k, with_vectors)
+                for start in range(0, len(queries), step)
+                for scores in queries[start : start + step] @ vectors.T
+            ]
+
+    def search_words(
+        self, texts: Sequence[str], top_k: int, where: Filter | None = None, with_vectors: Sequence[str] = ()
+    ) -> list[list[Match]]:
+        _check_names(with_vectors)
+        _check_top_k(top_k)
+        with self._lock:
+            fits = self._fits(where)
+            found = []
+            for text in texts:
+                scores = np.zeros(len(self._products), np.float32)
+                for token in BM25.embed_query(text).indices:
+                    postings = self._postings.get(token, {})
+                    rows = np.fromiter(postings.keys(), np.int64, len(postings))
+                    weights = np.fromiter(postings.values(), np.float32, len(postings))
+                    # The inverse document frequency of Qdrant's "idf" modifier, which is Lucene's.
+                    scores[rows] += weights * np.log((self._titled - len(rows) + 0.5) / (len(rows) + 0.5) + 1)
+                found.append(self._best(scores, fits & (scores > 0), top_k, with_vectors))
+            return found
+
+    def get(self, keys: Sequence[str], with_vectors: Sequence[str] = ()) -> list[Match | None]:
+        _check_names(with_vectors)
+        with self._lock:
+            rows = [self._rows.get(key) for key in _check_keys(keys)]
+            return [None if row is None else self._match(row, 0.0, with_vectors) for row in rows]
+
+    def facets(self, name: str, where: Filter | None = None, limit: int = 100) -> dict[Any, int]:
+        _check_facet(name, self._schema)
+        with self._lock:
+            column = self._columns[name][: len(self._products)][self._fits(where)]
+            values, counts = np.unique(column[~np.isnan(column)], return_counts=True)
+            if self._schema[name] in ("string", "strings"):
+                several = list(self._vocabulary[name])
+                total: Counter[str] = Counter()
+                for value, count in zip(values.astype(int), counts.tolist(), strict=True):
+                    total.update(dict.fromkeys(several[value], count))
+                return _most_frequent(total.items(), limit)
+            plain = values.astype(bool if self._schema[name] == "boolean" else int).tolist()
+            return _most_frequent(zip(plain, counts.tolist(), strict=True), limit)
+
+    def count(self, where: Filter | None = None) -> int:
+        with self._lock:
+            return int(self._fits(where).sum())
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def _remove(self, key: str) -> None:
+        row = self._rows.pop(key, None)
+        if row is None:
+            return
+        tokens = self._product(row).tokens
+        for token in tokens:
+            del self._postings[token][row]
+            if not self._postings[token]:
+                del self._postings[token]
+        self._titled -= bool(tokens)
+        self._products[row] = None
+        for array in [*self._vectors.values(), *self._columns.values()]:
+            array[row] = np.nan
+        self._free.append(row)
+
+    def _product(self, row: int) -> _Product:
+        product = self._products[row]
+        assert product is not None, f"row {row} holds no product"
+        return product
+
+    def _capacity(self) -> int:
+        return next((len(array) for array in [*self._vectors.values(), *self._columns.values()]), 0)
+
+    def _new_row(self) -> int:
+        if self._free:
+            return self._free.pop()
+        self._products.append(None)
+        if len(self._products) > self._capacity():
+            for arrays in (self._vectors, self._columns):
+                for name, array in arrays.items():
+                    more = np.full((max(64, len(array)), *array.shape[1:]), np.nan, array.dtype)
+                    arrays[name] = np.concatenate([array, more])
+        return len(self._products) - 1
+
+    def _fill_columns(self, row: int) -> None:
+        attributes = self._product(row).payload["attributes"]
+        for name, column in self._columns.items():
+            value = attributes.get(name, np.nan)
+            if isinstance(value, str | list):
+                several = (value,) if isinstance(value, str) else tuple(value)
+                value = self._vocabulary[name].setdefault(several, len(self._vocabulary[name]))
+            column[row] = value
+
+    def _fits(self, where: Filter | None) -> np.ndarray:
+        """(rows,) booleans: which products meet the filter."""
+        if not self._products:
+            return np.zeros(0, dtype=bool)
+        there = ~np.isnan(self._vectors["product"][: len(self._products), 0])
+        return there if where is None else there & self._meets(where)
+
+    def _meets(self, where: Filter) -> np.ndarray:
+        if isinstance(where, And):
+            return np.logical_and.reduce([self._meets(part) for part in where.parts])
+        if isinstance(where, Or):
+            return np.logical_or.reduce([self._meets(part) for part in where.parts])
+        if isinstance(where, Not):
+            return ~self._meets(where.part)
+        column = self._columns[where.name][: len(self._products)]
+        if isinstance(where, OneOf):
+            if self._schema[where.name] not in ("string", "strings"):
+                return np.isin(column, where.values)
+            wanted = set(where.values)
+            codes = [code for several, code in self._vocabulary[where.name].items() if not wanted.isdisjoint(several)]
+            return np.isin(column, codes)
+        meets = ~np.isnan(column)
+        bounds = {np.greater_equal: where.gte, np.greater: where.gt, np.less_equal: where.lte, np.less: where.lt}
+        for compare, bound in bounds.items():
+            if bound is not None:
+                meets &= compare(column, bound)
+        return meets
+
+    def _best(self, scores: np.ndarray, fits: np.ndarray, top_k: int, with_vectors: Sequence[str]) -> list[Match]:
+        rows = np.flatnonzero(fits)
+        if len(rows) > top_k:
+            rows = rows[np.argpartition(-scores[rows], top_k - 1)[:top_k]]
+        rows = rows[np.argsort(-scores[rows], kind="stable")]
+        return [self._match(int(row), float(scores[row]), with_vectors) for row in rows]
+
+    def _match(self, row: int, score: float, with_vectors: Sequence[str]) -> Match:
+        product = self._product(row)
+        vectors = {name: self._vectors[name][row].copy() for name in with_vectors if name in self._vectors}
+        vectors = {name: vector for name, vector in vectors.items() if not np.isnan(vector[0])}
+        return Match(product.key, score, copy.deepcopy(product.payload), vectors)

@@ -1,0 +1,786 @@
+"""A shop's catalogue, encoded and searchable: by words, by photo or by both, with filters, while it changes.
+
+    catalog = ProductCatalog.build(model, processor, dataset, "catalog", title_column="name")
+    catalog.search("red striped t-shirt", filters={"gender": "Men", "price": (None, 50)})
+
+The folder's Parquet files (`store.py`) are the truth; the index beside them (`indexes`) answers
+searches and can be made again at any time. A change is first on the disk, then in the index, then done: what was done
+survives a kill, and the next search sees it.
+"""
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+from accelerate import PartialState
+from filelock import FileLock, Timeout
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.utils import logging
+
+from acebert.catalog.build import Source, keep_photo, plan_sha256, write_parts
+from acebert.catalog.filters import check_attributes, parse_filters
+from acebert.catalog.indexes.base import CatalogIndex, Match
+from acebert.catalog.indexes.memory import MemoryIndex
+from acebert.catalog.indexes.qdrant import EdgeIndex, ServerIndex
+from acebert.catalog.maintenance import (
+    UNFILLED,
+    apply_change,
+    fill_index,
+    index_folder,
+    make_edge_index,
+    needs_graph,
+    read_applied,
+    run_child,
+    to_key,
+    write_applied,
+)
+from acebert.catalog.store import Location, Products, ProductStore, Settings, products_folder
+from acebert.data.cleaning import BadRow, OnBadRow, find_photo_error, is_blank, read_photo, read_text, write_bad_rows
+from acebert.encoding.encoder import ProductEncoder, find_title_error
+from acebert.image_processing_acebert import to_numpy
+from acebert.processing_acebert import LONE_SURROGATE
+
+logger = logging.get_logger(__name__)
+
+HYBRID_DEPTH = 100  # ranks of each list that rank fusion looks at
+RRF_K = 60  # as in Cormack, Clarke and Buettcher 2009, "Reciprocal Rank Fusion"
+FLUSH_EVERY = 256  # changes between two flushes of the index: what a start after a kill has to apply again
+ENCODE_BATCH = 64
+
+Photo = Any
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product as the catalogue has it.
+
+    Args:
+        id: as in the dataset.
+        title: None where it has none.
+        attributes: those that it has.
+        location: where its photo lies.
+    """
+
+    id: Any
+    title: str | None
+    attributes: dict[str, Any]
+    location: Location
+
+
+@dataclass(frozen=True)
+class Hit(Product):
+    """A product that was found.
+
+    Args:
+        score: cosine similarity of query and product, in [-1, 1]; the BM25 score of a search by words alone; the sum of
+            reciprocal ranks of a hybrid one.
+        title_score: cosine similarity of the query and the title alone; None where there is no such vector.
+        image_score: likewise, of the photo alone.
+    """
+
+    score: float
+    title_score: float | None = None
+    image_score: float | None = None
+
+    @property
+    def carried_by(self) -> Literal["title", "image"] | None:
+        """The side that alone is closer to the query; None where the catalogue doesn't have both."""
+        if self.title_score is None or self.image_score is None:
+            return None
+        return "title" if self.title_score >= self.image_score else "image"
+
+
+class ProductCatalog:
+    """A catalogue that is open. Made by [`ProductCatalog.build`] or [`ProductCatalog.load`]; threads may share one."""
+
+    def __init__(self, store: ProductStore, index: CatalogIndex, encoder: ProductEncoder | None, lock: FileLock | None):
+        self._store, self._encoder, self._lock = store, encoder, lock
+        self._open_index: CatalogIndex | None = index
+        self._changing = threading.Lock()
+        self._optimizing = threading.Lock()
+        self._applied = self._flushed = store.settings.merged  # changes that the index has, and has on the disk
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Making and opening
+    # ------------------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def build(
+        cls,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        dataset: datasets.Dataset,
+        path: str | os.PathLike,
+        *,
+        id_column: str = "id",
+        title_column: str | None = "title",
+        image_column: str | None = "image",
+        attribute_columns: Sequence[str] | None = None,
+        sides: bool = True,
+        photo_size: int = 512,
+        index: str = "edge",
+        batch_size: int = ENCODE_BATCH,
+        num_workers: int = 0,
+        on_bad_row: OnBadRow = "raise",
+        overwrite: bool = False,
+    ) -> "ProductCatalog | None":
+        """Encodes products into a folder and opens it. Stopped at any moment, the same call goes on.
+
+        Under `accelerate launch` the processes share the work; they need one file system.
+
+        Args:
+            model: an `AceBertModel`.
+            processor: the processor that came with it.
+            dataset: one row per product. Photos are an Image column, paths or bytes.
+            path: folder to make.
+            id_column: texts or integers, unique.
+            title_column: None for a catalogue without titles.
+            image_column: None for a catalogue without photos.
+            attribute_columns: texts, numbers, booleans or lists of texts, to filter by and to show; by default all.
+            sides: also encode title and photo alone, so that hits tell which side they match by and `using` may search
+                one. Takes about twice the time and three times the space.
+            photo_size: longest side of the photos kept for showing, in pixels; 0 keeps none.
+            index: "edge", embedded in this process; "memory"; or "http://host:6333/collection" for a Qdrant server.
+            batch_size: products in a forward pass.
+            num_workers: processes that read and cut photos.
+            on_bad_row: "skip" lists bad rows in `bad_rows.jsonl` and goes on without them; a product with a broken
+                photo is kept by its title, though.
+            overwrite: remove what is in `path`.
+
+        Returns:
+            The catalogue; None on processes other than the main one.
+
+        Raises:
+            FileExistsError: where `path` holds a catalogue already, or an unfinished one of something else.
+            ValueError: for a bad column, or a bad row where `on_bad_row` is "raise", naming row, id, field and remedy.
+        """
+        if on_bad_row not in ("raise", "skip"):
+            raise ValueError(f"on_bad_row must be 'raise' or 'skip', got {on_bad_row!r}.")
+        if not isinstance(index, str) or not (index in ("edge", "memory") or "://" in index):
+            raise ValueError(f"index must be 'edge', 'memory' or a server's URL, got {index!r}.")
+        for name, number, least in (("batch_size", batch_size, 1), ("photo_size", photo_size, 0)):
+            if number < least:
+                raise ValueError(f"{name} must be at least {least}, got {number}.")
+        state, path, encoder = PartialState(), Path(path), ProductEncoder(model, processor)
+        source = Source.of(dataset, id_column, title_column, image_column, attribute_columns)
+        bad = source.find_bad_rows()
+        if bad and on_bad_row == "raise":
+            raise ValueError(f"{len(bad)} bad rows, the first is {bad[0]}. Or pass on_bad_row='skip'.")
+        skipped = {row.row for row in bad}
+        rows = [row for row in range(len(dataset)) if row not in skipped]
+        if not rows:
+            raise ValueError(f"None of the dataset's {len(dataset)} rows can be used, the first is {bad[0]}.")
+        id_type: Literal["string", "integer"] = "string" if isinstance(source.ids()[rows[0]], str) else "integer"
+        settings = Settings(encoder.describe(), encoder.dim, id_type, source.kinds(), sides, photo_size, index)
+
+        folder = products_folder(path, 0)
+        if state.is_main_process:
+            _start_building(path, plan_sha256(source, settings, rows), overwrite)
+            folder.mkdir(parents=True, exist_ok=True)
+        state.wait_for_everyone()
+        write_parts(encoder, source, settings, folder, rows, batch_size, num_workers, on_bad_row)
+        if not state.is_main_process:
+            return None
+        for file in sorted(folder.glob("*.bad.json")):
+            bad += [BadRow(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
+            file.unlink()
+        write_bad_rows(sorted(bad, key=lambda row: row.row), path / "bad_rows.jsonl")
+        if bad:
+            logger.warning(f"{len(bad)} bad rows are listed in {path / 'bad_rows.jsonl'}.")
+        ProductStore.create(path, settings)
+        (path / "building.json").unlink()
+        return cls.load(path, model, processor)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike,
+        model: PreTrainedModel | None = None,
+        processor: ProcessorMixin | None = None,
+        *,
+        revision: str | None = None,
+        read_only: bool = False,
+    ) -> "ProductCatalog":
+        """Opens a catalogue. Changes that a killed process left out of the index are applied to it.
+
+        Args:
+            path: its folder, or the id of a dataset repository on the Hub, which is opened read-only.
+            model: what encodes queries; it has to be the one that made the catalogue. Without it the catalogue can
+                be searched by vectors and by products, and products can be deleted.
+            processor: the model's.
+            revision: of the repository on the Hub.
+            read_only: search only, by an exact index in memory that any number of processes can have at once.
+
+        Raises:
+            FileNotFoundError: where there is no catalogue.
+            RuntimeError: where another process has it open for changes.
+            ValueError: where another model or processor made it.
+        """
+        if (model is None) != (processor is None):
+            raise ValueError("Give the model and its processor, or neither.")
+        folder = Path(path)
+        if not folder.is_dir() and len(folder.parts) == 2 and not folder.is_absolute():
+            try:
+                folder = Path(snapshot_download(os.fspath(path), repo_type="dataset", revision=revision))
+            except (OSError, HfHubHTTPError) as error:
+                raise FileNotFoundError(
+                    f"{path} is no folder here, and no dataset repository on the Hub that could be read: {error}"
+                ) from error
+            read_only = True
+        if (folder / "building.json").exists():
+            raise FileNotFoundError(f"{path} is an unfinished catalogue: call ProductCatalog.build again, it goes on.")
+        store = ProductStore(folder)
+        encoder = None
+        if model is not None:
+            encoder = ProductEncoder(model, processor)
+            _check_same_model(store.settings.model, encoder.describe(), path)
+        lock = None
+        if not read_only:
+            lock = FileLock(folder / "lock", timeout=0, thread_local=False)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise RuntimeError(
+                    f"Another process has {path} open for changes: close it there, or pass read_only=True."
+                ) from None
+            store.remove_leftovers()
+        catalog = cls(store, MemoryIndex(store.settings.attributes), encoder, lock)
+        try:
+            catalog._start_index(read_only)
+        except BaseException:
+            catalog._index.close()  # and no more: a flush would mark as applied what the index may lack
+            if lock is not None:
+                lock.release()
+            raise
+        return catalog
+
+    def _start_index(self, read_only: bool) -> None:
+        settings = self._store.settings
+        applied: int | None
+        if settings.index == "memory" or (read_only and settings.index == "edge"):
+            fill_index(self._index, self._store, settings.generation)
+            applied = settings.merged
+        elif settings.index == "edge":
+            folder = index_folder(self._store.path, settings.generation)
+            if read_applied(folder) is None:
+                if needs_graph(self._store, settings.generation):
+                    run_child(self._store.path, settings.generation, settings.merged)
+                else:
+                    make_edge_index(self._store, settings.generation, settings.merged)
+            self._open_index = EdgeIndex.open(folder, settings.attributes)
+            applied = read_applied(folder)
+        else:
+            folder = index_folder(self.path, settings.generation)
+            applied = read_applied(folder)
+            if applied is None:
+                if read_only:
+                    raise ValueError(f"{settings.index} lacks this catalogue still: load it without read_only first.")
+                self._open_index = ServerIndex.create(settings.index, settings.dim, settings.attributes, settings.sides)
+                write_applied(folder, UNFILLED)
+                applied = UNFILLED
+            else:
+                self._open_index = ServerIndex.open(settings.index, settings.attributes)
+            if applied == UNFILLED:
+                fill_index(self._index, self._store, settings.generation)
+                applied = settings.merged
+        assert applied is not None, "an index that was made says what it holds"
+        self._applied = self._flushed = applied
+        if not (read_only and "://" in settings.index):  # a server's collection is its writer's to change
+            self._apply_changes()
+        if not read_only:
+            self.flush()
+
+    def close(self) -> None:
+        """Flushes and gives the folder free for other processes. What is closed stays closed."""
+        with self._changing:
+            if self._open_index is None:
+                return
+            if self._lock is not None:
+                self._flush()
+                self._lock.release()
+            self._open_index.close()
+            self._open_index = None
+
+    @property
+    def _index(self) -> CatalogIndex:
+        if self._open_index is None:
+            raise RuntimeError(f"The catalogue {self.path} is closed: load it again.")
+        return self._open_index
+
+    def __enter__(self) -> "ProductCatalog":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Reading
+    # ------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        return self._store.settings
+
+    @property
+    def path(self) -> Path:
+        return self._store.path
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Each attribute's type: "string", "integer", "number", "boolean" or "strings"."""
+        return self._store.settings.attributes
+
+    def __len__(self) -> int:
+        return self._index.count()
+
+    def __contains__(self, product_id: Any) -> bool:
+        return self.get(product_id) is not None
+
+    def get(self, product_id: Any) -> Product | None:
+        """A product by its id, None if there is none."""
+        (match,) = self._index.get([self._key(product_id)])
+        return None if match is None else _to_product(match)
+
+    def photo(self, product: Product) -> bytes | None:
+        """A product's photo as an encoded image file; None where it has none, or photos weren't kept."""
+        try:
+            return self._store.read_photos([product.location])[0]
+        except FileNotFoundError:  # the files were merged since the product was read
+            current = self.get(product.id)
+            return None if current is None else self._store.read_photos([current.location])[0]
+
+    def count(self, filters: Mapping[str, Any] | None = None) -> int:
+        """How many products match the filters."""
+        return self._index.count(parse_filters(filters, self.attributes))
+
+    def sample(self, count: int, seed: int = 0) -> tuple[list[Product], np.ndarray]:
+        """Products drawn at random, the same for the same seed as long as nothing changes.
+
+        Returns:
+            The products, fewer than `count` only where there are fewer, and (products, dim) float32 of their vectors.
+        """
+        keys = [to_key(product_id) for product_id in self._store.read_ids()]
+        matches: list[Match] = []
+        order = np.random.default_rng(seed).permutation(len(keys))
+        for start in range(0, len(keys), max(count, 1)):
+            if len(matches) >= count:
+                break
+            drawn = [keys[i] for i in order[start : start + count]]
+            matches += [match for match in self._index.get(drawn, with_vectors=["product"]) if match is not None]
+        matches = matches[:count]
+        vectors = [match.vectors["product"] for match in matches]
+        return [_to_product(match) for match in matches], np.array(vectors).reshape(-1, self.settings.dim)
+
+    def facets(self, name: str, filters: Mapping[str, Any] | None = None, limit: int = 100) -> dict[Any, int]:
+        """An attribute's values and how many products have each, the most frequent first."""
+        if name not in self.attributes:
+            raise ValueError(f"There is no attribute {name!r}: there are {list(self.attributes)}.")
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, got {limit}.")
+        return self._index.facets(name, parse_filters(filters, self.attributes), limit)
+
+    def search(
+        self,
+        text: str | Sequence[str] | None = None,
+        image: Photo | Sequence[Photo] | None = None,
+        *,
+        like: Any = None,
+        vector: np.ndarray | None = None,
+        top_k: int = 10,
+        filters: Mapping[str, Any] | None = None,
+        using: Literal["product", "title", "image", "words"] = "product",
+        hybrid: bool = False,
+    ) -> list[Hit] | list[list[Hit]]:
+        """Finds products by words, by a photo, by both (the mean of their vectors), or by another product.
+
+        Args:
+            text: a query, or several.
+            image: a photo as the processor takes it, or several; with texts, as many as those.
+            like: the id of a product to find more like; it is not among the hits itself.
+            vector: (dim,) or (queries, dim) unit vectors, encoded elsewhere.
+            top_k: hits wanted. There are fewer only where fewer products match the filters.
+            filters: attribute to a value, a list of values, or a tuple of a range's ends (None for an open one); with
+                "$or", "$and", "$not" around them. See `filters_acebert.py`.
+            using: which of the vectors to compare with, or "words" for BM25 on the titles alone, without vectors.
+            hybrid: also rank by BM25 on the titles, and join the two lists by reciprocal rank fusion.
+
+        Returns:
+            Hits, best first; a list of them for each query where several were given.
+
+        Raises:
+            ValueError: for a bad argument, naming it; or where the catalogue lacks the vectors that `using` names.
+            KeyError: where `like` is no product's id.
+        """
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+            raise ValueError(f"top_k must be a positive integer, got {top_k!r}.")
+        if using not in (*self.settings.vectors, "words"):
+            choices = [*self.settings.vectors, "words"]
+            raise ValueError(f"using must be one of {choices} in this catalogue, got {using!r}.")
+        where = parse_filters(filters, self.attributes)
+        if vector is not None:
+            try:
+                vector = np.asarray(to_numpy(vector), dtype=np.float32)
+            except (TypeError, ValueError):
+                raise ValueError(f"vector must hold {self.settings.dim} numbers a query, got {vector!r}.") from None
+        texts, images, single = _as_batch(text, image, like, vector)
+        words = texts or []
+        if not words and (hybrid or using == "words"):
+            raise ValueError("A search by words, alone or hybrid, needs a text.")
+        if using == "words":
+            if hybrid or images is not None:
+                raise ValueError("using='words' looks at the titles alone: leave hybrid and image out.")
+            hits = [[_to_hit(match) for match in matches] for matches in self._index.search_words(words, top_k, where)]
+            return hits[0] if single else hits
+        index, sides = self._index, [name for name in self.settings.vectors if name != "product"]
+        exclude = None
+        if like is not None:
+            exclude = self._key(like)
+            (match,) = index.get([exclude], with_vectors=["product"])
+            if match is None:
+                raise KeyError(f"There is no product with the id {like!r}.")
+            queries = match.vectors["product"][None]
+        elif vector is not None:
+            queries = self._check_vector(vector)
+        else:
+            queries = self.encode_queries(texts, images)
+        wanted = max(top_k, HYBRID_DEPTH) if hybrid else top_k + (exclude is not None)
+        found = index.search(queries, wanted, where, using=using, with_vectors=sides)
+        if hybrid:
+            by_words = index.search_words(words, wanted, where, with_vectors=sides)
+            found = [fuse_ranks(lists) for lists in zip(found, by_words, strict=True)]
+        hits = [
+            [_to_hit(match, query) for match in matches if match.key != exclude][:top_k]
+            for query, matches in zip(queries, found, strict=True)
+        ]
+        return hits[0] if single else hits
+
+    def encode_queries(self, texts: Sequence[str] | None = None, images: Sequence[Photo] | None = None) -> np.ndarray:
+        """(queries, dim) float32 unit vectors of words, of photos, or of the mean of both: for `search(vector=...)`."""
+        if self._encoder is None:
+            raise ValueError(
+                f"To search by words or photos, load the catalogue with its model: {self.settings.model['name']!r}."
+            )
+        return self._encoder.encode_queries(texts, images)
+
+    def _check_vector(self, vector: np.ndarray) -> np.ndarray:
+        queries = np.atleast_2d(vector)
+        if queries.ndim != 2 or queries.shape[1] != self.settings.dim or not np.isfinite(queries).all():
+            raise ValueError(
+                f"vector must hold {self.settings.dim} finite numbers a query, got the shape {np.shape(vector)}."
+            )
+        return queries
+
+    def _key(self, product_id: Any) -> str:
+        kind = {str: "string", int: "integer"}.get(type(product_id))
+        if isinstance(product_id, np.integer):
+            product_id, kind = int(product_id), "integer"
+        if kind != self.settings.id_type:
+            raise ValueError(
+                f"id must be of the type {self.settings.id_type}, as all of this catalogue's are; got {product_id!r}."
+            )
+        if kind == "integer" and not -(2**63) <= product_id < 2**63:
+            raise ValueError(f"id must be an integer of 64 bits, got {product_id}.")
+        if isinstance(product_id, str) and LONE_SURROGATE.search(product_id):
+            raise ValueError(f"id {product_id[:80]!r} holds half of a character (a lone surrogate).")
+        return to_key(product_id)
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Changing
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def upsert(self, products: Iterable[Mapping[str, Any]]) -> int:
+        """Adds products, or replaces those whose ids are there. When it returns, they are on the disk and found.
+
+        Args:
+            products: each with an "id", a "title" or an "image" or both, and any of the catalogue's attributes.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            ValueError: for a bad product, naming it, the field and the remedy. None of them is then taken.
+        """
+        self._check_writable()
+        products = list(products)
+        if self._encoder is None:
+            raise ValueError(f"To add products, load the catalogue with its model: {self.settings.model['name']!r}.")
+        ids, titles, photos, attributes = self._check_products(products)
+        vectors: dict[str, list[np.ndarray]] = {name: [] for name in self.settings.vectors}
+        for start in range(0, len(products), ENCODE_BATCH):
+            part = slice(start, start + ENCODE_BATCH)
+            try:
+                encoded = self._encoder.encode_products(titles[part], photos[part], self.settings.vectors)
+            except ValueError:
+                for position in range(start, min(start + ENCODE_BATCH, len(products))):
+                    title = titles[position]
+                    if title and (error := find_title_error(self._encoder.processor, title)):
+                        named = f"product {position} (id {ids[position]!r})"
+                        raise ValueError(f"{named}: title {error}.") from None
+                raise
+            for name, array in encoded.items():
+                vectors[name].append(array)
+        if not products:
+            return 0
+        kept = [keep_photo(photo, self.settings.photo_size) for photo in photos]
+        arrays = {name: np.concatenate(parts) for name, parts in vectors.items()}
+        new = Products(ids, titles, kept, attributes, arrays)
+        with self._changing:
+            self._store.append_upsert(new)
+            self._apply_changes()
+        return len(products)
+
+    def delete(self, ids: Iterable[Any]) -> int:
+        """Removes products. Returns how many of the ids were there."""
+        self._check_writable()
+        ids = list(dict.fromkeys(ids))
+        keys = [self._key(product_id) for product_id in ids]
+        with self._changing:
+            there = [product_id for product_id, match in zip(ids, self._index.get(keys), strict=True) if match]
+            if there:
+                self._store.append_delete(there)
+                self._apply_changes()
+        return len(there)
+
+    def update_attributes(self, values: Mapping[Any, Mapping[str, Any]]) -> None:
+        """Sets attributes of products without encoding them again.
+
+        Args:
+            values: product id to attribute to value; None takes the value away.
+
+        Raises:
+            KeyError: for ids that aren't there. Nothing is then changed.
+            ValueError: for an unknown attribute, or a value of another type.
+        """
+        self._check_writable()
+        checked = {
+            product_id: self._check_attributes(row, f"product {product_id!r}") for product_id, row in values.items()
+        }
+        keys = [self._key(product_id) for product_id in checked]
+        with self._changing:
+            missing = [i for i, match in zip(checked, self._index.get(keys), strict=True) if match is None]
+            if missing:
+                raise KeyError(f"There are no products with the ids {missing[:10]}.")
+            if checked:
+                self._store.append_attributes(list(checked), list(checked.values()))
+                self._apply_changes()
+
+    def optimize(self) -> None:
+        """Merges all changes into the products' files and makes the index anew, beyond 300,000 products by HNSW.
+
+        A child process does the work, since the engine's optimizer stops every thread of its own. Searches and changes
+        go on meanwhile; at the end changes wait until the new index has taken those made in between.
+
+        Raises:
+            RuntimeError: if it runs already, or the child fails; the catalogue is then as before.
+        """
+        self._check_writable()
+        if not self._optimizing.acquire(blocking=False):
+            raise RuntimeError("The catalogue is being optimized already.")
+        try:
+            self._optimize()
+        finally:
+            self._optimizing.release()
+
+    def _optimize(self) -> None:
+        store, settings = self._store, self._store.settings
+        with self._changing:
+            upto, generation = store.last_change, settings.generation + 1
+        run_child(store.path, generation, upto)
+        with self._changing:
+            if settings.index == "edge":
+                index = EdgeIndex.open(index_folder(store.path, generation), settings.attributes)
+            elif settings.index == "memory":
+                index = MemoryIndex(settings.attributes)
+                fill_index(index, store, generation)
+            else:
+                # A server keeps its one collection: the products only learn where their photos lie now. A kill in
+                # between has the next start do it again.
+                index = self._index
+                write_applied(index_folder(store.path, settings.generation), UNFILLED)
+                fill_index(index, store, generation)
+                write_applied(index_folder(store.path, generation), upto)
+            for _, file in store.changes(upto):
+                apply_change(index, store, file)
+            self._open_index = index  # a search that still has the old one keeps it alive
+            self._applied = store.last_change
+            store.switch(generation, upto)
+            self._flush()
+            for folder in (store.path / "index").glob("*"):
+                if folder != index_folder(store.path, generation):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def flush(self) -> None:
+        """Writes the index out, so that the next start after a kill is as quick as after a close."""
+        self._check_writable()
+        with self._changing:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._index.flush()
+        self._flushed = self._applied
+        if self.settings.index != "memory":
+            write_applied(index_folder(self.path, self.settings.generation), self._applied)
+
+    def _apply_changes(self) -> None:
+        """Brings into the index what only the files have: the newest change, and any that failed to get there."""
+        for number, file in self._store.changes(self._applied):
+            apply_change(self._index, self._store, file)
+            self._applied = number
+        if self._applied - self._flushed >= FLUSH_EVERY and self._lock is not None:
+            self._flush()
+
+    def _check_writable(self) -> None:
+        if self._lock is None or not self._lock.is_locked:
+            raise RuntimeError(f"The catalogue {self.path} is open read-only, or closed: load it to change it.")
+
+    def _check_products(
+        self, products: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[Any], list[str | None], list[Photo | None], dict[str, list[Any]]]:
+        ids, titles, photos = [], [], []
+        attributes: dict[str, list[Any]] = {name: [] for name in self.attributes}
+        for position, product in enumerate(products):
+            if not isinstance(product, Mapping):
+                raise ValueError(f'product {position} must be a dict, as {{"id": 7, "title": "mug"}}, got {product!r}.')
+            named = f"product {position} (id {product.get('id')!r})"
+            unknown = set(product) - {"id", "title", "image", *self.attributes}
+            if unknown:
+                raise ValueError(
+                    f"{named} has {sorted(unknown)}: a product has id, title, image and {list(self.attributes)}."
+                )
+            if "id" not in product:
+                raise ValueError(f"product {position} has no id: give every product one.")
+            try:
+                self._key(product["id"])
+            except ValueError as error:
+                raise ValueError(f"{named}: {error}") from None
+            if isinstance(product["id"], str) and is_blank(product["id"]):
+                raise ValueError(f"{named}: its id is blank: give it one.")
+            title, photo = product.get("title"), read_photo(product.get("image"))
+            if title is not None and not isinstance(title, str):
+                raise ValueError(f"{named}: title must be a text or None, got {title!r}.")
+            titles.append(read_text(title))
+            problem = None if photo is None else find_photo_error(photo)
+            if problem:
+                raise ValueError(f"{named}: image {problem}.")
+            if titles[-1] is None and photo is None:
+                raise ValueError(f"{named} has neither title nor image: give it one of them.")
+            ids.append(int(product["id"]) if self.settings.id_type == "integer" else product["id"])
+            photos.append(photo)
+            checked = self._check_attributes({name: product.get(name) for name in self.attributes}, named)
+            for name, values in attributes.items():
+                values.append(checked[name])
+        if len(set(ids)) < len(ids):
+            twice = next(product_id for product_id in ids if ids.count(product_id) > 1)
+            raise ValueError(f"id {twice!r} is given twice: give each product once.")
+        return ids, titles, photos, attributes
+
+    def _check_attributes(self, values: Mapping[str, Any], named: str) -> dict[str, Any]:
+        try:
+            return check_attributes(values, self.attributes)
+        except ValueError as error:
+            raise ValueError(f"{named}: {error}") from None
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Helpers
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def _as_batch(text: Any, image: Any, like: Any, vector: Any) -> tuple[list[str] | None, list[Photo] | None, bool]:
+    """Texts and photos as lists, and whether a single query was given."""
+    given = [
+        name
+        for name, value in (
+            ("text or image", text is not None or image is not None),
+            ("like", like is not None),
+            ("vector", vector is not None),
+        )
+        if value
+    ]
+    if len(given) != 1:
+        raise ValueError(
+            f"A search needs a text, an image or both, or `like`, or `vector`; got {given or 'none of them'}."
+        )
+    if vector is not None:
+        return None, None, np.ndim(vector) == 1
+    several = isinstance(text, list | tuple) or isinstance(image, list | tuple)
+    texts = None if text is None else list(text) if isinstance(text, list | tuple) else [text]
+    images = None if image is None else list(image) if isinstance(image, list | tuple) else [image]
+    if texts is not None and images is not None and len(texts) != len(images):
+        raise ValueError(f"{len(texts)} texts and {len(images)} images: give one image for each text.")
+    for position, query in enumerate(texts or ()):
+        if not isinstance(query, str) or not query.strip() or LONE_SURROGATE.search(query):
+            raise ValueError(f"text {position} must hold words, got {query!r}.")
+    for position, photo in enumerate(images or ()):
+        if photo is None:
+            raise ValueError(f"image {position} is None: give a photo for every query, or search by text alone.")
+    if texts == [] or images == []:
+        raise ValueError("There is no query in the list.")
+    return texts, images, not several
+
+
+def _to_product(match: Match) -> Product:
+    payload = match.payload
+    return Product(payload["id"], payload["title"], payload["attributes"], tuple(payload["location"]))
+
+
+def _to_hit(match: Match, query: np.ndarray | None = None) -> Hit:
+    sides = {f"{name}_score": float(vector @ query) for name, vector in match.vectors.items()}
+    fields: dict[str, Any] = vars(_to_product(match)) | {"score": match.score} | sides
+    return Hit(**fields)
+
+
+def fuse_ranks(lists: Sequence[Sequence[Match]]) -> list[Match]:
+    """Joins ranked lists by reciprocal rank fusion; the score is the sum of 1 / (60 + rank).
+
+    Source: Cormack, Clarke and Buettcher 2009, https://doi.org/10.1145/1571941.1572114
+    """
+    scores: dict[str, float] = {}
+    matches: dict[str, Match] = {}
+    for ranked in lists:
+        for rank, match in enumerate(ranked, start=1):
+            scores[match.key] = scores.get(match.key, 0.0) + 1 / (RRF_K + rank)
+            matches.setdefault(match.key, match)
+    order = sorted(scores, key=lambda key: -scores[key])
+    return [Match(key, scores[key], matches[key].payload, matches[key].vectors) for key in order]
+
+
+def _check_same_model(made_by: Mapping[str, Any], given: Mapping[str, Any], path: Any) -> None:
+    # Of the weights those of the product side: another query side finds the same vectors.
+    for name in ("product_weights_sha256", "processor_sha256"):
+        if made_by[name] != given[name]:
+            part = name.removesuffix("_sha256").replace("_", " ")
+            raise ValueError(
+                f"The {part} of {given['name']!r} (sha256 {given[name][:12]}) did not make the catalogue "
+                f"{path}, but those of {made_by['name']!r}, revision {made_by['revision']!r}, did (sha256 "
+                f"{made_by[name][:12]}): load it with that model, or build it again with this one."
+            )
+
+
+def _start_building(path: Path, plan: str, overwrite: bool) -> None:
+    """Makes the folder ready: empty, or with the parts of the same unfinished catalogue."""
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file: choose a folder for the catalogue.")
+    if overwrite and path.exists():
+        shutil.rmtree(path)
+    if (path / "catalog.json").exists() and not (path / "building.json").exists():
+        raise FileExistsError(f"{path} holds a catalogue: load it, or pass overwrite=True to build it anew.")
+    if path.exists() and any(path.iterdir()) and not (path / "building.json").exists():
+        raise FileExistsError(f"{path} is not empty: choose another folder, or pass overwrite=True to clear it.")
+    path.mkdir(parents=True, exist_ok=True)
+    file = path / "building.json"
+    if file.exists() and json.loads(file.read_text(encoding="utf-8"))["plan"] != plan:
+        raise FileExistsError(
+            f"{path} holds an unfinished catalogue of other products, settings or weights: pass overwrite=True to "
+            "start again."
+        )
+    file.write_text(json.dumps({"plan": plan}), encoding="utf-8")

