@@ -86,6 +86,18 @@ def process_state() -> Iterator[None]:
             put_back(value)
 
 
+@pytest.fixture(params=[True, False], ids=["bfloat16", "no bfloat16"])
+def bfloat16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the hardware has bfloat16 arithmetic: the test runs as on a machine of either kind, whatever it runs on.
+
+    It answers what `has_bfloat16` asks PyTorch, so that function is tested too, in every module that calls it.
+    """
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": request.param}, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: request.param)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)  # whose bfloat16 isn't used
+    return request.param
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """With `--durations`, sums up what each file and folder took, over all of pytest's processes."""
     if config.option.durations is None:

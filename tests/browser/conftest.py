@@ -29,7 +29,7 @@ SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 def browser() -> Iterator[playwright.Browser]:
     """The one browser of the process: Playwright's synchronous interface can't be started twice.
 
-    It runs an event loop in this thread until it is stopped, so it doesn't outlive the module: `asyncio.run` would fail.
+    It keeps an event loop running in this thread, beside which `asyncio.run` fails, so it ends with the module.
     """
     if not CHROMIUM:
         pytest.fail("There is no Chromium: install chromium or Google Chrome, or set CHROMIUM to its path.")
