@@ -73,7 +73,6 @@ def dataset(rows: list[dict[str, Any]]) -> Dataset:
 
 @pytest.fixture
 def model(tiny_config: Callable[..., Any]) -> AceBertModel:
-    torch.manual_seed(0)
     return AceBertModel(tiny_config()).eval()
 
 
