@@ -759,7 +759,7 @@ def test_training_without_a_token_ends_before_it_begins(
 @pytest.mark.slow
 def test_a_killed_command_goes_on(hub: Hub, save: Callable[..., Path], tmp_path: Path) -> None:
     folder = save(tmp_path / "run", shard_size="30KB")
-    command = [sys.executable, ROOT / "publish.py", "--model_dir", folder, "--repo_id", "acebert"]
+    command = [sys.executable, "-m", publish.__name__, "--model_dir", folder, "--repo_id", "acebert"]
     reached, killed = threading.Event(), threading.Event()
 
     def wait(oid: str) -> None:
