@@ -39,9 +39,12 @@ demo: $(DEMO_READY) $(if $(DATA),,sample) ## Search a catalogue in the browser, 
 
 sample: $(SAMPLE)/.ready ## Draw the sample catalogue that the demo searches
 
+# The slowest tests, and the time of each file and folder (tests/conftest.py).
+TIMES := --durations=20
+
 # One test process a core, each with one thread: more of either would only wait for the other.
 test: $(DEV_READY) ## Run the fast tests (no network)
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(TIMES)
 
 # Each has an environment of its own. A name on the path may be no interpreter (pyenv's stand-in for a version that isn't
 # chosen), so it is tried first; then those that pyenv keeps.
@@ -66,7 +69,7 @@ test-real: $(DEV_READY) ## Run the tests on the real catalogue: DATA=<folder>
 	HF_HUB_OFFLINE=1 ACEBERT_DATA="$(abspath $(DATA))" $(BIN)/python -m pytest -m real
 
 test-slow: $(DEV_READY) ## Run the tests that take minutes, then test-pythons
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow -rs --timeout 1800
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow --timeout 1800 $(TIMES)
 	@$(MAKE) --no-print-directory test-pythons
 
 test-transformers: $(DEV_READY) ## Run transformers' own common tests on tiny models (fetches them)

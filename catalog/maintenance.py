@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from acebert.catalog.indexes.base import CatalogIndex
-from acebert.catalog.indexes.qdrant import EdgeIndex
+from acebert.catalog.indexes.edge import EdgeIndex
 from acebert.catalog.store import Location, Products, ProductStore, read_attributes, read_change
 
 EXACT_UP_TO = 300_000  # products; beyond, an exact search takes longer than 50 ms on one core (docs/catalog.md)

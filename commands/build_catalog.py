@@ -17,7 +17,7 @@ from accelerate import PartialState
 from datasets import concatenate_datasets
 from transformers import AutoModel, AutoProcessor
 
-from acebert.catalog.product_catalog import ProductCatalog
+from acebert.catalog import ProductCatalog
 from acebert.data.sources import Columns, load_products, open_source
 from acebert.utils.command_line import make_parser
 from acebert.utils.hardware import has_bfloat16

@@ -37,8 +37,10 @@ IMPORT = re.compile(r"^\s*from \.(\w+) import", re.MULTILINE)
 # The parts of the package that the Space needs, with all that they import by the layers in pyproject.toml.
 SPACE_PARTS = ("utils", "data", "encoding", "catalog")
 PICTURE = re.compile(r"!\[[^\]]*\]\(([\w.-][\w./-]*\.(?:gif|jpe?g|png|svg|webp))\)")
-SPACE_SUFFIXES = (".py", ".css", ".js", ".html", ".svg")
-SPACE_SETTINGS = ("split", "id_column", "title_column", "image_column", "attributes", "examples")
+SPACE_ROOT = ("app.py", "requirements.txt")
+SPACE_FOLDERS = ("static", "tabs", "templates", "uploads")
+SPACE_SUFFIXES = (".py", ".css", ".js", ".json", ".html", ".svg")
+SPACE_SETTINGS = ("split", "id_column", "title_column", "image_column", "attribute_columns", "examples")
 # A repository that holds this file was written by this module.
 MARKS: dict[RepoType, str] = {"model": "config.json", "space": "settings.json", "dataset": "catalog.json"}
 # Files of an earlier publication that would be loaded beside the new ones, or instead of them.
@@ -153,7 +155,9 @@ def space_files(
     readme: str | None = None,
     folder: Path = SPACE,
 ) -> Files:
-    """The Space: its own files, the parts of this package that it stands on, and its settings.
+    """The Space: app.py, which is run there, the parts of this package that it needs, and its settings.
+
+    The Space's other modules are one of the parts, `acebert.space`, so that their names can't clash with any other's.
 
     Args:
         model: what it searches with.
@@ -168,13 +172,16 @@ def space_files(
     """
     if not (folder / "app.py").is_file():
         raise ValueError(f"{folder} has no app.py: publish a Space from a clone of the repository.")
-    own = sorted(path for path in folder.iterdir() if path.suffix in SPACE_SUFFIXES)
     package = [PACKAGE / "__init__.py", *PACKAGE.glob("*_acebert.py")]
     package += [path for part in SPACE_PARTS for path in (PACKAGE / part).rglob("*.py")]
-    files: Files = {path.name: path for path in [*own, folder / "requirements.txt"]}
+    files: Files = {name: folder / name for name in SPACE_ROOT}
     files |= {f"acebert/{path.relative_to(PACKAGE).as_posix()}": path for path in sorted(package)}
+    own = [*folder.glob("*.py"), *(path for part in SPACE_FOLDERS for path in (folder / part).rglob("*"))]
+    for path in sorted(own):
+        if path.suffix in SPACE_SUFFIXES and path.name not in SPACE_ROOT:
+            files[f"acebert/space/{path.relative_to(folder).as_posix()}"] = path
 
-    chosen: dict[str, Any] = {"model": model.repo_id, "revision": model.revision, **(settings or {})}
+    chosen: dict[str, Any] = {"model_name_or_path": model.repo_id, "revision": model.revision, **(settings or {})}
     if catalog:
         chosen |= {"catalog": catalog.repo_id, "catalog_revision": catalog.revision}
     ours = RepoCard((folder / "README.md").read_text(encoding="utf-8"))

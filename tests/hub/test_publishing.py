@@ -557,7 +557,7 @@ def test_the_space_holds_what_it_imports_and_the_model_s_commit(hub: Hub, api: H
     files = tree(hub, "alice/search", kind="spaces")
     content = partial(hub.content, "alice/search", kind="spaces")
     assert json.loads(content("settings.json")) == {
-        "model": "alice/acebert",
+        "model_name_or_path": "alice/acebert",
         "revision": "a" * 40,
         "examples": "red shoes",
         "catalog": "alice/products",
@@ -567,7 +567,13 @@ def test_the_space_holds_what_it_imports_and_the_model_s_commit(hub: Hub, api: H
     assert (card["models"], card["datasets"], card["sdk"]) == (["alice/acebert"], ["alice/products"], "gradio")
     requirements = [line for line in content("requirements.txt").decode().splitlines() if not line.startswith("#")]
     assert requirements and all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in requirements)
-    assert files >= {path.name for path in (ROOT / "space").iterdir() if path.suffix in (".py", ".css", ".js")}
+    space = ROOT / "space"
+    own = {
+        path for path in space.rglob("*") if path.suffix in (".py", ".css", ".js", ".html") and path.name != "app.py"
+    }
+    assert len(own) > 40 and (space / "templates" / "card.html") in own
+    assert files >= {f"acebert/space/{path.relative_to(space).as_posix()}" for path in own} | {"app.py"}
+    assert "acebert/space/app.py" not in files
     assert files >= {"acebert/__init__.py", "acebert/catalog/product_catalog.py", "acebert/catalog/store.py", "LICENSE"}
     assert not files & {"acebert/train_accelerate.py", "acebert/conftest.py", "acebert/hub/publishing.py"}
     assert not any("__pycache__" in name or name.startswith("tests") for name in files)
@@ -648,7 +654,7 @@ def test_one_command_publishes_model_and_space(as_alice: None, hub: Hub, api: Hf
     assert {result.metric_value for result in card.data.eval_results} == {0.8, 0.6}
     settings = json.loads(hub.content("alice/search", "settings.json", kind="spaces"))
     commit = hub.repository("alice/acebert").resolve("v1")
-    assert settings == {"model": "alice/acebert", "revision": commit, "title_column": "name"}
+    assert settings == {"model_name_or_path": "alice/acebert", "revision": commit, "title_column": "name"}
 
     api.create_repo("alice/shoes", repo_type="dataset")
     publish.main([*arguments, "--space_id", "search", "--catalog", "alice/shoes"])
