@@ -3,9 +3,6 @@
 import runpy
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-
-SPACE = Path(__file__).parents[1] / "space"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -15,8 +12,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: flags of the app; those of the process by default.
     """
     sys.argv = ["acebert space", *(sys.argv[1:] if argv is None else argv)]
-    sys.path.insert(0, str(SPACE))  # the app's modules import each other by their names alone
-    runpy.run_path(str(SPACE / "app.py"), run_name="__main__")
+    runpy.run_module("acebert.space.app", run_name="__main__")
 
 
 if __name__ == "__main__":
