@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from os import environ
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -332,6 +333,26 @@ class Server:
             self.client(self._first, grpc=True).get_collections()
             return True
         return False
+
+    def download(self, path: str, file: Path) -> None:
+        """Saves what the server gives at a path, piece by piece: it may be larger than memory."""
+        import httpx
+
+        url = self.urls[self._first] + path
+        headers = {"api-key": self._key} if self._key else {}
+
+        def fetch(client: "QdrantClient") -> None:
+            try:
+                with httpx.stream("GET", url, headers=headers, timeout=self.options.timeout) as response, open(
+                    file, "wb"
+                ) as target:
+                    response.raise_for_status()
+                    for piece in response.iter_bytes():
+                        target.write(piece)
+            except httpx.HTTPError as error:
+                raise RuntimeError(f"{url} can't be downloaded: {_one_line(str(error))}") from error
+
+        self.call(f"give {path}", fetch)
 
     # Collections and aliases
 
