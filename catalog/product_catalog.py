@@ -288,6 +288,11 @@ class ProductCatalog:
         return self._store.path
 
     @property
+    def encoder(self) -> ProductEncoder | None:
+        """The model and the processor; None for a catalogue that was opened without them."""
+        return self._encoder
+
+    @property
     def attributes(self) -> dict[str, str]:
         """Each attribute's type: "string", "integer", "number", "boolean" or "strings"."""
         return self._store.settings.attributes

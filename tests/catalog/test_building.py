@@ -245,28 +245,23 @@ def test_an_unfinished_catalogue_goes_on_in_its_own_precision_alone(
         build()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "has", "expected"),
-    [([], True, "bfloat16"), ([], False, "float32"), (["--dtype", "float32"], True, "float32")],
-)
+@pytest.mark.parametrize("arguments", [[], ["--mixed_precision", "no"]], ids=["auto", "no"])
 def test_build_catalog_computes_in_bfloat16_where_the_hardware_does(
     model: AceBertModel,
     tiny_processor: AceBertProcessor,
     catalog_folder: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
-    has: bool,
-    expected: str,
+    bfloat16: bool,
 ) -> None:
+    expected = "bfloat16" if bfloat16 and not arguments else "float32"
     model.save_pretrained(tmp_path / "checkpoint")
     tiny_processor.save_pretrained(tmp_path / "checkpoint")
-    monkeypatch.setattr(build_catalog, "has_bfloat16", lambda device: has and device == "cpu")
     flags = ["--dataset_name", str(catalog_folder), "--split", "validation", "--output_dir", str(tmp_path / "catalog")]
     flags += ["--model_name_or_path", str(tmp_path / "checkpoint"), "--index", "memory"]
     build_catalog.main([*flags, *arguments])
-    assert f"encoded in {expected}" in capsys.readouterr().out
+    assert f"Encoding in {expected} on cpu" in capsys.readouterr().out
     with ProductCatalog.load(tmp_path / "catalog", model, tiny_processor) as catalog:
         assert catalog.settings.model["precision"] == expected
 

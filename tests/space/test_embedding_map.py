@@ -13,9 +13,18 @@ from space_shop import NASTY, client_of, make_shop
 
 from acebert.catalog.product_catalog import Product
 from acebert.processing_acebert import AceBertProcessor
-
-import common_space  # isort: skip
-from common_space import HEIGHT, WIDTH, Map, add_tab, draw, make_map, make_queries, modality_gap, show_gap  # isort: skip
+from acebert.space.tabs import embedding_map
+from acebert.space.tabs.embedding_map import (
+    HEIGHT,
+    WIDTH,
+    EmbeddingMapTab,
+    Map,
+    draw,
+    make_map,
+    make_queries,
+    modality_gap,
+    show_gap,
+)
 
 ATTRIBUTES = ["kind", "colour", "gender"]
 
@@ -73,7 +82,7 @@ def test_the_map_is_laid_out_once(shop: Any, monkeypatch: pytest.MonkeyPatch) ->
     def fail(vectors: np.ndarray) -> np.ndarray:
         raise AssertionError("laid out again")
 
-    monkeypatch.setattr(common_space, "lay_out", fail)
+    monkeypatch.setattr(embedding_map, "lay_out", fail)
     again = make_map(shop.catalog, ATTRIBUTES, shop.cache)
     np.testing.assert_array_equal(again.positions, first.positions)
     with pytest.raises(AssertionError, match="laid out again"):
@@ -84,7 +93,7 @@ def test_neighbours_stay_neighbours() -> None:
     rng = np.random.default_rng(0)
     centres = np.repeat(np.eye(3, 8), 20, axis=0)
     vectors = centres + 0.05 * rng.normal(size=centres.shape)
-    positions = common_space.lay_out(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    positions = embedding_map.lay_out(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
     distances = np.linalg.norm(positions[:, None] - positions, axis=-1)
     np.fill_diagonal(distances, np.inf)
     assert (distances.argmin(1) // 20 == np.arange(60) // 20).all()
@@ -103,7 +112,7 @@ def test_the_drawing_is_coloured_by_the_most_frequent_values(shop: Any) -> None:
     page = draw(chart, "kind", "red & mug", shop.encode("red mug"))
     assert page.count("data-row=") == 32 and page.count('class="query"') == len(chart.queries)
     assert page.count('class="c0" data-row') == 8 and page.count('data-colour="c') == 5
-    assert "&lt;img src=x onerror=&quot;alert(1)&quot;&gt;" in page and "<img" not in page
+    assert "&lt;img src=x onerror=&#34;alert(1)&#34;&gt;" in page and "<img" not in page
     assert page.count("<line") == 5 and ">red &amp; mug</text>" in page
     many = [product(i, size=f"size {i // 2:02}" if i else None) for i in range(40)]
     wide = Map(many, chart.vectors, np.zeros((40, 2)), [], np.empty((0, 2)), 0.0)
@@ -130,7 +139,7 @@ def test_the_gap_is_shown_with_the_adversary_where_it_was_measured() -> None:
 
 def test_the_endpoints(shop: Any) -> None:
     chart = make_map(shop.catalog, shop.attributes, shop.cache)
-    with client_of(add_tab, shop) as client:
+    with client_of(lambda shop: EmbeddingMapTab(shop).lay_out(), shop) as client:
         found = client.predict(attribute="kind", api_name="/map")
         assert [p["id"] for p in found["products"]] == [p.id for p in chart.products]
         assert {p["value"] for p in found["products"]} == {"shirt", "shoe", "bag", "mug", NASTY}
@@ -150,13 +159,13 @@ def test_the_endpoints(shop: Any) -> None:
 def test_the_measured_gap_next_to_the_app_is_read(shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arm = {"mean": 0.25, "low": 0.2, "high": 0.3}
     (tmp_path / "adversary.json").write_text(json.dumps({"with": arm, "without": arm, "seeds": 1, "note": ""}))
-    monkeypatch.setattr(common_space, "ADVERSARY", tmp_path / "adversary.json")
-    with client_of(add_tab, shop) as client:
+    monkeypatch.setattr(embedding_map, "ADVERSARY", tmp_path / "adversary.json")
+    with client_of(lambda shop: EmbeddingMapTab(shop).lay_out(), shop) as client:
         assert client.predict(api_name="/map")["gap"] > 0
 
 
 def test_the_shipped_gap_is_that_of_the_recorded_ablations() -> None:
-    shipped = json.loads(common_space.ADVERSARY.read_text())
+    shipped = json.loads(embedding_map.ADVERSARY.read_text())
     records = Path(__file__).parents[2] / "docs" / "results" / "ablations"
     for arm, name in (("with", "base"), ("without", "no_adversary")):
         runs = [json.loads(file.read_text()) for file in records.glob(f"seed*-{name}-*/run.json")]

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from photo_zip import PHOTO_NAME, PhotoZip
-from uploads import Upload
+from acebert.space.uploads import Upload
+from acebert.space.uploads.photo_zip import PHOTO_NAME, PhotoZip
 
 CANONICAL = ("id", "title", "image")
 MAX_WRONG_SHARE = 0.05  # of a column's values, up to which the column still counts as numbers

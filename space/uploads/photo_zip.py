@@ -15,7 +15,8 @@ from urllib.parse import unquote, urlsplit
 
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Image as Photo
-from upload_limits import Limits, megabytes
+
+from acebert.space.uploads.limits import Limits, megabytes
 
 # A zip's directory spends 46 bytes on a file, and its name and times; this leaves room for long names.
 DIRECTORY_BYTES_PER_FILE = 512

@@ -12,8 +12,9 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from upload_limits import Limits, megabytes
-from upload_table import Table, clean
+
+from acebert.space.uploads.limits import Limits, megabytes
+from acebert.space.uploads.table import Table, clean
 
 
 def read_table(path: Path, limits: Limits) -> Table:

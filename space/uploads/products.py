@@ -8,11 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, Features, Image, Value
-from photo_zip import ADDRESS, PhotoZip, check_photo
-from upload_columns import CANONICAL, MAX_WRONG_SHARE, UploadColumns, parse_number
-from upload_limits import megabytes
-from upload_table import BadRow
-from uploads import Upload
+
+from acebert.space.uploads import Upload
+from acebert.space.uploads.columns import CANONICAL, MAX_WRONG_SHARE, UploadColumns, parse_number
+from acebert.space.uploads.limits import megabytes
+from acebert.space.uploads.photo_zip import ADDRESS, PhotoZip, check_photo
+from acebert.space.uploads.table import BadRow
 
 ROWS_PER_WRITE = 64  # products whose photos are held in memory at a time
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pyarrow as pa
 from huggingface_hub import HfFileSystem
-from photo_zip import PhotoZip
-from table_files import add_parquet, read_table
-from upload_limits import Limits
-from upload_table import BadRow, Table
+
+from acebert.space.uploads.limits import Limits
+from acebert.space.uploads.photo_zip import PhotoZip
+from acebert.space.uploads.table import BadRow, Table
+from acebert.space.uploads.table_files import add_parquet, read_table
 
 DATASET_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 

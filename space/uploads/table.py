@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-from upload_limits import Limits
+
+from acebert.space.uploads.limits import Limits
 
 SHOWN_CHARACTERS = 80  # of a bad value
 

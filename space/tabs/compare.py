@@ -1,6 +1,5 @@
 """The tab "Side by side": one query, ranked by five systems over the same products."""
 
-import html
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,13 +7,16 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-from cards import notice, show_title
-from shop import MOST_HITS, Shop, read_text
+from markupsafe import Markup
 
 from acebert.catalog.product_catalog import Hit, ProductCatalog
+from acebert.space.cards import notice, show_title
+from acebert.space.rendering import read_script, render
+from acebert.space.shop import MOST_HITS, Shop, read_text
 
 SHOWN = 10
 FUSED = 200  # ranks of each of the two lists that late fusion joins
+WITHOUT_SIDES = "This catalogue has no vectors of titles and photos alone."
 
 
 @dataclass(frozen=True)
@@ -72,63 +74,86 @@ def compare(catalog: ProductCatalog, query: str, vector: np.ndarray, count: int 
     return found | {"acebert": catalog.search(vector=vector, top_k=count)}
 
 
-def show_columns(shop: Shop, found: Mapping[str, Sequence[Hit]]) -> str:
+def show_columns(shop: Shop, found: Mapping[str, Sequence[Hit]]) -> Markup:
     """The systems' lists beside each other as HTML; how many lists have a product is marked on it."""
     lists = Counter(hit.id for hits in found.values() for hit in hits)
     everywhere = sum(count == len(found) for count in lists.values())
 
-    def card(hit: Hit) -> str:
-        title, agreed = html.escape(show_title(hit)), lists[hit.id] == len(found)
-        photo = html.escape(shop.photo_address(shop.catalog, hit))
-        mark = f"all {len(found)} lists" if agreed else f"{lists[hit.id]} of {len(found)} lists"
-        return (
-            f'<li class="{"agreed" if agreed else ""}" data-product="{html.escape(str(hit.id))}">'
-            f'<div class="photo"><img src="{photo}" alt="" loading="lazy" decoding="async"><span>No photo</span></div>'
-            f"<div><h4>{title}</h4><p>{hit.score:.2f} <span>in {mark}</span></p></div></li>"
+    def entry(hit: Hit) -> dict[str, Any]:
+        photo = shop.photo_address(shop.catalog, hit)
+        return {"hit": hit, "title": show_title(hit), "photo": photo, "in_lists": lists[hit.id]}
+
+    columns = [
+        {
+            "system": system,
+            "entries": [entry(hit) for hit in found.get(system.key, ())],
+            "empty": "No title has one of these words." if system.key in found else WITHOUT_SIDES,
+        }
+        for system in SYSTEMS
+    ]
+    agreement = {0: "No product is", 1: "1 product is"}.get(everywhere, f"{everywhere} products are")
+    return render("compare", columns=columns, agreement=agreement, shown=SHOWN, lists=len(found))
+
+
+class CompareTab:
+    """One query, ranked by all systems over the shop's catalogue, and the endpoint `/compare`."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.shop = shop
+        self.introduction = notice(
+            "One query, five ways to rank",
+            "BM25 reads the titles' words. ACE-BERT's title and photo alone, and the mean of the two, are what its one "
+            "vector of both has to be better than. See where they differ.",
         )
 
-    columns = []
-    for system in SYSTEMS:
-        if system.key in found:
-            items = "".join(map(card, found[system.key]))
-            body = f"<ol>{items}</ol>" if items else '<p class="none">No title has one of these words.</p>'
-        else:
-            body = '<p class="none">This catalogue has no vectors of titles and photos alone.</p>'
-        columns.append(f"<section><h3>{system.name}</h3><p>{html.escape(system.how)}</p>{body}</section>")
-    agreement = {0: "No product is", 1: "1 product is"}.get(everywhere, f"{everywhere} products are")
-    return (
-        f'<p role="status">{agreement} among the first {SHOWN} of all {len(found)} lists.</p>'
-        '<div class="columns" tabindex="0" role="region" aria-label="Five rankings, side by side">'
-        f"{''.join(columns)}</div>"
-    )
+    def lay_out(self) -> None:
+        """Adds the tab's content and its endpoint to the `gr.Blocks` that is being made."""
+        self.query = gr.Textbox(
+            "",
+            label="Compare on",
+            placeholder="striped red t-shirt",
+            submit_btn="Compare",
+            max_length=300,
+            elem_id="compare-query",
+            elem_classes="query",
+            html_attributes=gr.InputHTMLAttributes(enterkeyhint="search", autocomplete="off"),
+        )
+        results = gr.HTML(
+            self.introduction,
+            elem_id="compare-results",
+            elem_classes="results",
+            apply_default_css=False,
+            js_on_load=read_script("compare"),
+            min_height=600,
+        )
+        self.query.submit(self.show, self.query, results, show_progress_on=results, api_visibility="private")
+        self._add_endpoints()
 
+    def _add_endpoints(self) -> None:
+        with gr.Row(visible=False):
+            count, answer, button = gr.Number(SHOWN), gr.JSON(), gr.Button()
+        button.click(self.compare_systems, [self.query, count], answer, api_name="compare")
 
-# Runs in the browser: pointing at a product marks it in every list; where there is no photo, the words below it show.
-MARK_SCRIPT = """
-element.addEventListener("error", (event) => event.target.remove(), true);
-element.addEventListener("pointerover", (event) => {
-  const product = event.target.closest("[data-product]")?.dataset.product;
-  for (const card of element.querySelectorAll("[data-product]"))
-    card.classList.toggle("same", card.dataset.product === product);
-});
-"""
+    def show(self, query: str) -> str:
+        """After a query."""
+        return show_columns(self.shop, self._search(query, SHOWN)) if read_text(query) else self.introduction
 
-
-def add_tab(shop: Shop) -> None:
-    """Lays the tab out, inside of a `gr.Tab`."""
-
-    def search(query: str, count: int) -> dict[str, list[Hit]]:
+    def _search(self, query: str, count: float) -> dict[str, list[Hit]]:
         query = read_text(query)
         if not query:
             raise gr.Error("Write what you are looking for.", print_exception=False)
         if count is None or not 1 <= count <= MOST_HITS:
             raise gr.Error(f"count must be 1 to {MOST_HITS}, got {count}.", print_exception=False)
         try:
-            return compare(shop.catalog, query, shop.encode(query), int(count))
+            return compare(self.shop.catalog, query, self.shop.encode(query), int(count))
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    def compare_systems(query: str, count: float = SHOWN) -> dict[str, list[dict[str, Any]]]:
+    # ------------------------------------------------------------------------------------------------------------------
+    # The API
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def compare_systems(self, query: str, count: float = SHOWN) -> dict[str, list[dict[str, Any]]]:
         """Ranks the catalogue's products for a query by five systems, to compare them.
 
         Args:
@@ -140,41 +165,7 @@ def add_tab(shop: Shop) -> None:
             of that side alone), "late_fusion" (the mean of these two scores, over the best 200 of each), and "acebert"
             (one vector of title and photo). A catalogue without vectors of the sides has only the first and the last.
         """
-        found = search(query, count)
         return {
             system: [{"id": hit.id, "title": hit.title, "score": round(hit.score, 4)} for hit in hits]
-            for system, hits in found.items()
+            for system, hits in self._search(query, count).items()
         }
-
-    def show(query: str) -> str:
-        if not read_text(query):
-            return introduction
-        return show_columns(shop, search(query, SHOWN))
-
-    introduction = notice(
-        "One query, five ways to rank",
-        "BM25 reads the titles' words. ACE-BERT's title and photo alone, and the mean of the two, are what its one "
-        "vector of both has to be better than. See where they differ.",
-    )
-    query = gr.Textbox(
-        "",
-        label="Compare on",
-        placeholder="striped red t-shirt",
-        submit_btn="Compare",
-        max_length=300,
-        elem_id="compare-query",
-        elem_classes="query",
-        html_attributes=gr.InputHTMLAttributes(enterkeyhint="search", autocomplete="off"),
-    )
-    results = gr.HTML(
-        introduction,
-        elem_id="compare-results",
-        elem_classes="results",
-        apply_default_css=False,
-        js_on_load=MARK_SCRIPT,
-        min_height=600,
-    )
-    query.submit(show, query, results, show_progress_on=results, api_visibility="private")
-    with gr.Row(visible=False):
-        count, answer, button = gr.Number(SHOWN), gr.JSON(), gr.Button()
-    button.click(compare_systems, [query, count], answer, api_name="compare")
