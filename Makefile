@@ -5,6 +5,7 @@ VENV ?= .venv
 MODEL ?= .
 PORT ?= 7860
 DATA ?=
+FLAGS ?=
 PYTHONS ?= python3.10 python3.13
 
 BIN := $(VENV)/bin
@@ -28,14 +29,14 @@ export CHECK_PYTHON
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  make demo MODEL=<folder or Hub id> DATA=<folder or Hub id> PORT=<port>"
+	@echo "  make demo MODEL=<folder or Hub id> DATA=<folder or Hub id> PORT=<port> FLAGS=\"--title_column <name>\""
 	@echo "  make test-real DATA=<folder of the real catalogue>"
 	@echo "  make test-pythons PYTHONS=\"<interpreters>\" ($(PYTHONS))"
 	@echo "  make benchmark ROWS=\"<names>\" (of limits, processor, query, product, training)"
 	@echo "  PYTHON=<interpreter> chooses the Python that a new $(VENV) is made with"
 
 demo: $(DEMO_READY) $(if $(DATA),,sample) ## Search a catalogue in the browser, on 127.0.0.1:7860
-	$(BIN)/python space/app.py --model $(MODEL) --catalog $(or $(DATA),$(SAMPLE)) --port $(PORT)
+	$(BIN)/acebert space --model_name_or_path $(MODEL) --catalog $(or $(DATA),$(SAMPLE) --preset sample) --port $(PORT) $(FLAGS)
 
 sample: $(SAMPLE)/.ready ## Draw the sample catalogue that the demo searches
 
@@ -77,7 +78,7 @@ test-transformers: $(DEV_READY) ## Run transformers' own common tests on tiny mo
 		HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TRANSFORMERS_SOURCE="$$source" "$(abspath $(BIN))/python" -m pytest -n auto -rs
 
 benchmark: $(DEV_READY) ## Measure speed and memory against peers: minutes, on a quiet machine
-	HF_HUB_OFFLINE=1 $(BIN)/python -m acebert.commands.export_onnx --model_name_or_path $(MODEL) --output_dir $(EXPORT) --overwrite_output_dir
+	HF_HUB_OFFLINE=1 $(BIN)/acebert export-onnx --model_name_or_path $(MODEL) --output_dir $(EXPORT) --overwrite_output_dir
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/run.py --model_name_or_path $(MODEL) --export $(EXPORT) $(if $(ROWS),--only $(ROWS),--output_dir docs/results --page docs/performance.md)
 
 quality: $(DEV_READY) types ## Check style, types and the imports between the parts, change nothing
@@ -91,7 +92,7 @@ types: $(DEV_READY) ## Check the types
 	@ln -sfn ../.. build/types/acebert
 	cd build/types && "$(abspath $(BIN))/mypy" --config-file acebert/pyproject.toml acebert/*.py $(addprefix acebert/,$(PARTS))
 
-style: $(DEV_READY) ## Mend the style
+style: $(DEV_READY) ## Fix the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -118,7 +119,7 @@ $(DEV_READY): pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	@touch $(DEMO_READY) $@
 
-$(SAMPLE)/.ready: $(wildcard sample_catalog/*.py) | $(DEMO_READY)
+$(SAMPLE)/.ready: $(wildcard sample_catalog/*.py sample_catalog/drawing/*.py) | $(DEMO_READY)
 	rm -rf $(SAMPLE)
-	$(BIN)/python -m acebert.sample_catalog.generate --output $(SAMPLE) --num_proc $$(getconf _NPROCESSORS_ONLN)
+	$(BIN)/acebert sample-catalog --output_dir $(SAMPLE) --num_proc $$(getconf _NPROCESSORS_ONLN)
 	@touch $@

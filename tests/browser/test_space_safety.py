@@ -9,12 +9,12 @@ from urllib.parse import quote
 
 import pytest
 from helpers import product_rows
-from page import build_page, launch
 from playwright import sync_api as playwright
-from search import SearchPanel
 from space_shop import make_shop
 
 from acebert.processing_acebert import AceBertProcessor
+from acebert.space.page import build_page, launch
+from acebert.space.search_panel import SearchPanel
 
 pytestmark = pytest.mark.slow
 

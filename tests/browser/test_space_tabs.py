@@ -14,10 +14,9 @@ from playwright import sync_api as playwright
 from space_shop import make_shop, served
 
 from acebert.processing_acebert import AceBertProcessor
-
-import common_space  # isort: skip
-import compare  # isort: skip
-import own  # isort: skip
+from acebert.space.tabs.compare import CompareTab
+from acebert.space.tabs.embedding_map import EmbeddingMapTab
+from acebert.space.tabs.own_catalog import OwnCatalogTab
 
 pytestmark = pytest.mark.slow
 
@@ -30,11 +29,11 @@ CSV = "ref,story,label,picture,colour\n" + "".join(
 
 def add_tabs(shop: Any) -> None:
     with gr.Tab("Your own catalogue"):
-        own.add_tab(shop)
+        OwnCatalogTab(shop).lay_out()
     with gr.Tab("Side by side"):
-        compare.add_tab(shop)
+        CompareTab(shop).lay_out()
     with gr.Tab("The common space"):
-        common_space.add_tab(shop)
+        EmbeddingMapTab(shop).lay_out()
 
 
 @pytest.fixture

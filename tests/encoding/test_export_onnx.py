@@ -20,6 +20,7 @@ import acebert
 import acebert.commands.export_onnx as script
 from acebert.catalog.product_catalog import ProductCatalog
 from acebert.configuration_acebert import AceBertConfig
+from acebert.encoding import onnx_export
 from acebert.encoding.onnx_model import OnnxAceBertModel
 from acebert.evaluation.onnx_recall import load_tasks, measure_recall, to_markdown
 from acebert.image_processing_acebert import AceBertImageProcessor
@@ -83,7 +84,7 @@ def processor(export: Path) -> AceBertProcessor:
 @pytest.fixture
 def exported_before(export: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Takes the encoders from the export that there is: tracing them takes seconds."""
-    monkeypatch.setattr(script, "export_encoder", lambda part, model, path: shutil.copy(export / path.name, path))
+    monkeypatch.setattr(onnx_export, "export_encoder", lambda part, model, path: shutil.copy(export / path.name, path))
     yield
 
 
@@ -218,7 +219,7 @@ def test_a_wrong_export_is_not_left_behind(
         weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
         onnx.save(spoilt, target)
 
-    monkeypatch.setattr(script, "quantize_encoder", spoil)
+    monkeypatch.setattr(onnx_export, "quantize_encoder", spoil)
     arguments = ["--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path / "onnx"), "--parts", "query"]
     with pytest.raises(ValueError, match="query encoder in int8 is not the checkpoint's"):
         script.main(arguments)
@@ -247,7 +248,7 @@ def test_the_command_measures_recall_and_keeps_it(
     exported_before: None, checkpoint: Path, catalog_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     arguments = ["--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path / "onnx"), "--quantize", "none"]
-    catalog = ["--measure_on", str(catalog_folder), "--title_column", "title", "--query_templates", "{colour} {kind}"]
+    catalog = ["--dataset_name", str(catalog_folder), "--query_templates", "{colour} {kind}"]
     record = script.main([*arguments, *catalog])
     assert json.loads((tmp_path / "onnx" / "export.json").read_text()) == record
     assert len(record["recall"]) == 2 * 4
