@@ -54,6 +54,7 @@ CODE = {
     "modeling_acebert.py",
     "processing_acebert.py",
     "sentence_transformers_acebert.py",
+    "vision_acebert.py",
 }
 SETTINGS = {"config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json", "modules.json"}
 ACCOUNTS = {
