@@ -67,6 +67,8 @@ def process_state() -> Iterator[None]:
     handlers = {kind: signal.getsignal(kind) for kind in SIGNALS}
     levels = {logger: logger.level for logger in all_loggers()}
     folder, import_path = os.getcwd(), list(sys.path)
+    # Where the suite runs in the background the shell lets it ignore Ctrl-C, and so would all that a test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     begin_afresh()
     with mock.patch.dict(os.environ):
         yield

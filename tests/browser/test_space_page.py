@@ -32,7 +32,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     catalog, preset = os.environ.get("ACEBERT_CATALOG"), []
     if not catalog:
         catalog, preset = str(folder / "catalog"), ["--preset", "sample"]
-        draw = [sys.executable, "-m", "acebert.sample_catalog.generate", "--output", catalog, "--num_products", "300"]
+        draw = [sys.executable, "-m", "acebert.sample_catalog", "--output_dir", catalog, "--num_products", "300"]
         subprocess.run(draw, check=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -261,7 +261,7 @@ def test_build_catalog_computes_in_bfloat16_where_the_hardware_does(
     flags = ["--dataset_name", str(catalog_folder), "--split", "validation", "--output_dir", str(tmp_path / "catalog")]
     flags += ["--model_name_or_path", str(tmp_path / "checkpoint"), "--index", "memory"]
     build_catalog.main([*flags, *arguments])
-    assert f"encoded in {expected}" in capsys.readouterr().out
+    assert f"Encoding in {expected} on cpu" in capsys.readouterr().out
     with ProductCatalog.load(tmp_path / "catalog", model, tiny_processor) as catalog:
         assert catalog.settings.model["precision"] == expected
 
