@@ -13,7 +13,7 @@ DEMO_READY := $(VENV)/.ready-demo
 DEV_READY := $(VENV)/.ready-dev
 SAMPLE := build/sample-catalog
 EXPORT := build/onnx
-PARTS := catalog commands data encoding evaluation hub metrics sample_catalog training utils
+PARTS := catalog commands data encoding evaluation hub metrics sample_catalog space training utils
 
 # The interpreter is checked before anything is built on it.
 define CHECK_PYTHON
