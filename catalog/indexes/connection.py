@@ -343,9 +343,10 @@ class Server:
 
         def fetch(client: "QdrantClient") -> None:
             try:
-                with httpx.stream("GET", url, headers=headers, timeout=self.options.timeout) as response, open(
-                    file, "wb"
-                ) as target:
+                with (
+                    httpx.stream("GET", url, headers=headers, timeout=self.options.timeout) as response,
+                    open(file, "wb") as target,
+                ):
                     response.raise_for_status()
                     for piece in response.iter_bytes():
                         target.write(piece)
