@@ -170,6 +170,16 @@ class NewModelArguments:
     backbone: str | None = field(
         default=None, metadata={"help": "Pre-trained BERT to build a new model around: a folder or a Hub id."}
     )
+    image_backbone: str | None = field(
+        default=None,
+        metadata={
+            "help": "Pre-trained Vision Transformer that reads the photos: ViT, DINOv2, CLIP, SigLIP or SigLIP 2, a folder "
+            "or a Hub id. Default: raw patches go straight into BERT."
+        },
+    )
+    image_layers: int | None = field(
+        default=None, metadata={"help": "Number of layers of --image_backbone to take. Default: all."}
+    )
     product_layers: int | None = field(
         default=None, metadata={"help": "Number of layers of the product encoder. Default: all of the backbone's."}
     )
@@ -229,7 +239,31 @@ class ProductSideArguments:
 
     _argument_group_name: ClassVar[str] = "product side"
 
-    image_learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of the image embeddings."})
+    image_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Peak learning rate of the image encoder. Default: 1e-4 for a pre-trained one, 1e-3 for embeddings of "
+            "raw patches."
+        },
+    )
+    image_layer_decay: float = field(
+        default=0.8,
+        metadata={"help": "Layer-wise learning-rate decay of a pre-trained image encoder, from its last layer down."},
+    )
+    freeze_image_layers: int = field(
+        default=0, metadata={"help": "Number of a pre-trained image encoder's first layers to freeze."}
+    )
+    patch_budgets: list[int] = field(
+        default_factory=list,
+        metadata={
+            "help": "Maximum numbers of patches to draw from, one for each batch, so that one model serves them all. "
+            "Default: always the processor's own."
+        },
+    )
+    downscale_probability: Probability = field(
+        default=0.0,
+        metadata={"help": "Probability of shrinking a photo at random, so that its sharpness tells nothing."},
+    )
     flip_probability: Probability = field(
         default=0.5, metadata={"help": "Probability of flipping a photo horizontally."}
     )
@@ -292,6 +326,21 @@ class ContrastiveArguments:
     adversarial_strength: float = field(
         default=0.1,
         metadata={"help": "Final factor of the domain classifier's reversed gradient; 0 to train without adversary."},
+    )
+    anchor_weight: float = field(
+        default=0.5,
+        metadata={
+            "help": "Weight of the anchor: one minus the cosine of titles and open texts to their vectors by "
+            "--text_teacher, so that words which no query of training says are not forgotten. 0 for none."
+        },
+    )
+    text_teacher: str | None = field(
+        default=None,
+        metadata={"help": "Frozen text encoder of the anchor: a folder or a Hub id, or none. Default: --backbone."},
+    )
+    split_encoders: bool = field(
+        default=False,
+        metadata={"help": "Give queries an encoder of their own, starting as a copy of the one shared with titles."},
     )
     drop_patch_probability: Probability = field(
         default=0.0,
@@ -393,6 +442,11 @@ class PretrainingArguments(FromBackboneArguments, MaskingArguments):
 @dataclass(kw_only=True)
 class FinetuningArguments(FromBackboneArguments, PairArguments, ContrastiveArguments):
     """Flags of `--stage finetune`."""
+
+
+@dataclass(kw_only=True)
+class AlignmentArguments(FinetuningArguments):
+    """Flags of `--stage align`."""
 
 
 @dataclass(kw_only=True)

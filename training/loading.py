@@ -95,13 +95,14 @@ def _describe(products: Dataset) -> str:
 
 
 def load_checkpoint(
-    args: TrainingArguments, model_class: type[Model], **config_changes: float
+    args: TrainingArguments, model_class: type[Model], split_encoders: bool = False, **config_changes: float
 ) -> tuple[Model, AceBertProcessor]:
     """The model and the processor of `--model_name_or_path`, in float32.
 
     Args:
         args: flags.
         model_class: heads that the checkpoint lacks are initialised.
+        split_encoders: give queries an encoder of their own, if they have none.
         config_changes: settings of losses, in place of the checkpoint's.
     """
     assert args.model_name_or_path is not None, "`args.check` asks for it"
@@ -117,6 +118,10 @@ def load_checkpoint(
     model = model_class.from_pretrained(
         args.model_name_or_path, config=config, dtype=torch.float32, use_safetensors=True
     )
+    if split_encoders:
+        model.acebert.split_encoders()
+        # A name's place in the whole model has changed, and with it what is tied to what.
+        model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
     return model, AceBertProcessor.from_pretrained(args.model_name_or_path)
 
 
@@ -136,16 +141,18 @@ def build_model(
     if args.share_encoders:
         layers["query"] = layers["product"]
     sizes = {side: {"num_hidden_layers": number} if number else {} for side, number in layers.items()}
+    eye = {"patch_size": args.patch_size, "pixel_group_size": args.pixel_group_size}
+    if args.image_backbone:
+        eye = {"image": args.image_backbone, "image_layers": args.image_layers}
     model = model_class.from_backbone(
         args.backbone,
+        **eye,
         text_config={**_dropouts(args), **sizes["product"]},
         query_config={**_dropouts(args), **sizes["query"]},
         share_encoders=args.share_encoders,
         pooling=args.pooling,
         projection_dim=args.projection_dim,
         matryoshka_dims=args.matryoshka_dims or None,
-        patch_size=args.patch_size,
-        pixel_group_size=args.pixel_group_size,
         use_patch_features=args.use_patch_features,
         use_pixel_features=args.use_pixel_features,
         loss=args.loss,
@@ -153,12 +160,15 @@ def build_model(
         sep_token_id=tokenizer.sep_token_id,
         **config_changes,
     )
-    image_processor = AceBertImageProcessor(
-        patch_size=args.patch_size,
-        max_num_patches=args.max_num_patches,
-        do_salient_crop=args.crop_to_object,
-        do_drop_background=args.crop_to_object,
-    )
+    options = {
+        "max_num_patches": args.max_num_patches,
+        "do_salient_crop": args.crop_to_object,
+        "do_drop_background": args.crop_to_object,
+    }
+    if args.image_backbone:
+        image_processor = AceBertImageProcessor.from_backbone(args.image_backbone, **options)
+    else:
+        image_processor = AceBertImageProcessor(patch_size=args.patch_size, **options)
     processor = AceBertProcessor(
         image_processor,
         tokenizer,

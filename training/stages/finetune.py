@@ -10,8 +10,9 @@ from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader
 
 from acebert.data.collators import PairCollator
+from acebert.data.open_texts import OpenTexts
 from acebert.data.pairs import ProductPairs
-from acebert.losses_acebert import find_positives, modality_gap
+from acebert.losses_acebert import anchor_loss, find_positives, modality_gap
 from acebert.modeling_acebert import AceBertForRetrieval
 from acebert.processing_acebert import AceBertProcessor
 from acebert.training.arguments import FinetuningArguments
@@ -19,6 +20,7 @@ from acebert.training.contrastive import GatherRows, cached_backward, encode_chu
 from acebert.training.hard_negatives import HardNegativeSampler, mine_hard_negatives
 from acebert.training.loading import Model, build_model, load_checkpoint
 from acebert.training.stages.base import Stage
+from acebert.training.teacher import TextTeacher
 from acebert.training.validation import capped_recall, mean_recalls
 
 # Of a batch of `PairCollator`: what `find_positives` takes.
@@ -45,7 +47,11 @@ class Finetuning(Stage[FinetuningArguments]):
             "drop_image_probability": args.drop_image_probability,
         }
         if is_training:
-            options |= {"flip_probability": args.flip_probability, "crop_probability": args.crop_probability}
+            options |= {
+                "flip_probability": args.flip_probability,
+                "crop_probability": args.crop_probability,
+                "downscale_probability": args.downscale_probability,
+            }
         return options
 
     def make_sampler(self) -> HardNegativeSampler:
@@ -53,9 +59,16 @@ class Finetuning(Stage[FinetuningArguments]):
 
     def make_collator(self, data: ProductPairs, is_training: bool) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         args = self.args
-        drop_patch_probability = args.drop_patch_probability if is_training else 0.0
         chunk_size = args.cached_chunk_size or args.chunk_size
-        return PairCollator(self.processor, chunk_size, drop_patch_probability, args.seed, data)
+        if not is_training:
+            return PairCollator(self.processor, chunk_size, seed=args.seed, dataset=data)
+        anchor = None
+        if self.teacher is not None:
+            values = [value for column in data.attributes.values() for value in column]
+            anchor = OpenTexts(data.titles, values, self.processor.tokenizer.get_vocab())
+        return PairCollator(
+            self.processor, chunk_size, args.drop_patch_probability, args.seed, data, args.patch_budgets, anchor
+        )
 
     def before_epoch(self, model: Model, epoch: int) -> None:
         """Mines hard negatives when the second epoch begins, and from then on every so many epochs."""
@@ -81,14 +94,52 @@ class Finetuning(Stage[FinetuningArguments]):
 
     def load_model_and_processor(self) -> tuple[Model, AceBertProcessor]:
         args = self.args
-        load = load_checkpoint if args.model_name_or_path else build_model
         losses = {"adversarial_strength": args.adversarial_strength, "label_smoothing": args.label_smoothing}
-        return load(args, self.model_class, **losses)
+        if args.model_name_or_path:
+            model, processor = load_checkpoint(args, self.model_class, args.split_encoders, **losses)
+        else:
+            model, processor = build_model(args, self.model_class, **losses)
+        self.config = model.config
+        self.teacher = self.load_teacher(model)
+        return model, processor
+
+    def load_teacher(self, model: Model) -> TextTeacher | None:
+        """What the texts are anchored to, if anything.
+
+        Raises:
+            SystemExit: if it can't be loaded, or its vectors and the model's have other widths.
+        """
+        args = self.args
+        name = args.text_teacher or args.backbone
+        if not args.anchor_weight or not name or name == "none":
+            return None
+        try:
+            teacher = TextTeacher(name, self.accelerator.device)
+        except ValueError as error:
+            raise SystemExit(str(error)) from error
+        if model.config.text_projection or teacher.dim != model.config.projection_dim:
+            raise SystemExit(
+                f"The text teacher '{name[:80]}' has vectors of {teacher.dim} numbers in its own space, the model projects "
+                f"its texts to {model.config.projection_dim}: train without an anchor, --text_teacher none."
+            )
+        return teacher
+
+    def is_trainable(self, name: str) -> bool:
+        """All but the image encoder's first `--freeze_image_layers` layers, with what stands before them."""
+        frozen = self.args.freeze_image_layers
+        layers = [f"image_encoder.layers.{layer}." for layer in range(frozen)]
+        return not (frozen and any(part in name for part in ("image_encoder.embeddings.", *layers)))
 
     def learning_rates(self) -> dict[str, float]:
-        args = self.args
+        args, vision = self.args, self.config.vision_config
+        of_the_eye = {}
+        if vision is not None:
+            rate, decay, depth = args.image_learning_rate or 1e-4, args.image_layer_decay, vision.num_hidden_layers
+            layers = {f"image_encoder.layers.{i}.": rate * decay ** (depth - i) for i in range(depth)}
+            of_the_eye = {**layers, "image_encoder.embeddings.": rate * decay ** (depth + 1), "image_encoder.": rate}
         return {
-            ".image_embeddings.": args.image_learning_rate,
+            **of_the_eye,
+            ".image_embeddings.": args.image_learning_rate or 1e-3,
             "query_encoder.": args.query_learning_rate or args.learning_rate,
             "product_encoder.": args.learning_rate,
             "": args.head_learning_rate,
@@ -103,12 +154,31 @@ class Finetuning(Stage[FinetuningArguments]):
 
     def backward(self, model: torch.nn.Module, batch: dict[str, Any], done: float) -> dict[str, torch.Tensor]:
         strength = adversarial_schedule(done, self.args.adversarial_strength)
+        anchored = self.backward_of_anchor(model, batch["anchor"]) if "anchor" in batch else {}
         compute_losses = partial(self.compute_losses, model=model, batch=batch, adversarial_strength=strength)
         if self.args.cached_chunk_size:
-            return cached_backward(model, batch, compute_losses, self.accelerator)
-        losses = compute_losses(*encode_chunks(model, batch))
-        self.accelerator.backward(losses["loss"])
-        return losses
+            losses = cached_backward(model, batch, compute_losses, self.accelerator)
+        else:
+            losses = compute_losses(*encode_chunks(model, batch))
+            self.accelerator.backward(losses["loss"])
+        return losses | anchored
+
+    def backward_of_anchor(self, model: torch.nn.Module, anchor: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Adds the gradients of the anchor: open texts by the query encoder, titles by the product encoder.
+
+        Args:
+            model: as `accelerator.prepare` returned it.
+            anchor: of [`PairCollator`]: the model's inputs, and the texts themselves.
+
+        Returns:
+            `anchor_loss`, without its weight.
+        """
+        with self.accelerator.no_sync(model):  # the batch's own backward pass follows, and takes these with it
+            outputs = model(**anchor["inputs"], return_loss=False)
+            loss = anchor_loss(outputs.query_embeds, self.teacher(anchor["queries"]))
+            loss = loss + anchor_loss(outputs.product_embeds, self.teacher(anchor["titles"]))
+            self.accelerator.backward(self.args.anchor_weight * loss)
+        return {"anchor_loss": loss.detach()}
 
     def compute_losses(
         self,
