@@ -117,7 +117,7 @@ def domain_loss(
 def anchor_loss(embeds: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """How far vectors have moved from where a frozen model has them: one minus the cosine, mean over the rows.
 
-    On texts that no training pair holds it keeps what an encoder knows (docs/results.md); the weights of the frozen model
+    On texts that no training pair holds it keeps what an encoder knows (docs/training.md); the frozen model's weights
     are where the encoder's own began. Ours; close to feature distillation (Romero et al. 2015, arXiv 1412.6550).
 
     Args:

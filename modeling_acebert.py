@@ -505,7 +505,7 @@ class AceBertModel(AceBertPreTrainedModel):
         """Gives queries an encoder of their own, which starts as a copy of the one that they shared with titles.
 
         Args:
-            num_hidden_layers: of the new encoder, evenly spaced ones, the first and the last among them; all by default.
+            num_hidden_layers: of the new encoder, evenly spaced ones with the first and the last; all by default.
 
         Raises:
             `ValueError`: if queries have their own encoder already, or more layers are wanted than there are.

@@ -80,8 +80,8 @@ class PairCollator:
             section 3): less to compute, and another look at the same photo in every epoch. One patch always stays.
         seed: of the patches to leave out, together with epoch and rows. The epoch is read from `dataset`.
         dataset: where the rows come from; needed for what is drawn.
-        patch_budgets: most patches of a photo, one of these for each batch (FlexiViT, Beyer et al. 2023, arXiv 2212.08013,
-            section 3.2, draws patch sizes so); none for the processor's own.
+        patch_budgets: most patches of a photo, one of these for each batch (as FlexiViT draws patch sizes, Beyer et al.
+            2023, arXiv 2212.08013, section 3.2); none for the processor's own.
         open_texts: draws the texts that keep an encoder near its backbone, one for every fourth row; as many titles of
             the batch are anchored, too. The batch then has them under "anchor".
     """

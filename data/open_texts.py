@@ -12,7 +12,7 @@ MAX_WORDS = 3  # neighbouring words of a title
 
 
 def whole_words(vocabulary: Iterable[str]) -> list[str]:
-    """The words of a WordPiece or SentencePiece vocabulary that stand for themselves: three letters or more, no piece."""
+    """The words of a WordPiece or SentencePiece vocabulary that stand for themselves, of three letters or more."""
     words = {token.removeprefix("\u2581") for token in vocabulary if not token.startswith(("##", "[", "<"))}
     return sorted(word for word in words if len(word) > 2 and word.isalpha())
 

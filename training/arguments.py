@@ -173,8 +173,8 @@ class NewModelArguments:
     image_backbone: str | None = field(
         default=None,
         metadata={
-            "help": "Pre-trained Vision Transformer that reads the photos: ViT, DINOv2, CLIP, SigLIP or SigLIP 2, a folder "
-            "or a Hub id. Default: raw patches go straight into BERT."
+            "help": "Pre-trained Vision Transformer that reads the photos (ViT, DINOv2, CLIP, SigLIP or SigLIP 2): a "
+            "folder or a Hub id. Default: raw patches go straight into BERT."
         },
     )
     image_layers: int | None = field(
@@ -192,7 +192,13 @@ class NewModelArguments:
     pooling: Literal["mean", "cls"] = field(
         default="mean", metadata={"help": "How token embeddings are pooled: their mean, or that of [CLS]."}
     )
-    projection_dim: int = field(default=384, metadata={"help": "Dimension of the query and product embeddings."})
+    projection_dim: int | None = field(
+        default=None,
+        metadata={
+            "help": "Dimension of the query and product embeddings. Default: 384; with --image_backbone the text "
+            "encoder's width, without a projection, so that texts start where the backbone has them."
+        },
+    )
     patch_size: int = field(default=16, metadata={"help": "Side of an image patch, in pixels of the resized photo."})
     max_num_patches: int = field(default=196, metadata={"help": "Maximum number of patches of a photo."})
     pixel_group_size: int = field(
@@ -242,8 +248,8 @@ class ProductSideArguments:
     image_learning_rate: float | None = field(
         default=None,
         metadata={
-            "help": "Peak learning rate of the image encoder. Default: 1e-4 for a pre-trained one, 1e-3 for embeddings of "
-            "raw patches."
+            "help": "Peak learning rate of the image encoder. Default: 1e-4 for a pre-trained one, 1e-3 for embeddings "
+            "of raw patches."
         },
     )
     image_layer_decay: float = field(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -141,9 +142,11 @@ def build_model(
     if args.share_encoders:
         layers["query"] = layers["product"]
     sizes = {side: {"num_hidden_layers": number} if number else {} for side, number in layers.items()}
-    eye = {"patch_size": args.patch_size, "pixel_group_size": args.pixel_group_size}
+    eye: dict[str, Any] = {"patch_size": args.patch_size, "pixel_group_size": args.pixel_group_size}
     if args.image_backbone:
         eye = {"image": args.image_backbone, "image_layers": args.image_layers}
+    if args.projection_dim or not args.image_backbone:
+        eye |= {"projection_dim": args.projection_dim or 384, "text_projection": True}
     model = model_class.from_backbone(
         args.backbone,
         **eye,
@@ -151,7 +154,6 @@ def build_model(
         query_config={**_dropouts(args), **sizes["query"]},
         share_encoders=args.share_encoders,
         pooling=args.pooling,
-        projection_dim=args.projection_dim,
         matryoshka_dims=args.matryoshka_dims or None,
         use_patch_features=args.use_patch_features,
         use_pixel_features=args.use_pixel_features,

@@ -31,7 +31,7 @@ class Alignment(Finetuning):
         model, processor = super().load_model_and_processor()
         if not model.config.share_encoders:
             raise SystemExit(
-                f"{self.args.model_name_or_path} has a query encoder of its own, which titles would leave behind: start "
-                "from --backbone, or go on with --stage finetune."
+                f"{self.args.model_name_or_path or 'The new model'} has a query encoder of its own, which titles would "
+                "leave behind: give --share_encoders with --backbone, or go on with --stage finetune."
             )
         return model, processor

@@ -117,10 +117,10 @@ class Finetuning(Stage[FinetuningArguments]):
             teacher = TextTeacher(name, self.accelerator.device)
         except ValueError as error:
             raise SystemExit(str(error)) from error
-        if model.config.text_projection or teacher.dim != model.config.projection_dim:
+        if teacher.dim != model.config.projection_dim:
             raise SystemExit(
-                f"The text teacher '{name[:80]}' has vectors of {teacher.dim} numbers in its own space, the model projects "
-                f"its texts to {model.config.projection_dim}: train without an anchor, --text_teacher none."
+                f"The text teacher '{name[:80]}' has vectors of {teacher.dim} numbers, the model's have "
+                f"{model.config.projection_dim}: train without an anchor, --text_teacher none."
             )
         return teacher
 
