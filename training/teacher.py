@@ -26,7 +26,7 @@ class TextTeacher:
             model = AutoModel.from_pretrained(name_or_path, dtype=torch.float32, use_safetensors=True)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"The text teacher '{name_or_path[:80]}' can't be loaded ({str(error)[:200]}): name a folder or a Hub id "
+                f"The text teacher '{name_or_path[:80]}' can't be loaded ({str(error)[:200]}): name a folder or Hub id "
                 "by --text_teacher, or train without an anchor: --text_teacher none."
             ) from error
         self.model = model.to(device).eval().requires_grad_(False)
