@@ -43,12 +43,14 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer, HfArgumentParser, get_scheduler
 
 from acebert.configuration_acebert import AceBertConfig
+from acebert.data.cleaning import find_good_rows
 from acebert.data.collators import MaskingCollator, PairCollator, QueryCollator
+from acebert.data.columns import Columns
 from acebert.data.pairs import ProductPairs, ProductParts, ProductQueries, WholeProducts
 from acebert.data.query_templates import QueryTemplates
-from acebert.data.sources import Columns, find_good_rows, hold_out, load_products
+from acebert.data.sources import hold_out, load_products
 from acebert.data.workers import worker_options
-from acebert.encoding.corpus_encoder import Encoder
+from acebert.encoding.corpus_encoder import CorpusEncoder
 from acebert.hub.model_card import find_places, read_stages, write_card
 from acebert.hub.publishing import PublishError, open_repository, publish_model
 from acebert.image_processing_acebert import AceBertImageProcessor
@@ -70,7 +72,7 @@ from acebert.training.lr_range_test import find_learning_rate
 from acebert.training.optimization import average_weights
 from acebert.training.run import LogWindow, Progress, append_log, rewind_log
 from acebert.training.signals import DivergenceWatch, Stopper, explain_lost_processes
-from acebert.utils.files import UNFINISHED, write_whole, writing
+from acebert.utils.files import UNFINISHED, atomic_write, writing
 from acebert.utils.fingerprints import products_sha256
 from acebert.utils.hardware import has_bfloat16, use_loopback
 
@@ -575,7 +577,7 @@ def prepare_output_dir(args: RunArguments, settings: dict[str, Any], accelerator
             if new:
                 print(f"Warning: {folder} holds a run that recorded less. It is taken to have had {new}.")
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps(settings | {"places": places | find_places(settings)}, indent=2))
+        atomic_write(file, json.dumps(settings | {"places": places | find_places(settings)}, indent=2))
     accelerator.wait_for_everyone()
 
 
@@ -758,7 +760,7 @@ def encode_products(
     """The products that the stage of queries trains against, and those together with the validation split's."""
     inner = accelerator.unwrap_model(model).eval().acebert
     cache, sizes = Path(args.output_dir, "vectors"), (args.per_device_batch_size, data_args.num_workers)
-    encoder = Encoder(inner, processor, accelerator, cache, "encoding", *sizes)
+    encoder = CorpusEncoder(inner, processor, accelerator, cache, "encoding", *sizes)
     try:
         ranked = everything = RankedProducts.encode(train_data, encoder, data_args.train_split)
         if isinstance(validation_data, ProductQueries):

@@ -13,7 +13,8 @@ import os
 import shutil
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
-from acebert.catalog.build import Source, keep_photo, plan_sha256, write_parts
+from acebert.catalog.build import Source, keep_photo, write_parts
 from acebert.catalog.filters import check_attributes, parse_filters
 from acebert.catalog.indexes.base import CatalogIndex, Match
 from acebert.catalog.indexes.memory import MemoryIndex
@@ -44,15 +45,16 @@ from acebert.catalog.maintenance import (
     write_applied,
 )
 from acebert.catalog.store import Location, Products, ProductStore, Settings, products_folder
-from acebert.data.cleaning import BadRow, OnBadRow, find_photo_error, is_blank, read_photo, read_text, write_bad_rows
-from acebert.encoding.encoder import ProductEncoder, find_title_error
+from acebert.data.cleaning import BadRow, OnBadRow, clean_photo, clean_text, find_photo_error, is_blank, write_bad_rows
+from acebert.encoding.encoder import Encoder, find_title_error
 from acebert.image_processing_acebert import to_numpy
 from acebert.processing_acebert import LONE_SURROGATE
+from acebert.utils.files import atomic_write
+from acebert.utils.ranking import reciprocal_rank_fusion
 
 logger = logging.get_logger(__name__)
 
 HYBRID_DEPTH = 100  # ranks of each list that rank fusion looks at
-RRF_K = 60  # as in Cormack, Clarke and Buettcher 2009, "Reciprocal Rank Fusion"
 FLUSH_EVERY = 256  # changes between two flushes of the index: what a start after a kill has to apply again
 ENCODE_BATCH = 64
 
@@ -102,7 +104,7 @@ class Hit(Product):
 class ProductCatalog:
     """A catalogue that is open. Made by [`ProductCatalog.build`] or [`ProductCatalog.load`]; threads may share one."""
 
-    def __init__(self, store: ProductStore, index: CatalogIndex, encoder: ProductEncoder | None, lock: FileLock | None):
+    def __init__(self, store: ProductStore, index: CatalogIndex, encoder: Encoder | None, lock: FileLock | None):
         self._store, self._encoder, self._lock = store, encoder, lock
         self._open_index: CatalogIndex | None = index
         self._changing = threading.Lock()
@@ -170,7 +172,7 @@ class ProductCatalog:
         for name, number, least in (("batch_size", batch_size, 1), ("photo_size", photo_size, 0)):
             if number < least:
                 raise ValueError(f"{name} must be at least {least}, got {number}.")
-        state, path, encoder = PartialState(), Path(path), ProductEncoder(model, processor)
+        state, path, encoder = PartialState(), Path(path), Encoder(model, processor)
         source = Source.of(dataset, id_column, title_column, image_column, attribute_columns)
         bad = source.find_bad_rows()
         if bad and on_bad_row == "raise":
@@ -184,7 +186,7 @@ class ProductCatalog:
 
         folder = products_folder(path, 0)
         if state.is_main_process:
-            _start_building(path, plan_sha256(source, settings, rows), overwrite)
+            _start_building(path, source.plan_sha256(settings, rows), overwrite)
             folder.mkdir(parents=True, exist_ok=True)
         state.wait_for_everyone()
         write_parts(encoder, source, settings, folder, rows, batch_size, num_workers, on_bad_row)
@@ -241,7 +243,7 @@ class ProductCatalog:
         store = ProductStore(folder)
         encoder = None
         if model is not None:
-            encoder = ProductEncoder(model, processor)
+            encoder = Encoder(model, processor)
             _check_same_model(store.settings.model, encoder.describe(), path)
         lock = None
         if not read_only:
@@ -664,10 +666,10 @@ class ProductCatalog:
                 raise ValueError(f"{named}: {error}") from None
             if isinstance(product["id"], str) and is_blank(product["id"]):
                 raise ValueError(f"{named}: its id is blank: give it one.")
-            title, photo = product.get("title"), read_photo(product.get("image"))
+            title, photo = product.get("title"), clean_photo(product.get("image"))
             if title is not None and not isinstance(title, str):
                 raise ValueError(f"{named}: title must be a text or None, got {title!r}.")
-            titles.append(read_text(title))
+            titles.append(clean_text(title))
             problem = None if photo is None else find_photo_error(photo)
             if problem:
                 raise ValueError(f"{named}: image {problem}.")
@@ -740,18 +742,16 @@ def _to_hit(match: Match, query: np.ndarray | None = None) -> Hit:
 
 
 def fuse_ranks(lists: Sequence[Sequence[Match]]) -> list[Match]:
-    """Joins ranked lists by reciprocal rank fusion; the score is the sum of 1 / (60 + rank).
-
-    Source: Cormack, Clarke and Buettcher 2009, https://doi.org/10.1145/1571941.1572114
-    """
-    scores: dict[str, float] = {}
+    """Joins ranked lists by [`reciprocal_rank_fusion`], whose sum is the score."""
     matches: dict[str, Match] = {}
-    for ranked in lists:
-        for rank, match in enumerate(ranked, start=1):
-            scores[match.key] = scores.get(match.key, 0.0) + 1 / (RRF_K + rank)
-            matches.setdefault(match.key, match)
-    order = sorted(scores, key=lambda key: -scores[key])
-    return [Match(key, scores[key], matches[key].payload, matches[key].vectors) for key in order]
+    for match in chain.from_iterable(lists):
+        matches.setdefault(match.key, match)
+    column = {key: number for number, key in enumerate(matches)}
+    ranks = np.full((len(lists), len(matches)), np.inf)
+    for row, ranked in zip(ranks, lists, strict=True):
+        row[[column[match.key] for match in ranked]] = np.arange(1, len(ranked) + 1)
+    scores, found = reciprocal_rank_fusion(ranks), list(matches.values())
+    return [replace(found[i], score=float(scores[i])) for i in np.argsort(-scores, kind="stable")]
 
 
 def _check_same_model(made_by: Mapping[str, Any], given: Mapping[str, Any], path: Any) -> None:
@@ -783,4 +783,4 @@ def _start_building(path: Path, plan: str, overwrite: bool) -> None:
             f"{path} holds an unfinished catalogue of other products, settings or weights: pass overwrite=True to "
             "start again."
         )
-    file.write_text(json.dumps({"plan": plan}), encoding="utf-8")
+    atomic_write(file, json.dumps({"plan": plan}))

@@ -16,7 +16,8 @@ from datasets import concatenate_datasets
 from transformers import AutoModel, AutoProcessor, HfArgumentParser
 
 from acebert.catalog.product_catalog import ProductCatalog
-from acebert.data.sources import Columns, load_products, open_source
+from acebert.data.columns import Columns
+from acebert.data.sources import load_products
 from acebert.utils.hardware import has_bfloat16
 
 
@@ -55,15 +56,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     title = None if args.title_column == "none" else args.title_column
     image = None if args.image_column == "none" else args.image_column
     splits = args.split.split("+")
+    columns = Columns(id=args.id_column, title=title, image=image, attributes=args.attribute_columns or [])
+    every = args.attribute_columns is None
     with state.main_process_first():
-        attributes = args.attribute_columns
-        if attributes is None:
-            found = [open_source(source)[splits[0]].column_names for source in args.dataset_name]
-            names = dict.fromkeys(name for names in found for name in names)
-            attributes = [name for name in names if name not in (args.id_column, title, image)]
-        columns = Columns(id=args.id_column, title=title, image=image, attributes=attributes)
         dataset = concatenate_datasets(
-            [load_products(args.dataset_name, split, columns, on_bad_row=args.on_bad_row) for split in splits]
+            [
+                load_products(args.dataset_name, split, columns, on_bad_row=args.on_bad_row, keep_others=every)
+                for split in splits
+            ]
         )
     options = {"revision": args.revision, "trust_remote_code": True}
     processor = AutoProcessor.from_pretrained(args.model_name_or_path, **options)

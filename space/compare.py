@@ -12,6 +12,7 @@ from cards import notice, show_title
 from shop import MOST_HITS, Shop, read_text
 
 from acebert.catalog.product_catalog import Hit, ProductCatalog
+from acebert.utils.ranking import late_fusion
 
 SHOWN = 10
 FUSED = 200  # ranks of each of the two lists that late fusion joins
@@ -48,10 +49,14 @@ def fuse(by_title: Sequence[Hit], by_photo: Sequence[Hit]) -> list[Hit]:
 
     A product that lacks a side is scored by the other alone.
     """
-    products = {hit.id: hit for hit in (*by_title, *by_photo)}
-    sides = {key: [s for s in (hit.title_score, hit.image_score) if s is not None] for key, hit in products.items()}
-    fused = [replace(hit, score=sum(sides[key]) / len(sides[key])) for key, hit in products.items()]
-    return sorted(fused, key=lambda hit: -hit.score)
+    hits = list({hit.id: hit for hit in (*by_title, *by_photo)}.values())
+    scores = [(hit.title_score, hit.image_score) for hit in hits]
+    known = np.array([[score is not None for score in pair] for pair in scores]).reshape(-1, 2)
+    values = np.array([[score or 0.0 for score in pair] for pair in scores]).reshape(-1, 2)
+    fused = late_fusion(values[:, :1], values[:, 1:], known[:, 0], known[:, 1])[:, 0].tolist()
+    return sorted(
+        (replace(hit, score=score) for hit, score in zip(hits, fused, strict=True)), key=lambda hit: -hit.score
+    )
 
 
 def compare(catalog: ProductCatalog, query: str, vector: np.ndarray, count: int = SHOWN) -> dict[str, list[Hit]]:

@@ -21,7 +21,7 @@ from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMix
 from upload_limits import MB
 
 from acebert.catalog.product_catalog import Product, ProductCatalog
-from acebert.encoding.encoder import ProductEncoder
+from acebert.encoding.encoder import Encoder
 from acebert.encoding.explain import Explanation, explain
 from acebert.utils.fingerprints import code_sha256
 
@@ -82,7 +82,7 @@ class Shop:
         attributes: Sequence[str] | None = None,
     ) -> None:
         self.model, self.processor, self.catalog, self.cache = model, processor, catalog, cache
-        self.encoder = ProductEncoder(model, processor)
+        self.encoder = Encoder(model, processor)
         if attributes is None:
             attributes = [name for name in DEFAULT_ATTRIBUTES if name in catalog.attributes] or list(catalog.attributes)
         if unknown := [name for name in attributes if name not in catalog.attributes]:
@@ -235,7 +235,7 @@ def open_catalog(
             )
     if not isinstance(dataset.features[image_column], Image):
         raise ValueError(f"Column {image_column!r} holds {dataset.features[image_column]}, and not photos.")
-    made_by = ProductEncoder(model, processor).describe()
+    made_by = Encoder(model, processor).describe()
     # `_fingerprint` is what datasets keys its own caches on: the data files' content and every transform since.
     parts = [made_by["product_weights_sha256"], made_by["processor_sha256"], code_sha256(model, processor)]
     parts += [dataset._fingerprint, id_column, title_column, image_column, *attributes]

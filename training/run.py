@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from acebert.utils.files import write_whole
+from acebert.utils.files import atomic_write
 
 
 class Progress:
@@ -65,7 +65,7 @@ def rewind_log(folder: str, progress: Progress, accelerator: Accelerator) -> Non
     if accelerator.is_main_process and file.exists():
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= progress.step]
-        write_whole(file, "".join(kept))
+        atomic_write(file, "".join(kept))
 
 
 def append_log(folder: str, progress: Progress, entry: dict[str, Any], accelerator: Accelerator) -> None:

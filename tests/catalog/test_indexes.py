@@ -18,7 +18,7 @@ from helpers import unit_vectors
 from qdrant_client import QdrantClient
 
 from acebert.catalog.filters import And, Filter, Not, OneOf, Or, Range, parse_filters
-from acebert.catalog.indexes import memory, qdrant
+from acebert.catalog.indexes import qdrant
 from acebert.catalog.indexes.base import VECTORS, CatalogIndex
 from acebert.catalog.indexes.memory import MemoryIndex
 from acebert.catalog.indexes.qdrant import EdgeIndex, ServerIndex
@@ -446,7 +446,7 @@ class TestMemoryIndex:
         shop.fill(index)
         queries = unit_vectors(9, DIM, seed=9).numpy()
         whole = [pairs(matches) for matches in index.search(queries, 5)]
-        monkeypatch.setattr(memory, "SCORES_PER_CHUNK", 2 * len(shop.keys))
+        monkeypatch.setattr("acebert.utils.ranking.SCORES_PER_CHUNK", 2 * len(shop.keys))
         for matches, expected in zip(index.search(queries, 5), whole, strict=True):
             assert_same(pairs(matches), expected)
 

@@ -296,7 +296,7 @@ def test_an_interrupted_build_goes_on_and_comes_to_the_same(
     monkeypatch.setattr(building, "PART_ROWS", 16)
     monkeypatch.setattr(building, "POOL", 1)
     whole = build(path=tmp_path / "whole", batch_size=4)
-    encode, calls = building.ProductEncoder.encode, []
+    encode, calls = building.Encoder.encode, []
 
     def interrupted(self: Any, *args: Any) -> Any:
         calls.append(1)
@@ -304,7 +304,7 @@ def test_an_interrupted_build_goes_on_and_comes_to_the_same(
             raise KeyboardInterrupt
         return encode(self, *args)
 
-    monkeypatch.setattr(building.ProductEncoder, "encode", interrupted)
+    monkeypatch.setattr(building.Encoder, "encode", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(batch_size=4)
     with pytest.raises(FileNotFoundError, match="unfinished"):
