@@ -1,13 +1,12 @@
-"""From a dataset of products to a catalogue's Parquet files: by all processes, and resumable file by file."""
+"""How a catalogue is built from a dataset: by all processes, file by file, so that a stopped build can be resumed."""
 
 import io
 import json
-import math
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import numpy as np
@@ -18,163 +17,125 @@ from tqdm.auto import tqdm
 from transformers import ProcessorMixin
 from transformers.utils import logging
 
-from acebert.catalog.filters import KINDS, check_attributes
-from acebert.catalog.store import PART_ROWS, RESERVED, Products, Settings, part_path, write_table
+from acebert.catalog.source import Source
+from acebert.catalog.store import PART_ROWS, Products, ProductStore, Settings, part_path, products_folder, write_table
 from acebert.data.batching import PREFETCH_BATCHES
-from acebert.data.cleaning import (
-    BadRow,
-    OnBadRow,
-    find_bad_rows,
-    find_photo_error,
-    keep_first,
-    prepare_columns,
-    read_column,
-    read_photos,
-    read_texts,
-)
-from acebert.data.columns import Columns, column_kind
+from acebert.data.cleaning import BadRow, OnBadRow, find_photo_error, write_bad_rows
 from acebert.encoding.encoder import Encoder, find_title_error, prepare
 from acebert.image_processing_acebert import open_photo, to_upright_rgb
 from acebert.utils.files import atomic_write
-from acebert.utils.fingerprints import plan_sha256
 
 logger = logging.get_logger(__name__)
 
 WEB_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
-Rows = Sequence[int] | slice | None  # all by default
-
-
-def keep_photo(photo: Any | None, size: int) -> bytes | None:
-    """An image file to show the product by.
-
-    Args:
-        photo: anything that the processor reads.
-        size: longest side in pixels; 0 keeps nothing. A file within it is kept as it is, a larger photo as a JPEG.
-    """
-    if photo is None or not size:
-        return None
-    if isinstance(photo, dict):
-        photo = photo["bytes"] if photo.get("bytes") is not None else photo.get("path")
-    if isinstance(photo, str | Path):
-        photo = Path(photo).read_bytes()
-    image = open_photo(photo)
-    if isinstance(photo, bytes) and image.format in WEB_FORMATS and max(image.size) <= size:
-        return photo
-    image.draft("RGB", (size, size))
-    image = to_upright_rgb(image, do_convert_rgb=True)
-    image.thumbnail((size, size))
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=85)
-    return file.getvalue()
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The dataset
+# The steps
 # ----------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Source:
-    """A dataset of products, and which of its columns make a catalogue.
+class BuildOptions:
+    """What [`ProductCatalog.build`] is asked for; it documents each field.
 
-    Args:
-        products: one row per product, in the forms of [`prepare_columns`].
-        columns: the columns of the dataset that are used.
+    Raises:
+        ValueError: for a value that can't be, naming it.
     """
 
-    products: datasets.Dataset
-    columns: Columns
+    id_column: str
+    title_column: str | None
+    image_column: str | None
+    attribute_columns: Sequence[str] | None
+    sides: bool
+    photo_size: int
+    index: str
+    batch_size: int
+    num_workers: int
+    on_bad_row: OnBadRow
+    overwrite: bool
 
-    @classmethod
-    def of(
-        cls,
-        dataset: datasets.Dataset,
-        id_column: str,
-        title_column: str | None,
-        image_column: str | None,
-        attribute_columns: Sequence[str] | None,
-    ) -> "Source":
-        """Checks the columns; without `attribute_columns` every column that can be one is an attribute.
+    def __post_init__(self) -> None:
+        if self.on_bad_row not in ("raise", "skip"):
+            raise ValueError(f"on_bad_row must be 'raise' or 'skip', got {self.on_bad_row!r}.")
+        if not isinstance(self.index, str) or not (self.index in ("edge", "memory") or "://" in self.index):
+            raise ValueError(f"index must be 'edge', 'memory' or a server's URL, got {self.index!r}.")
+        for name, number, least in (("batch_size", self.batch_size, 1), ("photo_size", self.photo_size, 0)):
+            if number < least:
+                raise ValueError(f"{name} must be at least {least}, got {number}.")
 
-        Raises:
-            ValueError: for a missing column, one of another type than its use needs, or a name that is taken.
-        """
-        if not isinstance(dataset, datasets.Dataset):
-            hint = f": choose one of its splits {list(dataset)}" if isinstance(dataset, Mapping) else ""
-            raise ValueError(f"dataset must be a datasets.Dataset, got {type(dataset).__name__}{hint}.")
-        columns = Columns(id_column, title_column, image_column, attributes=list(attribute_columns or ()))
-        for name in columns.names():
-            if name not in dataset.column_names:
-                raise ValueError(
-                    f"The dataset has no column {name!r}: it has {dataset.column_names}. Name yours by id_column, "
-                    "title_column, image_column and attribute_columns; None says that there is no title or no photo."
-                )
-        if title_column is None and image_column is None:
-            raise ValueError("A product needs a title or a photo: name title_column, image_column or both.")
-        if not len(dataset):
-            raise ValueError("The dataset is empty: give one with at least one product.")
-        if attribute_columns is None:
-            others = [name for name in dataset.column_names if name not in columns.names()]
-            columns.attributes = [name for name in others if column_kind(dataset.features[name]) is not None]
-            left_out = [name for name in others if name not in columns.attributes]
-            if left_out:
-                logger.warning(f"Not taken as attributes, since they hold neither texts nor numbers: {left_out}.")
-        for name in columns.attributes:
-            if column_kind(dataset.features[name]) is None:
-                raise ValueError(
-                    f"The attribute column {name!r} holds {dataset.features[name]}: attributes are texts, numbers, "
-                    "booleans or lists of texts. Name another column, or convert it by dataset.cast_column."
-                )
-            if name in RESERVED or '"' in name:
-                raise ValueError(f"An attribute can't be named {name!r}: rename the column by dataset.rename_column.")
-        return cls(prepare_columns(dataset, columns), columns)
 
-    def kinds(self) -> dict[str, str]:
-        """Each attribute's type."""
-        return {name: str(column_kind(self.products.features[name])) for name in self.columns.attributes}
+def build_catalog(encoder: Encoder, dataset: datasets.Dataset, path: Path, options: BuildOptions) -> bool:
+    """Encodes a dataset's products into a catalogue's folder. Its index is made when the catalogue is loaded.
 
-    def ids(self, rows: Rows = None) -> list[Any]:
-        return read_column(self.products, self.columns.id, rows)
+    Args:
+        encoder: makes the vectors.
+        dataset: one row per product.
+        path: folder to make.
+        options: see [`ProductCatalog.build`].
 
-    def titles(self, rows: Rows = None) -> list[str | None]:
-        return read_texts(self.products, self.columns.title, rows)
+    Returns:
+        Whether this process is the main one, which may open the catalogue.
 
-    def photos(self, rows: Sequence[int]) -> list[Any | None]:
-        return read_photos(self.products, self.columns.image, rows)
+    Raises:
+        FileExistsError, ValueError: as [`ProductCatalog.build`].
+    """
+    state = PartialState()
+    source = Source.of(
+        dataset, options.id_column, options.title_column, options.image_column, options.attribute_columns
+    )
+    bad = source.find_bad_rows()
+    if bad and options.on_bad_row == "raise":
+        raise ValueError(f"{len(bad)} bad rows, the first is {bad[0]}. Or pass on_bad_row='skip'.")
+    skipped = {row.row for row in bad}
+    rows = [row for row in range(len(dataset)) if row not in skipped]
+    if not rows:
+        raise ValueError(f"None of the dataset's {len(dataset)} rows can be used, the first is {bad[0]}.")
+    id_type: Literal["string", "integer"] = "string" if isinstance(source.ids()[rows[0]], str) else "integer"
+    settings = Settings(
+        encoder.describe(), encoder.dim, id_type, source.kinds(), options.sides, options.photo_size, options.index
+    )
+    folder = products_folder(path, 0)
+    if state.is_main_process:
+        _start_building(path, source.plan_sha256(settings, rows), options.overwrite)
+        folder.mkdir(parents=True, exist_ok=True)
+    state.wait_for_everyone()
+    write_parts(encoder, source, settings, folder, rows, options.batch_size, options.num_workers, options.on_bad_row)
+    if not state.is_main_process:
+        return False
+    for file in sorted(folder.glob("*.bad.json")):
+        bad += [BadRow(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
+        file.unlink()
+    write_bad_rows(sorted(bad, key=lambda row: row.row), path / "bad_rows.jsonl")
+    if bad:
+        logger.warning(f"{len(bad)} bad rows are listed in {path / 'bad_rows.jsonl'}.")
+    ProductStore.create(path, settings)
+    (path / "building.json").unlink()
+    return True
 
-    def attribute(self, name: str, rows: Rows = None) -> list[Any]:
-        """Values of an attribute in its column's type, None for a missing one. Infinity stays, to be refused."""
-        if column_kind(self.products.features[name]) == "string":
-            return read_texts(self.products, name, rows)
-        values = read_column(self.products, name, rows)
-        return [None if isinstance(value, float) and math.isnan(value) else value for value in values]
 
-    def find_bad_rows(self) -> list[BadRow]:
-        """Rows that can't be used by the common rules, and those with an attribute that the catalogue can't keep.
-
-        Each row is there once, with the first of its faults.
-        """
-        bad = find_bad_rows(self.products, self.columns, unique_ids=True)
-        ids = self.ids()
-        for name, kind in self.kinds().items():
-            if kind in ("string", "boolean"):  # a column of these holds nothing else
-                continue
-            for row, value in enumerate(self.attribute(name)):
-                try:
-                    check_attributes({name: value}, {name: kind})
-                except ValueError:
-                    reason = f"must be {KINDS[kind]}, got {str(value)[:80]}: correct it, or give None for none"
-                    bad.append(BadRow(row, ids[row], name, reason))
-        return keep_first(bad)
-
-    def plan_sha256(self, settings: Settings, rows: Sequence[int]) -> str:
-        """Tells whether an unfinished build is of the same products, model and settings; photos are not looked at."""
-        attributes = map(self.attribute, self.columns.attributes)
-        return plan_sha256(vars(settings), len(rows), chain([self.ids(), self.titles()], attributes))
+def _start_building(path: Path, plan: str, overwrite: bool) -> None:
+    """Makes the folder ready: empty, or with the parts of the same unfinished catalogue."""
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file: choose a folder for the catalogue.")
+    if overwrite and path.exists():
+        shutil.rmtree(path)
+    if (path / "catalog.json").exists() and not (path / "building.json").exists():
+        raise FileExistsError(f"{path} holds a catalogue: load it, or pass overwrite=True to build it anew.")
+    if path.exists() and any(path.iterdir()) and not (path / "building.json").exists():
+        raise FileExistsError(f"{path} is not empty: choose another folder, or pass overwrite=True to clear it.")
+    path.mkdir(parents=True, exist_ok=True)
+    file = path / "building.json"
+    if file.exists() and json.loads(file.read_text(encoding="utf-8"))["plan"] != plan:
+        raise FileExistsError(
+            f"{path} holds an unfinished catalogue of other products, settings or weights: pass overwrite=True to "
+            "start again."
+        )
+    atomic_write(file, json.dumps({"plan": plan}))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The catalogue's files
+# The products' files
 # ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -281,3 +242,27 @@ def _write_part(batches: list[dict[str, Any]], source: Source, settings: Setting
         vectors={name: np.concatenate([empty, *(vectors[name] for vectors in encoded)]) for name in settings.vectors},
     )
     write_table(products.to_table(settings), file)
+
+
+def keep_photo(photo: Any | None, size: int) -> bytes | None:
+    """An image file to show the product by.
+
+    Args:
+        photo: anything that the processor reads.
+        size: longest side in pixels; 0 keeps nothing. A file within it is kept as it is, a larger photo as a JPEG.
+    """
+    if photo is None or not size:
+        return None
+    if isinstance(photo, dict):
+        photo = photo["bytes"] if photo.get("bytes") is not None else photo.get("path")
+    if isinstance(photo, str | Path):
+        photo = Path(photo).read_bytes()
+    image = open_photo(photo)
+    if isinstance(photo, bytes) and image.format in WEB_FORMATS and max(image.size) <= size:
+        return photo
+    image.draft("RGB", (size, size))
+    image = to_upright_rgb(image, do_convert_rgb=True)
+    image.thumbnail((size, size))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=85)
+    return file.getvalue()

@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from acebert.catalog.indexes.base import CatalogIndex
-from acebert.catalog.indexes.qdrant import EdgeIndex
+from acebert.catalog.indexes.edge import EdgeIndex
 from acebert.catalog.store import Location, Products, ProductStore, read_attributes, read_change
 from acebert.utils.files import atomic_write
 

@@ -8,30 +8,28 @@ searches and can be made again at any time. A change is first on the disk, then 
 survives a kill, and the next search sees it.
 """
 
-import json
 import os
 import shutil
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import datasets
 import numpy as np
-from accelerate import PartialState
 from filelock import FileLock, Timeout
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import PreTrainedModel, ProcessorMixin
-from transformers.utils import logging
 
-from acebert.catalog.build import Source, keep_photo, write_parts
-from acebert.catalog.filters import check_attributes, parse_filters
+from acebert.catalog.build import BuildOptions, build_catalog, keep_photo
+from acebert.catalog.filters import parse_filters
 from acebert.catalog.indexes.base import CatalogIndex, Match
+from acebert.catalog.indexes.edge import EdgeIndex
 from acebert.catalog.indexes.memory import MemoryIndex
-from acebert.catalog.indexes.qdrant import EdgeIndex, ServerIndex
+from acebert.catalog.indexes.server import ServerIndex
 from acebert.catalog.maintenance import (
     UNFILLED,
     apply_change,
@@ -44,61 +42,27 @@ from acebert.catalog.maintenance import (
     to_key,
     write_applied,
 )
-from acebert.catalog.store import Location, Products, ProductStore, Settings, products_folder
-from acebert.data.cleaning import BadRow, OnBadRow, clean_photo, clean_text, find_photo_error, is_blank, write_bad_rows
+from acebert.catalog.records import (
+    Hit,
+    NewProducts,
+    Photo,
+    Product,
+    check_id,
+    check_new_products,
+    check_values,
+    to_hit,
+    to_product,
+)
+from acebert.catalog.store import Products, ProductStore, Settings
+from acebert.data.cleaning import OnBadRow
 from acebert.encoding.encoder import Encoder, find_title_error
 from acebert.image_processing_acebert import to_numpy
 from acebert.processing_acebert import LONE_SURROGATE
-from acebert.utils.files import atomic_write
 from acebert.utils.ranking import reciprocal_rank_fusion
-
-logger = logging.get_logger(__name__)
 
 HYBRID_DEPTH = 100  # ranks of each list that rank fusion looks at
 FLUSH_EVERY = 256  # changes between two flushes of the index: what a start after a kill has to apply again
 ENCODE_BATCH = 64
-
-Photo = Any
-
-
-@dataclass(frozen=True)
-class Product:
-    """A product as the catalogue has it.
-
-    Args:
-        id: as in the dataset.
-        title: None where it has none.
-        attributes: those that it has.
-        location: where its photo lies.
-    """
-
-    id: Any
-    title: str | None
-    attributes: dict[str, Any]
-    location: Location
-
-
-@dataclass(frozen=True)
-class Hit(Product):
-    """A product that was found.
-
-    Args:
-        score: cosine similarity of query and product, in [-1, 1]; the BM25 score of a search by words alone; the sum of
-            reciprocal ranks of a hybrid one.
-        title_score: cosine similarity of the query and the title alone; None where there is no such vector.
-        image_score: likewise, of the photo alone.
-    """
-
-    score: float
-    title_score: float | None = None
-    image_score: float | None = None
-
-    @property
-    def carried_by(self) -> Literal["title", "image"] | None:
-        """The side that alone is closer to the query; None where the catalogue doesn't have both."""
-        if self.title_score is None or self.image_score is None:
-            return None
-        return "title" if self.title_score >= self.image_score else "image"
 
 
 class ProductCatalog:
@@ -165,41 +129,21 @@ class ProductCatalog:
             FileExistsError: where `path` holds a catalogue already, or an unfinished one of something else.
             ValueError: for a bad column, or a bad row where `on_bad_row` is "raise", naming row, id, field and remedy.
         """
-        if on_bad_row not in ("raise", "skip"):
-            raise ValueError(f"on_bad_row must be 'raise' or 'skip', got {on_bad_row!r}.")
-        if not isinstance(index, str) or not (index in ("edge", "memory") or "://" in index):
-            raise ValueError(f"index must be 'edge', 'memory' or a server's URL, got {index!r}.")
-        for name, number, least in (("batch_size", batch_size, 1), ("photo_size", photo_size, 0)):
-            if number < least:
-                raise ValueError(f"{name} must be at least {least}, got {number}.")
-        state, path, encoder = PartialState(), Path(path), Encoder(model, processor)
-        source = Source.of(dataset, id_column, title_column, image_column, attribute_columns)
-        bad = source.find_bad_rows()
-        if bad and on_bad_row == "raise":
-            raise ValueError(f"{len(bad)} bad rows, the first is {bad[0]}. Or pass on_bad_row='skip'.")
-        skipped = {row.row for row in bad}
-        rows = [row for row in range(len(dataset)) if row not in skipped]
-        if not rows:
-            raise ValueError(f"None of the dataset's {len(dataset)} rows can be used, the first is {bad[0]}.")
-        id_type: Literal["string", "integer"] = "string" if isinstance(source.ids()[rows[0]], str) else "integer"
-        settings = Settings(encoder.describe(), encoder.dim, id_type, source.kinds(), sides, photo_size, index)
-
-        folder = products_folder(path, 0)
-        if state.is_main_process:
-            _start_building(path, source.plan_sha256(settings, rows), overwrite)
-            folder.mkdir(parents=True, exist_ok=True)
-        state.wait_for_everyone()
-        write_parts(encoder, source, settings, folder, rows, batch_size, num_workers, on_bad_row)
-        if not state.is_main_process:
+        options = BuildOptions(
+            id_column,
+            title_column,
+            image_column,
+            attribute_columns,
+            sides,
+            photo_size,
+            index,
+            batch_size,
+            num_workers,
+            on_bad_row,
+            overwrite,
+        )
+        if not build_catalog(Encoder(model, processor), dataset, Path(path), options):
             return None
-        for file in sorted(folder.glob("*.bad.json")):
-            bad += [BadRow(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
-            file.unlink()
-        write_bad_rows(sorted(bad, key=lambda row: row.row), path / "bad_rows.jsonl")
-        if bad:
-            logger.warning(f"{len(bad)} bad rows are listed in {path / 'bad_rows.jsonl'}.")
-        ProductStore.create(path, settings)
-        (path / "building.json").unlink()
         return cls.load(path, model, processor)
 
     @classmethod
@@ -337,6 +281,11 @@ class ProductCatalog:
         return self._store.path
 
     @property
+    def encoder(self) -> Encoder | None:
+        """The model and the processor; None for a catalogue that was opened without them."""
+        return self._encoder
+
+    @property
     def attributes(self) -> dict[str, str]:
         """Each attribute's type: "string", "integer", "number", "boolean" or "strings"."""
         return self._store.settings.attributes
@@ -350,7 +299,7 @@ class ProductCatalog:
     def get(self, product_id: Any) -> Product | None:
         """A product by its id, None if there is none."""
         (match,) = self._index.get([self._key(product_id)])
-        return None if match is None else _to_product(match)
+        return None if match is None else to_product(match)
 
     def photo(self, product: Product) -> bytes | None:
         """A product's photo as an encoded image file; None where it has none, or photos weren't kept."""
@@ -380,7 +329,7 @@ class ProductCatalog:
             matches += [match for match in self._index.get(drawn, with_vectors=["product"]) if match is not None]
         matches = matches[:count]
         vectors = [match.vectors["product"] for match in matches]
-        return [_to_product(match) for match in matches], np.array(vectors).reshape(-1, self.settings.dim)
+        return [to_product(match) for match in matches], np.array(vectors).reshape(-1, self.settings.dim)
 
     def facets(self, name: str, filters: Mapping[str, Any] | None = None, limit: int = 100) -> dict[Any, int]:
         """An attribute's values and how many products have each, the most frequent first."""
@@ -411,7 +360,7 @@ class ProductCatalog:
             vector: (dim,) or (queries, dim) unit vectors, encoded elsewhere.
             top_k: hits wanted. There are fewer only where fewer products match the filters.
             filters: attribute to a value, a list of values, or a tuple of a range's ends (None for an open one); with
-                "$or", "$and", "$not" around them. See `filters_acebert.py`.
+                "$or", "$and", "$not" around them. See `acebert.catalog.filters`.
             using: which of the vectors to compare with, or "words" for BM25 on the titles alone, without vectors.
             hybrid: also rank by BM25 on the titles, and join the two lists by reciprocal rank fusion.
 
@@ -440,7 +389,7 @@ class ProductCatalog:
         if using == "words":
             if hybrid or images is not None:
                 raise ValueError("using='words' looks at the titles alone: leave hybrid and image out.")
-            hits = [[_to_hit(match) for match in matches] for matches in self._index.search_words(words, top_k, where)]
+            hits = [[to_hit(match) for match in matches] for matches in self._index.search_words(words, top_k, where)]
             return hits[0] if single else hits
         index, sides = self._index, [name for name in self.settings.vectors if name != "product"]
         exclude = None
@@ -460,7 +409,7 @@ class ProductCatalog:
             by_words = index.search_words(words, wanted, where, with_vectors=sides)
             found = [fuse_ranks(lists) for lists in zip(found, by_words, strict=True)]
         hits = [
-            [_to_hit(match, query) for match in matches if match.key != exclude][:top_k]
+            [to_hit(match, query) for match in matches if match.key != exclude][:top_k]
             for query, matches in zip(queries, found, strict=True)
         ]
         return hits[0] if single else hits
@@ -473,6 +422,9 @@ class ProductCatalog:
             )
         return self._encoder.encode_queries(texts, images)
 
+    def _key(self, product_id: Any) -> str:
+        return to_key(check_id(product_id, self.settings.id_type))
+
     def _check_vector(self, vector: np.ndarray) -> np.ndarray:
         queries = np.atleast_2d(vector)
         if queries.ndim != 2 or queries.shape[1] != self.settings.dim or not np.isfinite(queries).all():
@@ -480,20 +432,6 @@ class ProductCatalog:
                 f"vector must hold {self.settings.dim} finite numbers a query, got the shape {np.shape(vector)}."
             )
         return queries
-
-    def _key(self, product_id: Any) -> str:
-        kind = {str: "string", int: "integer"}.get(type(product_id))
-        if isinstance(product_id, np.integer):
-            product_id, kind = int(product_id), "integer"
-        if kind != self.settings.id_type:
-            raise ValueError(
-                f"id must be of the type {self.settings.id_type}, as all of this catalogue's are; got {product_id!r}."
-            )
-        if kind == "integer" and not -(2**63) <= product_id < 2**63:
-            raise ValueError(f"id must be an integer of 64 bits, got {product_id}.")
-        if isinstance(product_id, str) and LONE_SURROGATE.search(product_id):
-            raise ValueError(f"id {product_id[:80]!r} holds half of a character (a lone surrogate).")
-        return to_key(product_id)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Changing
@@ -515,30 +453,33 @@ class ProductCatalog:
         products = list(products)
         if self._encoder is None:
             raise ValueError(f"To add products, load the catalogue with its model: {self.settings.model['name']!r}.")
-        ids, titles, photos, attributes = self._check_products(products)
+        new = check_new_products(products, self.settings)
+        if not products:
+            return 0
+        encoded = self._encode_new(new)
+        with self._changing:
+            self._store.append_upsert(encoded)
+            self._apply_changes()
+        return len(products)
+
+    def _encode_new(self, new: NewProducts) -> Products:
+        assert self._encoder is not None, "upsert checks it"
         vectors: dict[str, list[np.ndarray]] = {name: [] for name in self.settings.vectors}
-        for start in range(0, len(products), ENCODE_BATCH):
+        for start in range(0, len(new.ids), ENCODE_BATCH):
             part = slice(start, start + ENCODE_BATCH)
             try:
-                encoded = self._encoder.encode_products(titles[part], photos[part], self.settings.vectors)
+                encoded = self._encoder.encode_products(new.titles[part], new.photos[part], self.settings.vectors)
             except ValueError:
-                for position in range(start, min(start + ENCODE_BATCH, len(products))):
-                    title = titles[position]
+                for position, title in list(enumerate(new.titles))[part]:
                     if title and (error := find_title_error(self._encoder.processor, title)):
-                        named = f"product {position} (id {ids[position]!r})"
+                        named = f"product {position} (id {new.ids[position]!r})"
                         raise ValueError(f"{named}: title {error}.") from None
                 raise
             for name, array in encoded.items():
                 vectors[name].append(array)
-        if not products:
-            return 0
-        kept = [keep_photo(photo, self.settings.photo_size) for photo in photos]
+        photos = [keep_photo(photo, self.settings.photo_size) for photo in new.photos]
         arrays = {name: np.concatenate(parts) for name, parts in vectors.items()}
-        new = Products(ids, titles, kept, attributes, arrays)
-        with self._changing:
-            self._store.append_upsert(new)
-            self._apply_changes()
-        return len(products)
+        return Products(new.ids, new.titles, photos, new.attributes, arrays)
 
     def delete(self, ids: Iterable[Any]) -> int:
         """Removes products. Returns how many of the ids were there."""
@@ -564,7 +505,8 @@ class ProductCatalog:
         """
         self._check_writable()
         checked = {
-            product_id: self._check_attributes(row, f"product {product_id!r}") for product_id, row in values.items()
+            product_id: check_values(row, self.settings, f"product {product_id!r}")
+            for product_id, row in values.items()
         }
         keys = [self._key(product_id) for product_id in checked]
         with self._changing:
@@ -644,53 +586,6 @@ class ProductCatalog:
         if self._lock is None or not self._lock.is_locked:
             raise RuntimeError(f"The catalogue {self.path} is open read-only, or closed: load it to change it.")
 
-    def _check_products(
-        self, products: Sequence[Mapping[str, Any]]
-    ) -> tuple[list[Any], list[str | None], list[Photo | None], dict[str, list[Any]]]:
-        ids, titles, photos = [], [], []
-        attributes: dict[str, list[Any]] = {name: [] for name in self.attributes}
-        for position, product in enumerate(products):
-            if not isinstance(product, Mapping):
-                raise ValueError(f'product {position} must be a dict, as {{"id": 7, "title": "mug"}}, got {product!r}.')
-            named = f"product {position} (id {product.get('id')!r})"
-            unknown = set(product) - {"id", "title", "image", *self.attributes}
-            if unknown:
-                raise ValueError(
-                    f"{named} has {sorted(unknown)}: a product has id, title, image and {list(self.attributes)}."
-                )
-            if "id" not in product:
-                raise ValueError(f"product {position} has no id: give every product one.")
-            try:
-                self._key(product["id"])
-            except ValueError as error:
-                raise ValueError(f"{named}: {error}") from None
-            if isinstance(product["id"], str) and is_blank(product["id"]):
-                raise ValueError(f"{named}: its id is blank: give it one.")
-            title, photo = product.get("title"), clean_photo(product.get("image"))
-            if title is not None and not isinstance(title, str):
-                raise ValueError(f"{named}: title must be a text or None, got {title!r}.")
-            titles.append(clean_text(title))
-            problem = None if photo is None else find_photo_error(photo)
-            if problem:
-                raise ValueError(f"{named}: image {problem}.")
-            if titles[-1] is None and photo is None:
-                raise ValueError(f"{named} has neither title nor image: give it one of them.")
-            ids.append(int(product["id"]) if self.settings.id_type == "integer" else product["id"])
-            photos.append(photo)
-            checked = self._check_attributes({name: product.get(name) for name in self.attributes}, named)
-            for name, values in attributes.items():
-                values.append(checked[name])
-        if len(set(ids)) < len(ids):
-            twice = next(product_id for product_id in ids if ids.count(product_id) > 1)
-            raise ValueError(f"id {twice!r} is given twice: give each product once.")
-        return ids, titles, photos, attributes
-
-    def _check_attributes(self, values: Mapping[str, Any], named: str) -> dict[str, Any]:
-        try:
-            return check_attributes(values, self.attributes)
-        except ValueError as error:
-            raise ValueError(f"{named}: {error}") from None
-
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Helpers
@@ -730,17 +625,6 @@ def _as_batch(text: Any, image: Any, like: Any, vector: Any) -> tuple[list[str] 
     return texts, images, not several
 
 
-def _to_product(match: Match) -> Product:
-    payload = match.payload
-    return Product(payload["id"], payload["title"], payload["attributes"], tuple(payload["location"]))
-
-
-def _to_hit(match: Match, query: np.ndarray | None = None) -> Hit:
-    sides = {f"{name}_score": float(vector @ query) for name, vector in match.vectors.items()}
-    fields: dict[str, Any] = vars(_to_product(match)) | {"score": match.score} | sides
-    return Hit(**fields)
-
-
 def fuse_ranks(lists: Sequence[Sequence[Match]]) -> list[Match]:
     """Joins ranked lists by [`reciprocal_rank_fusion`], whose sum is the score."""
     matches: dict[str, Match] = {}
@@ -764,23 +648,3 @@ def _check_same_model(made_by: Mapping[str, Any], given: Mapping[str, Any], path
                 f"{path}, but those of {made_by['name']!r}, revision {made_by['revision']!r}, did (sha256 "
                 f"{made_by[name][:12]}): load it with that model, or build it again with this one."
             )
-
-
-def _start_building(path: Path, plan: str, overwrite: bool) -> None:
-    """Makes the folder ready: empty, or with the parts of the same unfinished catalogue."""
-    if path.exists() and not path.is_dir():
-        raise FileExistsError(f"{path} is a file: choose a folder for the catalogue.")
-    if overwrite and path.exists():
-        shutil.rmtree(path)
-    if (path / "catalog.json").exists() and not (path / "building.json").exists():
-        raise FileExistsError(f"{path} holds a catalogue: load it, or pass overwrite=True to build it anew.")
-    if path.exists() and any(path.iterdir()) and not (path / "building.json").exists():
-        raise FileExistsError(f"{path} is not empty: choose another folder, or pass overwrite=True to clear it.")
-    path.mkdir(parents=True, exist_ok=True)
-    file = path / "building.json"
-    if file.exists() and json.loads(file.read_text(encoding="utf-8"))["plan"] != plan:
-        raise FileExistsError(
-            f"{path} holds an unfinished catalogue of other products, settings or weights: pass overwrite=True to "
-            "start again."
-        )
-    atomic_write(file, json.dumps({"plan": plan}))

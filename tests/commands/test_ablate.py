@@ -1,6 +1,7 @@
 """The ablation runner: its plan, what is run and what isn't, failures, statistics, and the report."""
 
 import copy
+import hashlib
 import json
 import os
 import shutil
@@ -408,15 +409,18 @@ def test_differences_are_paired_by_seed(
 
 
 @pytest.mark.slow
-def test_every_arm_of_the_projects_campaign_trains(config: dict[str, Any], flags: Callable[..., list[str]]) -> None:
+def test_every_arm_of_the_projects_campaign_trains(
+    config: dict[str, Any], flags: Callable[..., list[str]], tmp_path: Path
+) -> None:
     arms = script.load_config(ROOT / "configs" / "ablations.yaml")["arms"]
     del arms["shared_encoders"]["model"]["query_layers"]  # a flag that the tiny base has not
     config["finetune"] |= {"mine_hard_negatives_every": 1, "crop_probability": 0.5, "drop_patch_probability": 0.25}
     config["finetune"]["max_train_steps"] = 5  # four are an epoch, before which nothing is mined
     arms = script.main([*flags({**config, "arms": arms}), "--seeds", "0"], InProcess())["arms"]
     assert all(len(arm["trials"]) == 1 and set(arm["means"]) == METRICS for arm in arms.values())
-    losses = [arm["means"]["matching_loss"]["mean"] for arm in arms.values()]
-    assert len(set(losses)) == len(arms)  # each arm changes something
+    # Each arm changes something. Weights show it; the loss, one number after five steps, may be rounded to another's.
+    models = [tmp_path / "runs" / arm["trials"][0]["folder"] / "model.safetensors" for arm in arms.values()]
+    assert len({hashlib.sha256(model.read_bytes()).digest() for model in models}) == len(arms)
 
 
 @pytest.mark.slow
@@ -426,7 +430,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(
     config["arms"]["base"]["pretrain"] = "none"  # one launch less
     config["finetune"] |= {"max_train_steps": 60, "checkpointing_steps": 1000, "num_workers": 1}
     arguments = [*flags(config), "--only", "base", "--seeds", "0", "--", "--num_processes", "1"]
-    command = [sys.executable, str(ROOT / "ablate_accelerate.py"), *arguments]
+    command = [sys.executable, "-m", script.__name__, *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 480
     while not list((tmp_path / "runs").glob("*-base-*/train_log.jsonl")) and time.monotonic() < deadline:

@@ -72,6 +72,21 @@ def test_a_resumed_run_ends_with_the_same_bits(stage: str, flags: Callable[..., 
     assert seconds[0] == seconds[1]  # these steps were not run again
 
 
+def test_a_run_computes_in_bfloat16_where_the_hardware_does_and_resumes_with_the_same_bits(
+    flags: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], bfloat16: bool
+) -> None:
+    arguments = flags(mixed_precision=None, max_train_steps=4, validation_split=None, validation_share=0)
+    script.main(arguments)
+    computes_in = "bfloat16 autocast" if bfloat16 else "float32"
+    assert f"Computing in {computes_in} on " in capsys.readouterr().out
+    whole = read_weights(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step_4")
+    script.main(arguments)
+    assert "Going on from" in capsys.readouterr().out
+    resumed = read_weights(tmp_path / "run")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
 def test_a_resumed_run_with_hard_negatives_and_averages_ends_with_the_same_bits(
     flags: Callable[..., list[str]], tmp_path: Path
 ) -> None:
