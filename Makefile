@@ -35,7 +35,7 @@ help: ## List these targets
 	@echo "  PYTHON=<interpreter> chooses the Python that a new $(VENV) is made with"
 
 demo: $(DEMO_READY) $(if $(DATA),,sample) ## Search a catalogue in the browser, on 127.0.0.1:7860
-	$(BIN)/python space/app.py --model $(MODEL) --catalog $(or $(DATA),$(SAMPLE)) --port $(PORT)
+	$(BIN)/acebert space --model_name_or_path $(MODEL) --catalog $(or $(DATA),$(SAMPLE) --preset sample) --port $(PORT)
 
 sample: $(SAMPLE)/.ready ## Draw the sample catalogue that the demo searches
 

@@ -91,7 +91,9 @@ class OutputArguments:
     overwrite_output_dir: bool = field(default=False, metadata={"help": "Remove what --output_dir holds first."})
     sides: bool = field(
         default=True,
-        metadata={"help": "Also encode title and photo each alone, so that hits tell which matched: twice the time."},
+        metadata={
+            "help": "Encode title and photo each alone, too, so that hits tell which matched; takes twice the time."
+        },
     )
     photo_size: int = field(
         default=512, metadata={"help": "Longest side of the photos to keep for showing, in pixels; 0 keeps none."}

@@ -28,6 +28,7 @@ from acebert import evaluate_accelerate, train_accelerate
 from acebert.catalog.product_catalog import ProductCatalog
 from acebert.commands import publish
 from acebert.configuration_acebert import AceBertConfig
+from acebert.hub import publishing
 from acebert.hub.model_card import Power, Stage, is_edited, read_stages, write_card
 from acebert.hub.publishing import (
     Published,
@@ -42,6 +43,7 @@ from acebert.hub.publishing import (
 )
 from acebert.modeling_acebert import AceBertForRetrieval, AceBertModel
 from acebert.processing_acebert import AceBertProcessor
+from acebert.space import app
 from acebert.utils.fingerprints import weights_sha256
 
 ROOT = Path(acebert.__file__).parent
@@ -595,6 +597,11 @@ def test_every_module_that_the_space_imports_is_there(tmp_path: Path) -> None:
     modules = [tmp_path.joinpath(*name.split(".")) for name in imported]
     assert all(path.with_suffix(".py").is_file() or (path / "__init__.py").is_file() for path in modules)
     assert len(modules) > 20
+
+
+def test_the_app_brings_the_same_parts_of_the_package_as_the_publication() -> None:
+    """The app can't import the list: it has to work before the package is there."""
+    assert (app.PACKAGE_PARTS, app.SPACE_PARTS) == (publishing.PACKAGE_PARTS, publishing.SPACE_PARTS)
 
 
 def test_what_was_changed_on_the_space_s_page_stays(hub: Hub, api: HfApi) -> None:
