@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from acebert.data.corpus import Catalog
+from acebert.data.corpus import Corpus
 from acebert.evaluation.plots import plot_modality_gap, plot_systems, plot_training, plot_widths, save_plots
 from acebert.evaluation.rankers import MODEL
 from acebert.evaluation.report import Statistics, SystemResult, TaskResult, task_report, to_markdown
@@ -18,7 +18,7 @@ from acebert.losses_acebert import modality_gap
 
 STATISTICS = Statistics(resamples=1000, permutations=1000, seed=0)
 IDS = ["4", "3", "2", "1"]
-CATALOG = Catalog("drawn", IDS, ["a", "b", "c", "d"], None, {}, ["train", "train", "new", "new"])
+CATALOG = Corpus("drawn", IDS, ["a", "b", "c", "d"], None, {}, ["train", "train", "new", "new"])
 
 
 def make_result(ours: np.ndarray, theirs: np.ndarray, **fields: Any) -> TaskResult:
