@@ -216,7 +216,7 @@ class ServerIndex(QdrantIndex):
         points = []
         for row in rows:
             vectors = {
-                name: grpc.Vector(dense=grpc.DenseVector(data=unit[row]))
+                name: grpc.Vector(dense=grpc.DenseVector(data=unit[row].tolist()))
                 for name, unit in units.items()
                 if not np.isnan(unit[row, 0])
             }
