@@ -5,6 +5,7 @@ VENV ?= .venv
 MODEL ?= .
 PORT ?= 7860
 DATA ?=
+FLAGS ?=
 PYTHONS ?= python3.10 python3.13
 
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ DEMO_READY := $(VENV)/.ready-demo
 DEV_READY := $(VENV)/.ready-dev
 SAMPLE := build/sample-catalog
 EXPORT := build/onnx
-PARTS := catalog commands data encoding evaluation hub metrics sample_catalog training utils
+PARTS := catalog commands data encoding evaluation hub metrics sample_catalog space training utils
 
 # The interpreter is checked before anything is built on it.
 define CHECK_PYTHON
@@ -28,7 +29,7 @@ export CHECK_PYTHON
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  make demo MODEL=<folder or Hub id> DATA=<folder or Hub id> PORT=<port>"
+	@echo "  make demo MODEL=<folder or Hub id> DATA=<folder or Hub id> PORT=<port> FLAGS=\"--title_column <name>\""
 	@echo "  make test-server QDRANT=<URL of a Qdrant server>"
 	@echo "  make test-real DATA=<folder of the real catalogue>"
 	@echo "  make test-pythons PYTHONS=\"<interpreters>\" ($(PYTHONS))"
@@ -36,7 +37,7 @@ help: ## List these targets
 	@echo "  PYTHON=<interpreter> chooses the Python that a new $(VENV) is made with"
 
 demo: $(DEMO_READY) $(if $(DATA),,sample) ## Search a catalogue in the browser, on 127.0.0.1:7860
-	$(BIN)/python space/app.py --model $(MODEL) --catalog $(or $(DATA),$(SAMPLE)) --port $(PORT)
+	$(BIN)/acebert space --model_name_or_path $(MODEL) --catalog $(or $(DATA),$(SAMPLE) --preset sample) --port $(PORT) $(FLAGS)
 
 sample: $(SAMPLE)/.ready ## Draw the sample catalogue that the demo searches
 

@@ -28,7 +28,7 @@ COMMANDS = {
         "publish": ("Publish a checkpoint on the Hub, with its model card and a Space.", "train"),
     },
     "Try it out": {
-        "sample-catalog": ("Draw a catalogue of invented products, with queries and their answers.", "train"),
+        "sample-catalog": ("Draw a catalogue of invented products, with queries and their answers.", "catalog"),
     },
 }
 USAGE = "usage: acebert <command> [flags]"

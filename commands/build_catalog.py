@@ -19,7 +19,8 @@ from transformers import AutoModel, AutoProcessor
 
 from acebert.catalog import ProductCatalog
 from acebert.catalog.indexes.connection import ServerOptions
-from acebert.data.sources import Columns, load_products, open_source
+from acebert.data.columns import Columns
+from acebert.data.sources import load_products
 from acebert.utils.command_line import make_parser
 from acebert.utils.hardware import has_bfloat16
 
@@ -93,7 +94,9 @@ class OutputArguments:
     )
     sides: bool = field(
         default=True,
-        metadata={"help": "Also encode title and photo each alone, so that hits tell which matched: twice the time."},
+        metadata={
+            "help": "Encode title and photo each alone, too, so that hits tell which matched; takes twice the time."
+        },
     )
     photo_size: int = field(
         default=512, metadata={"help": "Longest side of the photos to keep for showing, in pixels; 0 keeps none."}
@@ -126,16 +129,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     source, encoding, output = parser.parse_args_into_dataclasses(argv)
     state = PartialState()
-    splits = source.split.split("+")
+    attributes = source.attribute_columns
+    columns = Columns(id=source.id_column, title=source.title, image=source.image, attributes=attributes or [])
     with state.main_process_first():
-        attributes = source.attribute_columns
-        if attributes is None:
-            opened = [
-                open_source(name, source.dataset_revision, source.dataset_config_name) for name in source.dataset_name
-            ]
-            names = dict.fromkeys(name for dataset in opened for name in dataset[splits[0]].column_names)
-            attributes = [name for name in names if name not in (source.id_column, source.title, source.image)]
-        columns = Columns(id=source.id_column, title=source.title, image=source.image, attributes=attributes)
         products = [
             load_products(
                 source.dataset_name,
@@ -144,8 +140,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 source.dataset_revision,
                 source.dataset_config_name,
                 on_bad_row=source.on_bad_row,
+                keep_others=attributes is None,
             )
-            for split in splits
+            for split in source.split.split("+")
         ]
     options = {"revision": encoding.revision, "trust_remote_code": True}
     processor = AutoProcessor.from_pretrained(encoding.model_name_or_path, **options)
@@ -161,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             id_column=source.id_column,
             title_column=source.title,
             image_column=source.image,
-            attribute_columns=source.attribute_columns,
+            attribute_columns=attributes,
             sides=output.sides,
             photo_size=output.photo_size,
             index=output.index,
