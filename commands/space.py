@@ -1,8 +1,8 @@
-"""Searches a catalogue in the browser: starts the app of the Space, `space/app.py`, on this machine."""
+"""Searches a catalogue in the browser: starts the app of the Space on this machine."""
 
-import runpy
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -11,8 +11,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: flags of the app; those of the process by default.
     """
-    sys.argv = ["acebert space", *(sys.argv[1:] if argv is None else argv)]
-    runpy.run_module("acebert.space.app", run_name="__main__")
+    flags = sys.argv[1:] if argv is None else argv
+    sys.argv[0] = "acebert space"  # the app names itself by it
+    # Started by its name, as the recipes are: the Space imports the package, and nothing in the package the Space.
+    import_module("acebert.space.app").main(flags)
 
 
 if __name__ == "__main__":
