@@ -17,7 +17,6 @@ from collections import ChainMap
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -59,9 +58,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
 
-    def setting(name: str, text: str, **options: Any) -> None:
+    def setting(name: str, text: str) -> None:
         shown = f" (default: {DEFAULTS[name]})" if DEFAULTS.get(name) else ""
-        parser.add_argument(f"--{name}", help=f"{text}{shown}. [{_variable(name)}]", **options)
+        parser.add_argument(f"--{name}", help=f"{text}{shown}. [{_variable(name)}]")
 
     setting("model_name_or_path", "Checkpoint: a Hub id or a folder")
     setting("revision", "The checkpoint's branch, tag or commit on the Hub")
