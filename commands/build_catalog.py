@@ -18,6 +18,7 @@ from datasets import concatenate_datasets
 from transformers import AutoModel, AutoProcessor
 
 from acebert.catalog import ProductCatalog
+from acebert.catalog.indexes.connection import ServerOptions
 from acebert.data.columns import Columns
 from acebert.data.sources import load_products
 from acebert.utils.command_line import make_parser
@@ -88,7 +89,9 @@ class OutputArguments:
     _argument_group_name: ClassVar[str] = "Output"
 
     output_dir: str = field(metadata={"help": "Folder to write the catalogue to."})
-    overwrite_output_dir: bool = field(default=False, metadata={"help": "Remove what --output_dir holds first."})
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Replace what --output_dir holds, once it is complete."}
+    )
     sides: bool = field(
         default=True,
         metadata={
@@ -101,8 +104,13 @@ class OutputArguments:
     index: str = field(
         default="edge",
         metadata={
-            "help": "Index to search by: edge (embedded Qdrant), memory, or http://host:6333/collection (Qdrant)."
+            "help": "Index to search by: edge (embedded Qdrant), memory, or http://host:6333/name (a Qdrant server; "
+            "several of its addresses joined by commas)."
         },
+    )
+    index_options: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Options of a server's index, as shard_number=6 replication_factor=2 quantization=scalar."},
     )
 
 
@@ -154,6 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             sides=output.sides,
             photo_size=output.photo_size,
             index=output.index,
+            index_options=ServerOptions.read_flags(output.index_options),
             batch_size=encoding.per_device_batch_size,
             num_workers=encoding.dataloader_num_workers,
             on_bad_row=source.on_bad_row,

@@ -41,7 +41,7 @@ from acebert.hub.publishing import (
     size_of,
     space_files,
 )
-from acebert.train_accelerate import default_settings
+from acebert.training.command_line import default_settings
 from acebert.utils.command_line import make_parser
 from acebert.utils.fingerprints import product_weights_sha256, weights_sha256
 

@@ -11,11 +11,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from acebert.training.arguments import PLACES, find_places
 from acebert.utils.markdown import format_interval, format_mean, table_row
 
 TAGS = ["acebert", "e-commerce", "product-search", "retrieval", "multimodal", "image-text"]
-# Settings that may name a place on the machine of the run. The card shows the last part of it.
-PLACES = ("model_name_or_path", "backbone", "dataset_name", "output_dir")
 HYPERPARAMETERS = (
     "seed", "num_processes", "max_train_steps", "num_train_epochs", "per_device_batch_size",
     "gradient_accumulation_steps", "learning_rate", "query_learning_rate", "image_learning_rate",
@@ -91,16 +90,6 @@ class Power:
         if self.watts is None or self.carbon_intensity is None:
             return None
         return seconds / 3600 * self.watts / 1000 * self.carbon_intensity
-
-
-def find_places(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The folders and files among what settings name, and where they lie; the rest are ids on the Hub.
-
-    For `training_args.json`, while all are there: later a name alone doesn't tell which it was.
-    """
-    values = [settings.get(name) or [] for name in PLACES]
-    names = [name for value in values for name in (value if isinstance(value, list) else [value])]
-    return {name: str(Path(name).resolve()) for name in names if Path(name).exists()}
 
 
 def read_stages(folder: Path) -> list[Stage]:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from acebert.catalog.product_catalog import Hit, ProductCatalog
 from acebert.space.cards import notice, show_title
 from acebert.space.rendering import read_script, render
-from acebert.space.shop import MOST_HITS, Shop, read_text
+from acebert.space.shop import MOST_HITS, Shop, read_text, search_one
 from acebert.utils.ranking import late_fusion
 
 SHOWN = 10
@@ -69,13 +69,13 @@ def compare(catalog: ProductCatalog, query: str, vector: np.ndarray, count: int 
         vector: (dim,) unit vector of the query.
         count: products by each.
     """
-    found = {"bm25": catalog.search(query, top_k=count, using="words")}
+    found = {"bm25": search_one(catalog, text=query, top_k=count, using="words")}
     if catalog.settings.sides:
-        by_title = catalog.search(vector=vector, top_k=max(count, FUSED), using="title")
-        by_photo = catalog.search(vector=vector, top_k=max(count, FUSED), using="image")
+        by_title = search_one(catalog, vector=vector, top_k=max(count, FUSED), using="title")
+        by_photo = search_one(catalog, vector=vector, top_k=max(count, FUSED), using="image")
         found |= {"title": by_title[:count], "photo": by_photo[:count]}
         found["late_fusion"] = fuse(by_title, by_photo)[:count]
-    return found | {"acebert": catalog.search(vector=vector, top_k=count)}
+    return found | {"acebert": search_one(catalog, vector=vector, top_k=count)}
 
 
 def show_columns(shop: Shop, found: Mapping[str, Sequence[Hit]]) -> Markup:

@@ -13,7 +13,7 @@ from acebert.space.cards import notice
 from acebert.space.gradio_compat import on_unload
 from acebert.space.rendering import render
 from acebert.space.search_panel import SearchPanel
-from acebert.space.sessions import Sessions
+from acebert.space.sessions import NOTHING_DROPPED, REMOVED, Sessions
 from acebert.space.shop import Shop
 from acebert.space.uploads import Upload
 from acebert.space.uploads.columns import UploadColumns, guess_columns
@@ -34,8 +34,10 @@ def possible_attributes(upload: Upload) -> list[str]:
     return [name for name in upload.texts if name not in RESERVED and '"' not in name]
 
 
-def choose_columns(upload: Upload, id: str, title: str, image: str, attributes: Sequence[str]) -> UploadColumns:
-    """The columns that a user chose by name, "" for none. One that has another role is no attribute as well."""
+def choose_columns(
+    upload: Upload, id: str | None, title: str | None, image: str | None, attributes: Sequence[str]
+) -> UploadColumns:
+    """The columns that a user chose by name, "" or None for none. One that has another role is no attribute as well."""
     kinds = guess_columns(upload).attributes
     others = [name for name in attributes if name not in (id, title, image)]
     return UploadColumns(id or None, title or None, image or None, {name: kinds.get(name, "text") for name in others})
@@ -311,12 +313,15 @@ class OwnCatalogTab:
         try:
             upload = self.sessions.upload(session)
             if upload is None:
-                raise ValueError("Drop a catalogue first. One that isn't used for an hour is removed.")
+                raise ValueError(NOTHING_DROPPED)
             columns = choose_columns(upload, id_column, title_column, image_column, attribute_columns or [])
             bad_rows = self.sessions.build(session, columns)
+            catalog = self.sessions.catalog(session)
+            if catalog is None:
+                raise ValueError(REMOVED)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        return {"products": len(self.sessions.catalog(session)), "bad_rows": [vars(bad) for bad in bad_rows]}
+        return {"products": len(catalog), "bad_rows": [vars(bad) for bad in bad_rows]}
 
     def download_catalog(self, request: gr.Request) -> str:
         """The catalogue of this session as a zip of Parquet files with its vectors, for `ProductCatalog.load`."""

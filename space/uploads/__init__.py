@@ -4,9 +4,9 @@
     columns = guess_columns(upload)  # of `upload_columns`, for the user to correct
     products, bad_rows = read_products(upload, columns)  # of `upload_products`
 
-Whatever comes in was made by a stranger. It is read within `Limits`; names in it are looked up among its own parts and
-never opened as paths or addresses; a bad row is listed, and no row disappears without being listed. What can't be read
-at all is a `ValueError` that is written for the user.
+All input is untrusted. It is read within `Limits`; names in it are looked up among its own parts and never opened as
+paths or addresses; a bad row is listed, and no row disappears without being listed. What can't be read at all is a
+`ValueError` whose message is for the user.
 """
 
 import re
@@ -81,10 +81,10 @@ def open_upload(table: Path | None, photos: Path | None, dataset: str | None, fo
     archive = PhotoZip(photos, limits) if photos else None
     if table:
         read = read_table(table, limits)
-    elif dataset:
-        read = _read_dataset(dataset, limits)
-    else:
+    elif archive and not dataset:
         read = _read_names(archive, limits)
+    else:
+        read = _read_dataset(dataset, limits)
     if not read.rows:
         first = f" Row {read.unread[0].row}: {read.unread[0].reason}." if read.unread else ""
         raise ValueError(f"There are no products in it.{first}")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from catalog_products import COUNT, ids, reopen
 
-from acebert.catalog import ProductCatalog, maintenance, product_catalog, store
+from acebert.catalog import ProductCatalog, maintenance, opening, product_catalog, store
 from acebert.catalog.store import FORMAT
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
@@ -91,10 +91,10 @@ def test_filling_a_server_goes_on_after_a_kill(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(product_catalog, "fill_index", killed)
+        patch.setattr(opening, "fill_index", killed)
         build(index=server)
     path = tmp_path / "catalog"
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="belongs to another: it stands for"):
         build(index=server, path=tmp_path / "other")
     with ProductCatalog.load(path) as opened:
         assert len(opened) == COUNT

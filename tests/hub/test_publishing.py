@@ -44,6 +44,7 @@ from acebert.hub.publishing import (
 from acebert.modeling_acebert import AceBertForRetrieval, AceBertModel
 from acebert.processing_acebert import AceBertProcessor
 from acebert.space import app
+from acebert.training.command_line import default_settings
 from acebert.utils.fingerprints import weights_sha256
 
 ROOT = Path(acebert.__file__).parent
@@ -88,7 +89,7 @@ def save(tiny_config: Callable[..., AceBertConfig], tiny_processor: AceBertProce
         torch.manual_seed(seed)
         AceBertForRetrieval(tiny_config()).save_pretrained(folder, max_shard_size=shard_size)
         tiny_processor.save_pretrained(folder)
-        settings = train_accelerate.default_settings() | {
+        settings = default_settings() | {
             "stage": "finetune",
             "backbone": str(folder / "private" / "bert-tiny"),
             "dataset_name": ["acme/shoes", "/home/alice/secret/catalogue.csv"],
@@ -412,7 +413,7 @@ def test_the_card_tells_the_run(run: Path) -> None:
         read_stages(run),
         report_of("0" * 64),
         revision="f" * 40,
-        flags=train_accelerate.default_settings(),
+        flags=default_settings(),
         power=power,
     )
     data = ModelCard(text).data
@@ -475,7 +476,7 @@ def test_folders_that_are_gone_are_no_ids_on_the_hub(
     (run / "training_args.json").write_text(json.dumps(settings))
     report = report_of("0" * 64)
     report["dataset"] |= {"name": "secret/test", "local": True}
-    text = write_card("alice/search", read_stages(run), report, flags=train_accelerate.default_settings())
+    text = write_card("alice/search", read_stages(run), report, flags=default_settings())
     data = ModelCard(text).data
     assert data.base_model is None and data.datasets == ["acme/shoes"]
     assert {result.dataset_type for result in data.eval_results} == {"test"}
@@ -747,7 +748,7 @@ def training(backbone: str, catalog_folder: Path, output_dir: Path) -> list[str]
         "projection_dim": 16,
         "per_device_batch_size": 16,
         "max_train_steps": 2,
-        "num_workers": 0,
+        "dataloader_num_workers": 0,
         "mixed_precision": "no",
     }
     return [part for name, value in flags.items() for part in (f"--{name}", str(value))]
