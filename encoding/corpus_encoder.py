@@ -84,7 +84,12 @@ class CorpusEncoder:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str, accelerator: Accelerator, cache: Path, revision: str | None = None, **settings: int
+        cls,
+        name_or_path: str,
+        accelerator: Accelerator,
+        cache: Path | None,
+        revision: str | None = None,
+        **settings: int,
     ) -> "CorpusEncoder":
         """Of a folder or a Hub id, loaded as any user of the Hub loads it; `settings` are batch size and workers."""
         options = {"revision": revision, "trust_remote_code": True}
