@@ -42,11 +42,13 @@ from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 from transformers.utils.hub import cached_file, extract_commit_hash
 
-from acebert.data.corpus import Catalog
+from acebert.data.cleaning import find_good_rows
+from acebert.data.columns import Columns
+from acebert.data.corpus import Corpus
 from acebert.data.pairs import ProductPairs
 from acebert.data.query_templates import QueryTemplates
-from acebert.data.sources import Columns, find_good_rows, load_products
-from acebert.encoding.corpus_encoder import Encoder, collate_products
+from acebert.data.sources import load_products
+from acebert.encoding.corpus_encoder import CorpusEncoder, collate_products
 from acebert.evaluation.baselines import TextAdapters, TextEncoder
 from acebert.evaluation.rankers import (
     Baselines,
@@ -287,7 +289,7 @@ def load_training(args: EvaluationArguments, accelerator: Accelerator) -> Traini
     return TrainingTexts(products, columns, templates)
 
 
-def make_tasks(args: EvaluationArguments, catalog: Catalog, training: TrainingTexts | None) -> list[Task]:
+def make_tasks(args: EvaluationArguments, catalog: Corpus, training: TrainingTexts | None) -> list[Task]:
     """The tasks that the arguments ask for, on all products and on the unseen ones alone."""
     everything = np.flatnonzero(catalog.shows(TITLE_AND_PHOTO))
     tasks = []
@@ -384,7 +386,7 @@ def tuning_tasks(args: EvaluationArguments, training: TrainingTexts) -> list[Tas
     first = {product_id: row for row, product_id in reversed(list(enumerate(ids)))}
     rows = rng.permutation(sorted(first.values()))[:TUNING_PRODUCTS]
     products = training.products.select(sorted(rows.tolist()))
-    catalog = Catalog.from_products(products, ["train"] * len(products), training.columns, "the training split")
+    catalog = Corpus.from_products(products, ["train"] * len(products), training.columns, "the training split")
     relevance: dict[str, dict[str, float]] = {}
     for row in rng.permutation(len(catalog)).tolist():
         values = {column: catalog.attributes[column][row] for column in training.templates.attributes}
@@ -415,7 +417,7 @@ def tuning_tasks(args: EvaluationArguments, training: TrainingTexts) -> list[Tas
 
 
 def make_baselines(
-    args: EvaluationArguments, tasks: Sequence[Task], encoder: Encoder, training: TrainingTexts | None
+    args: EvaluationArguments, tasks: Sequence[Task], encoder: CorpusEncoder, training: TrainingTexts | None
 ) -> Baselines:
     """What the arguments ask for and some task can use, the adapters trained."""
     text = adapters = None
@@ -458,8 +460,8 @@ def resolve_commit(model_name_or_path: str, revision: str | None) -> str | None:
 
 def make_report(
     args: EvaluationArguments,
-    encoder: Encoder,
-    catalog: Catalog,
+    encoder: CorpusEncoder,
+    catalog: Corpus,
     results: Sequence[TaskResult],
     gap_vectors: Sequence[tuple[str, torch.Tensor, torch.Tensor]],
     seconds: dict[str, float],
@@ -543,7 +545,7 @@ def timed(seconds: dict[str, float], step: str) -> Iterator[None]:
 
 
 def encode_gaps(
-    args: EvaluationArguments, encoder: Encoder, catalog: Catalog, tasks: Sequence[Task]
+    args: EvaluationArguments, encoder: CorpusEncoder, catalog: Corpus, tasks: Sequence[Task]
 ) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
     """Vectors of the tasks' text queries and of a sample of products, for the modality gap of every checkpoint."""
     asked = [task for task in tasks if task.photo_queries is None and task.sides == TITLE_AND_PHOTO]
@@ -556,10 +558,10 @@ def encode_gaps(
     for name in (args.model_name_or_path, *args.compare_with):
         other = encoder
         if name != args.model_name_or_path:
-            other = Encoder.from_pretrained(name, encoder.accelerator, encoder.cache, batch_size=args.batch_size)
-        collate = partial(collate_products, catalog=catalog, processor=other.processor, sides=TITLE_AND_PHOTO)
+            other = CorpusEncoder.from_pretrained(name, encoder.accelerator, encoder.cache, batch_size=args.batch_size)
+        collate = partial(collate_products, corpus=catalog, processor=other.processor, sides=TITLE_AND_PHOTO)
         products = other.encode(other.model.get_product_features, collate, rows)
-        gaps.append((name, torch.stack(list(other.queries(texts).values())), products))
+        gaps.append((name, torch.stack(list(other.encode_queries(texts).values())), products))
     return gaps
 
 
@@ -578,7 +580,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
 
     # 1. The model, the catalogue and the tasks. Whatever is wrong with them shows before the long work starts.
     with timed(seconds, "load model"), accelerator.main_process_first():
-        encoder = Encoder.from_pretrained(
+        encoder = CorpusEncoder.from_pretrained(
             args.model_name_or_path,
             accelerator,
             Path(args.output_dir) / "vectors",
@@ -589,7 +591,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     with timed(seconds, "load catalogue and make tasks"):
         columns = Columns(args.id_column, args.title_column, args.image_column, attributes=args.attributes)
         source = ([args.dataset_name], args.split.split("+"), columns, args.dataset_config_name)
-        catalog = Catalog.load(*source, args.on_bad_row, Path(args.output_dir, "bad_rows.jsonl"))
+        catalog = Corpus.load(*source, args.on_bad_row, Path(args.output_dir, "bad_rows.jsonl"))
         training = load_training(args, accelerator)
         with accelerator.main_process_first():
             tasks = make_tasks(args, catalog, training)

@@ -13,21 +13,20 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from acebert.data.corpus import Catalog
-from acebert.encoding.corpus_encoder import Encoder
+from acebert.data.corpus import Corpus
+from acebert.encoding.corpus_encoder import CorpusEncoder
 from acebert.evaluation.baselines import (
     Bm25Baseline,
     TextAdapters,
     TextEncoder,
     TextEncoderBaseline,
-    late_fusion,
+    fuse_rankings,
     raw_patch_vectors,
-    reciprocal_rank_fusion,
 )
 from acebert.evaluation.tasks import TITLE_AND_PHOTO, Task
+from acebert.utils import ranking
 
 METRIC = Path(__file__).parent.parent / "metrics" / "retrieval" / "retrieval.py"
-SCORES_PER_CHUNK = 2**24  # query-product scores held at a time: 64 MB in float32
 # What Marqo's leaderboard calls AvgP and AvgRecall.
 AVERAGES = {"AvgP": ("precision@1", "precision@10"), "AvgRecall": ("recall@1", "recall@10")}
 MODEL = "ACE-BERT"
@@ -64,10 +63,10 @@ class Vectors:
     products: dict[tuple[str, tuple[str, ...]], torch.Tensor]
 
     @classmethod
-    def encode(cls, encoder: Encoder, tasks: Sequence[Task], fusion: bool) -> "Vectors":
+    def encode(cls, encoder: CorpusEncoder, tasks: Sequence[Task], fusion: bool) -> "Vectors":
         """Encodes each text and each view of a catalogue once; `fusion` is for either side alone too."""
         texts = [text for task in tasks if task.photo_queries is None for text in task.queries]
-        views: dict[tuple[str, tuple[str, ...]], Catalog] = {}
+        views: dict[tuple[str, tuple[str, ...]], Corpus] = {}
         for task in tasks:
             sides = [task.sides]
             if task.photo_queries is not None:
@@ -75,8 +74,10 @@ class Vectors:
             if fusion and task.sides == TITLE_AND_PHOTO:
                 sides += [("title",), ("image",)]
             views |= {(task.catalog.sha256, view): task.catalog for view in sides if task.catalog.shows(view).any()}
-        queries = encoder.queries(list(dict.fromkeys(texts))) if texts else {}
-        return cls(queries, {(key, view): encoder.products(catalog, view) for (key, view), catalog in views.items()})
+        queries = encoder.encode_queries(list(dict.fromkeys(texts))) if texts else {}
+        return cls(
+            queries, {(key, view): encoder.encode_products(catalog, view) for (key, view), catalog in views.items()}
+        )
 
     def of_queries(self, task: Task) -> torch.Tensor:
         """(queries, projection_dim): of the texts, or of the photos alone."""
@@ -142,7 +143,7 @@ class Baselines:
                     self.made[key].append(TextEncoderBaseline(self.text, titles, self.adapters))
         return self.made[key]
 
-    def raw_patches(self, catalog: Catalog) -> torch.Tensor:
+    def raw_patches(self, catalog: Corpus) -> torch.Tensor:
         """(products, pixels): what the processor makes of all photos, less their mean, at unit length."""
         if catalog.photos_sha256 not in self.made:
             parts = np.array_split(np.arange(len(catalog)), 1 + len(catalog) // 1000)
@@ -189,7 +190,7 @@ def make_systems(task: Task, vectors: Vectors, baselines: Baselines) -> list[Sys
                     note += ", with words hidden in their titles too"
                 weights.append((f"{LATE_FUSION}, weighted", tuned, note))
             for name, weight, note in weights:
-                fused = late_fusion(title, photo, has_title, has_photo, weight)
+                fused = ranking.late_fusion(title, photo, has_title, has_photo, weight)
                 systems.append(System(name, note, dot_products(queries, fused, has_title | has_photo)))
 
     if task.photo_queries is not None:
@@ -211,7 +212,7 @@ def make_systems(task: Task, vectors: Vectors, baselines: Baselines) -> list[Sys
         return lambda part: baseline.score(task.queries[part])
 
     def fuse(first: Callable[[slice], torch.Tensor], second: Callable[[slice], torch.Tensor]) -> Any:
-        return lambda part: reciprocal_rank_fusion(first(part), second(part))
+        return lambda part: fuse_rankings(first(part), second(part))
 
     on_titles = {baseline.name: baseline for baseline in baselines.on_titles(task)}
     systems += [System(name, b.description, score_titles(b)) for name, b in on_titles.items()]
@@ -236,7 +237,7 @@ def choose_photo_weight(task: Task, vectors: Vectors) -> float:
     (title, has_title), (photo, has_photo) = (vectors.of_products(task, (side,)) for side in TITLE_AND_PHOTO)
     best = {}
     for weight in sorted(np.linspace(0, 1, 21).round(2).tolist(), key=lambda weight: abs(weight - 0.5)):
-        fused = late_fusion(title, photo, has_title, has_photo, weight)
+        fused = ranking.late_fusion(title, photo, has_title, has_photo, weight)
         per_query, _ = measure(task, dot_products(queries, fused, has_title | has_photo))
         best[weight] = per_query["ndcg@10"].mean()
     return max(best, key=best.__getitem__)
@@ -260,8 +261,6 @@ def retrieval_metric() -> ModuleType:
 def top_k(scores: torch.Tensor, k: int) -> list[list[int]]:
     """The k best columns of each row, best first; equal scores in the order of the columns, -inf left out.
 
-    `torch.topk` alone promises no order among ties.
-
     Args:
         scores: (rows, columns).
         k: how many; rows may come out shorter.
@@ -271,13 +270,7 @@ def top_k(scores: torch.Tensor, k: int) -> list[list[int]]:
     """
     if scores.isnan().any():
         raise ValueError("A query-product score is NaN: the model's vectors are not finite. Try without --bf16.")
-    k = min(k, scores.shape[1])
-    threshold = scores.topk(k, dim=1).values[:, -1:]
-    rows, columns = ((scores >= threshold) & (scores > -torch.inf)).nonzero(as_tuple=True)
-    by_score = scores[rows, columns].argsort(descending=True, stable=True)
-    order = by_score[rows[by_score].argsort(stable=True)]
-    counts = torch.bincount(rows, minlength=len(scores)).tolist()
-    return [best[:k].tolist() for best in columns[order].split(counts)]
+    return [best.tolist() for best in ranking.top_k(scores.numpy(), k)]
 
 
 def rank(task: Task, score: Callable[[slice], torch.Tensor], depth: int) -> list[list[str]]:
@@ -290,7 +283,7 @@ def rank(task: Task, score: Callable[[slice], torch.Tensor], depth: int) -> list
     """
     ids = [task.catalog.ids[row] for row in task.rows]
     place = {row: column for column, row in enumerate(task.rows.tolist())}
-    step = max(1, SCORES_PER_CHUNK // len(ids))
+    step = ranking.queries_per_chunk(len(ids))
     rankings = []
     for start in range(0, len(task.queries), step):
         part = slice(start, min(start + step, len(task.queries)))

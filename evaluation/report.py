@@ -12,6 +12,7 @@ from acebert.evaluation.baselines import Bm25Baseline, TextEncoderBaseline
 from acebert.evaluation.rankers import LATE_FUSION, MODEL, PHOTO_ONLY, RAW_PATCHES, TITLE_ONLY
 from acebert.evaluation.statistics import bootstrap_interval, holm, randomisation_test
 from acebert.evaluation.tasks import Task
+from acebert.utils.markdown import format_mean, table_row
 
 # Systems that a table of slices has room for.
 SLICED = (
@@ -291,12 +292,12 @@ def to_markdown(report: dict[str, Any]) -> str:
 def _summary_row(task: dict[str, Any]) -> str:
     metric = task["main_metric"]
     means = {s["system"]: s["metrics"][metric] for s in task["systems"] if s["metrics"]}
-    cells = [task["task"], metric, _interval(means[MODEL])]
+    cells = [task["task"], metric, format_mean(means[MODEL])]
     if task["lead"]:
         rival = max(task["lead"], key=lambda lead: means[lead["system"]]["mean"])
         shown = means[rival["system"]]
-        cells += [f"{rival['system']}: {shown['mean']:.3f}", _signed(rival), _p(rival["p_holm"])]
-    return _row(cells + ["–"] * (6 - len(cells)))
+        cells += [f"{rival['system']}: {shown['mean']:.3f}", format_mean(rival, "+"), _p(rival["p_holm"])]
+    return table_row(cells + ["–"] * (6 - len(cells)))
 
 
 def _task_lines(task: dict[str, Any]) -> list[str]:
@@ -311,26 +312,26 @@ def _task_lines(task: dict[str, Any]) -> list[str]:
     leads = {lead["system"]: lead for lead in task["lead"]}
     bounded = task["ceiling"][main] < 1
     header = ["system", *metrics, *([f"{main} / ceiling"] if bounded else []), f"lead in {main}", "p"]
-    lines += ["", _row(header), _row(["---"] * len(header))]
+    lines += ["", table_row(header), table_row(["---"] * len(header))]
     for system in task["systems"]:
         if not system["metrics"]:
-            lines.append(_row([system["system"], system["note"], *[""] * (len(header) - 2)]))
+            lines.append(table_row([system["system"], system["note"], *[""] * (len(header) - 2)]))
             continue
-        cells = [system["system"], *(_interval(system["metrics"][metric]) for metric in metrics)]
+        cells = [system["system"], *(format_mean(system["metrics"][metric]) for metric in metrics)]
         if bounded:
             cells.append(f"{system['metrics'][main]['mean'] / task['ceiling'][main]:.3f}")
         lead = leads.get(system["system"])
-        lines.append(_row([*cells, _signed(lead), _p(lead["p_holm"])] if lead else [*cells, "", ""]))
+        lines.append(table_row([*cells, format_mean(lead, "+"), _p(lead["p_holm"])] if lead else [*cells, "", ""]))
     if any(value < 1 for value in task["ceiling"].values()):
         cells = ["ceiling: the best ranking", *(f"{task['ceiling'][metric]:.3f}" for metric in metrics)]
-        lines.append(_row(cells + [""] * (len(header) - len(cells))))
+        lines.append(table_row(cells + [""] * (len(header) - len(cells))))
     for name, published in task["published"].items():
         cells = [f"published: {name}"]
         cells += [f"{published[metric]:.3f}" if metric in published else "–" for metric in metrics]
-        lines.append(_row(cells + [""] * (len(header) - len(cells))))
+        lines.append(table_row(cells + [""] * (len(header) - len(cells))))
 
     if len(task["widths"]) > 1:
-        shown = (f"{width['width']}: {_interval(width)}" for width in task["widths"])
+        shown = (f"{width['width']}: {format_mean(width)}" for width in task["widths"])
         lines += ["", f"By width of the vectors, {main}: " + "; ".join(shown) + "."]
     if task["synonym_cost"]:
         lines += [
@@ -341,7 +342,9 @@ def _task_lines(task: dict[str, Any]) -> list[str]:
             "| system | plain minus synonyms | p |",
             "| --- | --- | --- |",
         ]
-        lines += [_row([c["system"], _signed(c), _p(c["p_holm"])]) for c in task["synonym_cost"]["systems"]]
+        lines += [
+            table_row([c["system"], format_mean(c, "+"), _p(c["p_holm"])]) for c in task["synonym_cost"]["systems"]
+        ]
     if task["unseen"]:
         share = task["unseen"][0]["unseen_share_ranked"]
         lines += [
@@ -353,28 +356,24 @@ def _task_lines(task: dict[str, Any]) -> list[str]:
         ]
         for row in task["unseen"]:
             values = (row[key] for key in ("unseen_share", "precision_seen", "precision_unseen"))
-            lines.append(_row([row["system"], *("–" if value is None else _interval(value) for value in values)]))
+            lines.append(
+                table_row([row["system"], *("–" if value is None else format_mean(value) for value in values)])
+            )
     for name, slices in task["slices"].items():
         if len(slices) < 2:
             continue
         systems = list(slices[0]["systems"])
-        lines += ["", f"{main} by {name}:", "", _row([name, "queries", *systems]), _row(["---"] * (len(systems) + 2))]
+        lines += [
+            "",
+            f"{main} by {name}:",
+            "",
+            table_row([name, "queries", *systems]),
+            table_row(["---"] * (len(systems) + 2)),
+        ]
         for part in slices:
             count = f"{part['num_queries']}{' (too few to tell)' if part['too_small'] else ''}"
-            lines.append(_row([part["label"], count, *(_interval(part["systems"][s]) for s in systems)]))
+            lines.append(table_row([part["label"], count, *(format_mean(part["systems"][s]) for s in systems)]))
     return lines
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _interval(value: Mapping[str, float]) -> str:
-    return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-
-
-def _signed(value: Mapping[str, float]) -> str:
-    return f"{value['mean']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]"
 
 
 def _p(value: float) -> str:

@@ -17,7 +17,7 @@ import datasets
 import numpy as np
 
 from acebert.data.cleaning import is_blank
-from acebert.data.corpus import Catalog
+from acebert.data.corpus import Corpus
 from acebert.data.grouping import group_products
 from acebert.data.query_templates import QueryTemplates
 from acebert.evaluation.tokenization import WORD, tokenize
@@ -58,7 +58,7 @@ class Task:
     description: str
     queries: list[str]
     relevance: list[dict[str, float]]
-    catalog: Catalog
+    catalog: Corpus
     rows: np.ndarray
     metrics: tuple[str, ...]
     main_metric: str
@@ -155,7 +155,7 @@ def read_query_config(source: str, config_name: str, query_column: str, ids_colu
 
 
 def judged_task(
-    queries: Mapping[str, Mapping[str, float]], source: str, catalog: Catalog, drop_missing: bool, **fields: Any
+    queries: Mapping[str, Mapping[str, float]], source: str, catalog: Corpus, drop_missing: bool, **fields: Any
 ) -> Task:
     """A task of judged queries.
 
@@ -204,7 +204,7 @@ def judged_task(
 # --- Attribute values as queries --------------------------------------------------------------------------------------
 
 
-def attribute_task(column: str, catalog: Catalog, rows: np.ndarray, suffix: str, bands: Mapping[str, str]) -> Task:
+def attribute_task(column: str, catalog: Corpus, rows: np.ndarray, suffix: str, bands: Mapping[str, str]) -> Task:
     """Each distinct value of a column as a query, relevant to the products that have it.
 
     Args:
@@ -257,7 +257,7 @@ class Synonyms:
                     meanings.setdefault(word, set()).add(value)
 
     @classmethod
-    def read(cls, path: str, catalog: Catalog) -> "Synonyms":
+    def read(cls, path: str, catalog: Corpus) -> "Synonyms":
         """Reads a JSON file; values that no product of the catalogue has are allowed.
 
         Raises:
@@ -306,7 +306,7 @@ class ShopperQuery:
 
 
 def make_shopper_queries(
-    catalog: Catalog,
+    catalog: Corpus,
     rows: np.ndarray,
     templates: QueryTemplates,
     synonyms: Synonyms,
@@ -376,7 +376,7 @@ def make_shopper_queries(
 def shopper_tasks(
     queries: Sequence[ShopperQuery],
     synonyms: Synonyms,
-    catalog: Catalog,
+    catalog: Corpus,
     rows: np.ndarray,
     suffix: str,
     kind_column: str,
@@ -474,7 +474,7 @@ def hide_words(title: str, forms: Collection[str]) -> str | None:
     return " ".join(kept) or None
 
 
-def hide_attributes(catalog: Catalog, columns: Sequence[str], synonyms: Synonyms) -> Catalog:
+def hide_attributes(catalog: Corpus, columns: Sequence[str], synonyms: Synonyms) -> Corpus:
     """The catalogue with titles that don't say any value of the columns, nor a synonym of one."""
     phrases = {value for column in columns for value in catalog.members[column]}
     phrases |= {word for column in columns for word in synonyms.values.get(column, ())}
@@ -482,7 +482,7 @@ def hide_attributes(catalog: Catalog, columns: Sequence[str], synonyms: Synonyms
     return replace(catalog, titles=[title and hide_words(title, forms) for title in catalog.titles])
 
 
-def hidden_words_task(plain: Task, hidden: Catalog, columns: Sequence[str], suffix: str) -> Task:
+def hidden_words_task(plain: Task, hidden: Corpus, columns: Sequence[str], suffix: str) -> Task:
     """The plain shopper queries on titles without the words that answer them."""
     return replace(
         plain,
@@ -499,7 +499,7 @@ def hidden_words_task(plain: Task, hidden: Catalog, columns: Sequence[str], suff
 
 
 def image_task(
-    catalog: Catalog,
+    catalog: Corpus,
     rows: np.ndarray,
     query_rows: np.ndarray,
     suffix: str,

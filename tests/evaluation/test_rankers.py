@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import acebert.evaluation.rankers as systems
-from acebert.data.corpus import Catalog
+from acebert.data.corpus import Corpus
 from acebert.evaluation.tasks import Task
 
 
 def make_task(ids: list[str], num_queries: int, **fields: Any) -> Task:
-    catalog = Catalog("drawn", ids, [None] * len(ids), None, {}, ["train"] * len(ids))
+    catalog = Corpus("drawn", ids, [None] * len(ids), None, {}, ["train"] * len(ids))
     defaults = {
         "name": "task", "description": "", "queries": [f"query {i}" for i in range(num_queries)],
         "relevance": [{ids[i]: 1.0} for i in range(num_queries)], "catalog": catalog, "rows": np.arange(len(ids)),
@@ -41,7 +41,7 @@ def test_top_k_keeps_the_order_of_ties_and_drops_minus_infinity() -> None:
 def test_ranking_in_chunks_breaks_ties_as_the_metric_does(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = sorted(map(str, range(30)), reverse=True)
     scores = torch.from_numpy(np.random.default_rng(1).integers(0, 3, size=(11, 30)).astype(np.float32))
-    monkeypatch.setattr(systems, "SCORES_PER_CHUNK", 60)  # two queries at a time
+    monkeypatch.setattr("acebert.utils.ranking.SCORES_PER_CHUNK", 60)  # two queries at a time
     seen = []
 
     def score(part: slice) -> torch.Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from acebert.data.corpus import Catalog
+from acebert.data.corpus import Corpus
 from acebert.evaluation.plots import plot_modality_gap, plot_systems, plot_training, plot_widths, save_plots
 from acebert.evaluation.rankers import MODEL
 from acebert.evaluation.report import Statistics, SystemResult, TaskResult, task_report, to_markdown
@@ -18,7 +18,7 @@ from acebert.losses_acebert import modality_gap
 
 STATISTICS = Statistics(resamples=1000, permutations=1000, seed=0)
 IDS = ["4", "3", "2", "1"]
-CATALOG = Catalog("drawn", IDS, ["a", "b", "c", "d"], None, {}, ["train", "train", "new", "new"])
+CATALOG = Corpus("drawn", IDS, ["a", "b", "c", "d"], None, {}, ["train", "train", "new", "new"])
 
 
 def make_result(ours: np.ndarray, theirs: np.ndarray, **fields: Any) -> TaskResult:
@@ -122,7 +122,6 @@ def test_bars_are_as_long_as_the_means() -> None:
 
 
 def test_the_picture_of_the_gap_keeps_distances_in_a_plane() -> None:
-    torch.manual_seed(0)
     plane = torch.linalg.qr(torch.randn(16, 2)).Q.T
     queries = torch.randn(50, 2) @ plane
     products = (torch.randn(80, 2) + torch.tensor([3.0, 0.0])) @ plane

@@ -10,9 +10,9 @@ import pytest
 from datasets import Dataset
 from helpers import draw
 
-from acebert.data.corpus import Catalog
+from acebert.data.columns import Columns
+from acebert.data.corpus import Corpus
 from acebert.data.query_templates import QueryTemplates
-from acebert.data.sources import Columns
 from acebert.evaluation.tasks import (
     Synonyms,
     attribute_task,
@@ -32,12 +32,12 @@ from acebert.evaluation.training_texts import TrainingTexts
 COLUMNS = Columns(title="title", image="image", attributes=["gender", "colour", "kind"])
 
 
-def make_catalog(rows: list[tuple[str | None, ...]], **columns: list[Any]) -> Catalog:
+def make_catalog(rows: list[tuple[str | None, ...]], **columns: list[Any]) -> Corpus:
     """Rows of title, gender, colour, kind; ids count from 10, so that order as strings is order as numbers."""
     names = ("title", "gender", "colour", "kind")
     data = {name: [row[i] for row in rows] for i, name in enumerate(names)}
     products = Dataset.from_dict({"id": list(range(10, 10 + len(rows))), **data, **columns})
-    return Catalog.from_products(products, ["train"] * len(rows), COLUMNS, "drawn")
+    return Corpus.from_products(products, ["train"] * len(rows), COLUMNS, "drawn")
 
 
 SHOP = make_catalog(
@@ -279,7 +279,7 @@ def test_shipped_synonyms_are_new_words_for_their_values() -> None:
     values = {column: [*words, *[None] * (rows - len(words))] for column, words in listed.items()}
     products = Dataset.from_dict({"id": list(range(rows)), "title": ["a"] * rows, **values})
     columns = Columns(title="title", image=None, attributes=list(listed))
-    synonyms = Synonyms.read(str(SHIPPED), Catalog.from_products(products, ["train"] * rows, columns, "values"))
+    synonyms = Synonyms.read(str(SHIPPED), Corpus.from_products(products, ["train"] * rows, columns, "values"))
     assert synonyms.values["gender"]["kids"] == {"Boys", "Girls"}
     for column, words in listed.items():
         for value, choices in words.items():
@@ -291,7 +291,7 @@ def test_shipped_synonyms_are_new_words_for_their_values() -> None:
 def test_shipped_synonyms_are_for_values_of_the_real_catalogue() -> None:
     listed = json.loads(SHIPPED.read_text(encoding="utf-8"))
     columns = Columns(title="productDisplayName", image=None, attributes=[*listed, "subCategory"])
-    catalog = Catalog.load([os.environ["ACEBERT_DATA"]], ["train"], columns)
+    catalog = Corpus.load([os.environ["ACEBERT_DATA"]], ["train"], columns)
     Synonyms.read(str(SHIPPED), catalog)  # raises for a word that the catalogue's own values say
     for column, words in listed.items():
         assert set(words) <= set(catalog.members[column]), column
