@@ -14,8 +14,10 @@ from acebert.data.query_templates import QueryTemplates
 from acebert.data.sources import Columns
 from acebert.encoding.corpus_encoder import collate_products, collate_queries
 from acebert.encoding.onnx_model import OnnxAceBertModel
-from acebert.evaluation.rankers import dot_products, measure
-from acebert.evaluation.tasks import TITLE_AND_PHOTO, Task
+from acebert.evaluation.rankers import dot_products
+from acebert.evaluation.scoring import measure
+from acebert.evaluation.tasks import TITLE_AND_PHOTO, Task, template_queries
+from acebert.utils.markdown import table
 
 CHECKPOINT = "checkpoint"
 METRIC = "recall_cap@10"
@@ -43,16 +45,12 @@ def load_tasks(
     catalog = Catalog.load([source], splits, Columns(*columns, attributes=makers.attributes))
     rows = np.flatnonzero(catalog.shows(TITLE_AND_PHOTO))
     rng = np.random.default_rng(seed)
+    order = rng.permutation(rows).tolist()
+    short = template_queries(catalog, order, makers, num_queries, rng)
     titles: dict[str, dict[str, float]] = {}
-    short: dict[str, dict[str, float]] = {}
-    for row in rng.permutation(rows).tolist():
+    for row in order:
         if catalog.titles[row]:
             titles.setdefault(catalog.titles[row], {})[catalog.ids[row]] = 1.0
-        values = {column: catalog.attributes[column][row] for column in makers.attributes}
-        query, asked = makers.make(values, rng) or ("", [])
-        if asked and len(short) < num_queries:
-            found = set.intersection(*(catalog.members[column][values[column]] for column in asked))
-            short[query] = {catalog.ids[member]: 1.0 for member in sorted(found)}
     if not titles and not short:
         raise ValueError(f"{source} has neither titles in {columns[1]!r} nor attributes in {makers.attributes}.")
     return [
@@ -154,13 +152,14 @@ def measure_recall(
 
 def to_markdown(results: Sequence[Mapping[str, Any]]) -> str:
     """The results of [`measure_recall`] as a table."""
-    lines = [
-        f"| queries by | products by | task | {METRIC} | of the checkpoint's | same top 10 |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in results:
-        lines.append(
-            f"| {row['queries_by']} | {row['products_by']} | {row['num_queries']} {row['task']}, {row['num_products']} "
-            f"products | {row[METRIC]:.4f} | {row['share_of_checkpoint']:.4f} | {row['same_top10']:.4f} |"
-        )
-    return "\n".join(lines)
+    header = ["queries by", "products by", "task", METRIC, "of the checkpoint's", "same top 10"]
+    rows = (
+        [
+            row["queries_by"],
+            row["products_by"],
+            f"{row['num_queries']} {row['task']}, {row['num_products']} products",
+            *(f"{row[key]:.4f}" for key in (METRIC, "share_of_checkpoint", "same_top10")),
+        ]
+        for row in results
+    )
+    return "\n".join(table(header, rows))

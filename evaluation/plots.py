@@ -1,10 +1,5 @@
-"""Numbers as pictures: an evaluation's systems, slices, widths and modality gap, and the course of a training run.
+"""Numbers as pictures: an evaluation's systems, slices, widths and modality gap, and the course of a training run."""
 
-python -m acebert.evaluation.plots runs/finetuned/train_log.jsonl --output training.png
-"""
-
-import json
-from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -207,16 +202,3 @@ def plot_training(log: Sequence[dict[str, Any]]) -> plt.Figure:
         ax.grid(axis="y", color="#DDDDDD")
         ax.legend(frameon=False)
     return figure
-
-
-def main() -> None:
-    parser = ArgumentParser(description="Draws the course of a fine-tuning run.")
-    parser.add_argument("log", type=Path, help="the run's train_log.jsonl")
-    parser.add_argument("--output", type=Path, default=Path("training.png"), help="PNG to write")
-    args = parser.parse_args()
-    with plt.rc_context(STYLE):
-        _save(plot_training([json.loads(line) for line in args.log.read_text().splitlines()]), args.output)
-
-
-if __name__ == "__main__":
-    main()

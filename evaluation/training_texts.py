@@ -9,7 +9,7 @@ import datasets
 from acebert.data.cleaning import read_text
 from acebert.data.query_templates import QueryTemplates
 from acebert.data.sources import Columns
-from acebert.evaluation.tokenization import tokenize
+from acebert.utils.tokenization import tokenize
 
 
 @dataclass(frozen=True, eq=False)
