@@ -13,6 +13,10 @@ _MODULES = {
     "AceBertImageProcessor": "image_processing_acebert",
     "AceBertModel": "modeling_acebert",
     "AceBertProcessor": "processing_acebert",
+    "Hit": "catalog.records",
+    "OnnxAceBertModel": "encoding.onnx_model",
+    "ProductCatalog": "catalog.product_catalog",
+    "explain": "encoding.explain",
 }
 
 __all__ = list(_MODULES)

@@ -18,9 +18,17 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from transformers import AutoConfig
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_processing_backends import PilBackend
-from transformers.image_utils import ChannelDimension, PILImageResampling
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+    ChannelDimension,
+    PILImageResampling,
+)
 from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import TensorType
 
@@ -36,6 +44,27 @@ SINGLE_PHOTO = (Image.Image, bytes, bytearray, memoryview, str, os.PathLike, dic
 ANALYSIS_SIDE = 128
 # A smaller share of differing channel values than this is dust or noise, not an object to crop to.
 MIN_OBJECT_SHARE = 0.002
+
+
+_HALF = (0.5, 0.5, 0.5)
+# How the published models of each kind see photos, for a backbone that comes without its image processor.
+_DINOV2_PIXELS = {
+    "image_mean": tuple(IMAGENET_DEFAULT_MEAN),
+    "image_std": tuple(IMAGENET_DEFAULT_STD),
+    "resample": PILImageResampling.BICUBIC,
+}
+BACKBONE_PIXELS = {
+    "vit": {"image_mean": _HALF, "image_std": _HALF, "resample": PILImageResampling.BILINEAR},
+    "dinov2": _DINOV2_PIXELS,
+    "dinov2_with_registers": _DINOV2_PIXELS,
+    "clip_vision_model": {
+        "image_mean": tuple(OPENAI_CLIP_MEAN),
+        "image_std": tuple(OPENAI_CLIP_STD),
+        "resample": PILImageResampling.BICUBIC,
+    },
+    "siglip_vision_model": {"image_mean": _HALF, "image_std": _HALF, "resample": PILImageResampling.BICUBIC},
+    "siglip2_vision_model": {"image_mean": _HALF, "image_std": _HALF, "resample": PILImageResampling.BILINEAR},
+}
 
 
 class AceBertImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict
@@ -372,6 +401,34 @@ class AceBertImageProcessor(PilBackend):
     def __init__(self, **kwargs: Unpack[AceBertImageProcessorKwargs]) -> None:
         super().__init__(**kwargs)
         self._validate_preprocess_kwargs(**{name: getattr(self, name) for name in self._valid_kwargs_names})
+
+    @classmethod
+    def from_backbone(cls, image: str, **options: Any) -> "AceBertImageProcessor":
+        """The processor for a model whose photos are read by a pre-trained Vision Transformer.
+
+        Args:
+            image: Hub id or folder, as in `AceBertModel.from_backbone`. Patch size, mean, standard deviation and
+                resampling are the source's: its image processor's, or where it comes without one (or without some of
+                them) those of the published models of its kind.
+            options: in their place, and all else, as in `__init__`.
+
+        Raises:
+            `ValueError`: for a model of another kind.
+        """
+        source = AutoConfig.from_pretrained(image)
+        source = getattr(source, "vision_config", source)
+        if source.model_type not in BACKBONE_PIXELS:
+            raise ValueError(
+                f"An image backbone is one of {', '.join(BACKBONE_PIXELS)} (model types), not "
+                f"'{source.model_type[:80]}'."
+            )
+        pixels = dict(BACKBONE_PIXELS[source.model_type])
+        try:
+            saved, _ = cls.get_image_processor_dict(image)
+        except OSError:  # it has weights alone
+            saved = {}
+        pixels.update((name, saved[name]) for name in pixels if saved.get(name) is not None)
+        return cls(**{"patch_size": source.patch_size, **pixels, **options})
 
     def _validate_preprocess_kwargs(
         self,

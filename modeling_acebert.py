@@ -32,6 +32,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_acebert import AceBertConfig
 from .losses_acebert import domain_loss, info_nce_loss, reverse_gradient, sigmoid_loss
+from .vision_acebert import AceBertVisionModel, check_patch_width, load_image_backbone
 
 logger = logging.get_logger(__name__)
 
@@ -39,6 +40,26 @@ logger = logging.get_logger(__name__)
 # ----------------------------------------------------------------------------------------------------------------------
 # Outputs
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class AceBertProductOutput(BaseModelOutputWithPooling):
+    """
+    pooler_output (`torch.Tensor` of shape `(products, projection_dim)`): unit vectors of the products.
+    last_hidden_state (`torch.Tensor` of shape `(products, tokens + patches, hidden_size)`): the product encoder's, over
+        title and photo; with `vision_config` over the title alone.
+    title_embeds, image_embeds (`torch.Tensor` of shape `(products, projection_dim)`, *optional*): with `vision_config`,
+        unit vectors of the titles and of the photos; zeros for a product that lacks one.
+    image_model_output (`BaseModelOutputWithPooling`, *optional*): with `vision_config`, the image encoder's own output
+        for those products that have a photo.
+    """
+
+    title_embeds: torch.Tensor | None = None
+    image_embeds: torch.Tensor | None = None
+    image_model_output: BaseModelOutputWithPooling | None = None
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        return tuple(v.to_tuple() if isinstance(v, ModelOutput) else v for v in self.values())
 
 
 @dataclass
@@ -53,6 +74,8 @@ class AceBertOutput(ModelOutput):
     domain_accuracy (`torch.Tensor` of shape `()`, *optional*): of the domain classifier; 0.5 is the adversary's aim.
     query_model_output, product_model_output (`BaseModelOutputWithPooling`): the encoders' own outputs; none of products
         that came as vectors.
+    title_embeds, image_embeds (`torch.Tensor` of shape `(products, projection_dim)`, *optional*): as in
+        [`AceBertProductOutput`].
     """
 
     loss: torch.Tensor | None = None
@@ -65,6 +88,8 @@ class AceBertOutput(ModelOutput):
     domain_accuracy: torch.Tensor | None = None
     query_model_output: BaseModelOutputWithPooling | None = None
     product_model_output: BaseModelOutputWithPooling | None = None
+    title_embeds: torch.Tensor | None = None
+    image_embeds: torch.Tensor | None = None
 
     def to_tuple(self) -> tuple[Any, ...]:
         return tuple(v.to_tuple() if isinstance(v, ModelOutput) else v for v in self.values())
@@ -142,8 +167,9 @@ class AceBertImageEmbeddings(nn.Module):
     def __init__(self, config: AceBertConfig):
         super().__init__()
         width = config.text_config.hidden_size
-        self.patch_width = config.patch_size**2 * config.num_channels
-        self.patch_features = nn.Linear(self.patch_width, width) if config.use_patch_features else None
+        self.config = config
+        patch_width = config.patch_size**2 * config.num_channels
+        self.patch_features = nn.Linear(patch_width, width) if config.use_patch_features else None
         self.pixel_features = AceBertPixelFeatures(config) if config.use_pixel_features else None
         self.row_embeddings = nn.Parameter(torch.empty(config.position_grid_size, width))
         self.column_embeddings = nn.Parameter(torch.empty(config.position_grid_size, width))
@@ -154,11 +180,7 @@ class AceBertImageEmbeddings(nn.Module):
     def forward(
         self, pixel_values: torch.Tensor, spatial_shapes: torch.Tensor, pixel_position_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
-        if pixel_values.shape[-1] != self.patch_width:
-            raise ValueError(
-                f"`pixel_values` holds patches of {pixel_values.shape[-1]} values, but this model takes "
-                f"{self.patch_width} (patch_size² · channels): use the processor that was saved with it."
-            )
+        check_patch_width(pixel_values, self.config)
         pixel_values = pixel_values.to(self.row_embeddings.dtype)
         embeddings = (
             self.position_embeddings(pixel_values, spatial_shapes, pixel_position_ids) + self.token_type_embedding
@@ -210,6 +232,18 @@ class AceBertPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
 
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self._title_bert.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self._title_bert.set_input_embeddings(value)
+
+    @property
+    def _title_bert(self) -> BertModel:
+        """The BERT that reads titles; its word embeddings are the model's."""
+        base = self.base_model
+        return getattr(base, "product_encoder", base).bert
+
     def _resize_token_embeddings(
         self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Embedding:
@@ -220,6 +254,87 @@ class AceBertPreTrainedModel(PreTrainedModel):
         if query_encoder is not None and not self.config.tie_word_embeddings:
             query_encoder.resize_token_embeddings(resized.num_embeddings, mean_resizing=mean_resizing)
         return resized
+
+    @classmethod
+    def from_backbone(
+        cls, text: str, image: str | None = None, image_layers: int | None = None, **overrides: Any
+    ) -> "AceBertPreTrainedModel":
+        """Builds the model around a pre-trained BERT, whose weights go into both text encoders, and an eye.
+
+        The sizes are the backbones'. A text encoder with fewer layers takes evenly spaced ones, the first and the last
+        among them. With `image`, the photo gets a Vision Transformer of its own, and text is not projected, so that
+        queries and titles start as the backbone's own pooled vectors; without, both projections start as the identity,
+        cut to `projection_dim`. What was taken is logged and kept in `config.backbone`.
+
+        Args:
+            text: Hub id or folder of any checkpoint of model type "bert".
+            image: Hub id or folder of a ViT, DINOv2 (with or without registers), CLIP, SigLIP or SigLIP 2, whose vision
+                model is taken. Its processor is `AceBertImageProcessor.from_backbone(image)`. Left out, raw patches go
+                straight into the product encoder.
+            image_layers: take the first so many layers of `image`, by default all; 0 is the same as no `image`.
+            overrides: arguments of `AceBertConfig`; `text_config` and `query_config` may be dicts of single changes.
+
+        Raises:
+            `ValueError`: if `text` is no BERT, an encoder is to have more layers than it or other widths, the ids of
+                its [CLS] and [SEP] are neither given nor told by a tokenizer beside it, or `image` is of another kind.
+
+        Example:
+
+        ```python
+        >>> model = AceBertModel.from_backbone("bert-base-uncased", query_config={"num_hidden_layers": 4})
+        >>> model = AceBertModel.from_backbone("sentence-transformers/all-MiniLM-L6-v2", image="facebook/dinov2-small")
+        ```
+        """
+        source_config = AutoConfig.from_pretrained(text)
+        if source_config.model_type != "bert":
+            raise ValueError(
+                f"The backbone '{text}' is of type '{source_config.model_type}'; ACE-BERT takes BERT's kind."
+            )
+        if "cls_token_id" not in overrides or "sep_token_id" not in overrides:
+            tokenizer = AutoTokenizer.from_pretrained(text)
+            if len(tokenizer) <= len(tokenizer.all_special_ids):  # what the library makes of a folder without one
+                raise ValueError(f"'{text}' has no tokenizer: pass `cls_token_id` and `sep_token_id`.")
+            overrides = {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id, **overrides}
+        if overrides.get("share_encoders") and overrides.get("query_config") is None:
+            overrides["query_config"] = overrides.get("text_config")
+        sizes = {k: v for k, v in source_config.to_dict().items() if k not in ("architectures", "_name_or_path")}
+        for name in ("text_config", "query_config"):
+            changes = overrides.pop(name, None)
+            changes = changes if isinstance(changes, dict | None) else changes.to_dict()
+            overrides[name] = {**copy.deepcopy(sizes), **(changes or {}), "dtype": None}
+            fixed = [size for size in _FIXED_SIZES if overrides[name][size] != sizes[size]]
+            if fixed:
+                raise ValueError(f"`{name}` changes {fixed}, but the backbone's weights fix them: leave them out.")
+        image_state = None
+        if image is not None and image_layers != 0:
+            vision_config, image_state = load_image_backbone(image, image_layers)
+            eye = {"patch_size": vision_config.patch_size, "num_channels": vision_config.num_channels}
+            plain = {"text_projection": False, "projection_dim": source_config.hidden_size}
+            overrides = {**eye, **plain, **overrides, "vision_config": vision_config}
+        has_head = any(a.endswith(("ForMaskedLM", "ForPreTraining")) for a in source_config.architectures or [])
+        auto_class = AutoModelForMaskedLM if has_head else AutoModel
+        source = auto_class.from_pretrained(text, dtype=torch.float32, use_safetensors=True)
+        model = cls(AceBertConfig(**overrides))
+        base = model.base_model
+        with torch.no_grad():
+            taken: dict[str, Any] = {
+                "product_layers": _copy_bert(base.product_encoder.bert, source.base_model, "product encoder")
+            }
+            if base.query_encoder is not None:
+                taken["query_layers"] = _copy_bert(base.query_encoder, source.base_model, "query encoder")
+            for projection in (base.product_projection, base.query_projection):
+                if isinstance(projection, nn.Linear):
+                    nn.init.eye_(projection.weight)
+            taken["mlm_head"] = has_head and hasattr(model, "mlm_head")
+            if taken["mlm_head"]:
+                model.mlm_head.load_state_dict(source.cls.predictions.state_dict())
+            if image_state is not None:
+                base.image_encoder.load_state_dict(image_state)
+                taken["image_layers"] = list(range(model.config.vision_config.num_hidden_layers))
+        model.tie_weights()
+        model.config.backbone = taken
+        logger.info(f"Taken from the backbone {text}{f' and from {image}' if image_state else ''}: {taken}")
+        return model
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -241,6 +356,8 @@ class AceBertPreTrainedModel(PreTrainedModel):
 class AceBertProductEncoder(AceBertPreTrainedModel):
     """One Transformer of BERT's layers over `[CLS] title [SEP]` and then the image tokens.
 
+    With `vision_config` the photo has an encoder of its own, and this one reads titles alone.
+
     Token types tell the parts apart: 0 is the title, 1 a hot query before it; image tokens have a type of their own.
     """
 
@@ -249,14 +366,8 @@ class AceBertProductEncoder(AceBertPreTrainedModel):
     def __init__(self, config: AceBertConfig):
         super().__init__(config)
         self.bert = BertModel(config.text_config, add_pooling_layer=False)
-        self.image_embeddings = AceBertImageEmbeddings(config)
+        self.image_embeddings = AceBertImageEmbeddings(config) if config.vision_config is None else None
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.bert.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.bert.set_input_embeddings(value)
 
     @merge_with_config_defaults
     @capture_outputs
@@ -281,10 +392,9 @@ class AceBertProductEncoder(AceBertPreTrainedModel):
         hidden = self.bert.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if pixel_values is not None:
-            if spatial_shapes is None:
-                raise ValueError(
-                    "`pixel_values` needs `spatial_shapes` (batch, 2): pass all that the processor returned."
-                )
+            if self.image_embeddings is None:
+                raise ValueError("With `vision_config` the product encoder reads titles alone, but got `pixel_values`.")
+            _check_spatial_shapes(spatial_shapes)
             image = self.image_embeddings(pixel_values, spatial_shapes, pixel_position_ids)
             image_mask = torch.ones_like(image[..., 0]) if pixel_attention_mask is None else pixel_attention_mask
             hidden = torch.cat([hidden, image], dim=1)
@@ -307,6 +417,11 @@ class AceBertProductEncoder(AceBertPreTrainedModel):
         if order is not None:
             encoded = _put_back(encoded, order, num_tokens)
         return BaseModelOutputWithPooling(last_hidden_state=encoded, pooler_output=pooled)
+
+
+def _check_spatial_shapes(spatial_shapes: torch.Tensor | None) -> None:
+    if spatial_shapes is None:
+        raise ValueError("`pixel_values` needs `spatial_shapes` (batch, 2): pass all that the processor returned.")
 
 
 def _order_without_padding(mask: torch.Tensor) -> torch.Tensor | None:
@@ -341,11 +456,20 @@ def _pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tenso
     return (weights[:, None, :] @ hidden)[:, 0] / weights.sum(1, keepdim=True).clamp(min=1)
 
 
+def _text_projection(width: int, config: AceBertConfig) -> nn.Module:
+    return nn.Linear(width, config.projection_dim, bias=False) if config.text_projection else nn.Identity()
+
+
 _WORD_EMBEDDINGS = "product_encoder.bert.embeddings.word_embeddings.weight"
 
 
 class AceBertModel(AceBertPreTrainedModel):
-    """Query encoder and product encoder with their projections: unit vectors in one space, compared by dot product."""
+    """Query encoder and product encoder with their projections: unit vectors in one space, compared by dot product.
+
+    With `config.vision_config` titles and photos have an encoder each, and a product's vector is the unit vector of
+    title + w · photo. So the worst that a photo can do is bounded by w: a cosine with the title's own vector of
+    sqrt(1 - w²) for w < 1, however wrong the photo's vector is.
+    """
 
     main_input_name = "query_input_ids"
     # Heads of the classes below, in whose checkpoints this model is found too.
@@ -354,88 +478,51 @@ class AceBertModel(AceBertPreTrainedModel):
     def __init__(self, config: AceBertConfig):
         super().__init__(config)
         self.product_encoder = AceBertProductEncoder(config)
-        self.product_projection = nn.Linear(config.text_config.hidden_size, config.projection_dim, bias=False)
+        self.product_projection = _text_projection(config.text_config.hidden_size, config)
         if config.share_encoders:
             self.query_encoder = self.query_projection = None
         else:
             self.query_encoder = BertModel(config.query_config, add_pooling_layer=False)
-            self.query_projection = nn.Linear(config.query_config.hidden_size, config.projection_dim, bias=False)
+            self.query_projection = _text_projection(config.query_config.hidden_size, config)
             self._tied_weights_keys = {
                 "query_encoder.embeddings.word_embeddings.weight": _WORD_EMBEDDINGS,
             }
+        if config.vision_config is None:
+            self.image_encoder = self.image_projection = None
+        else:
+            self.image_encoder = AceBertVisionModel._from_config(config.vision_config)
+            self.image_projection = nn.Sequential(
+                nn.Linear(config.vision_config.feature_size, config.image_head_size),
+                nn.GELU(),
+                nn.Linear(config.image_head_size, config.projection_dim),
+            )
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         has_bias = config.loss == "sigmoid"
         self.logit_bias = nn.Parameter(torch.tensor(float(config.logit_bias_init_value))) if has_bias else None
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.product_encoder.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.product_encoder.set_input_embeddings(value)
-
-    @classmethod
-    def from_backbone(cls, backbone: str, **overrides: Any) -> "AceBertPreTrainedModel":
-        """Builds the model around a pre-trained BERT, whose weights go into both encoders.
-
-        The sizes are the backbone's. An encoder with fewer layers takes evenly spaced ones, the first and the last
-        among them. Both projections start as the identity, cut to `projection_dim`: at first, two texts are as near
-        as the backbone's own pooled vectors are. What was taken is logged and kept in `config.backbone`.
+    def split_encoders(self, num_hidden_layers: int | None = None) -> None:
+        """Gives queries an encoder of their own, which starts as a copy of the one that they shared with titles.
 
         Args:
-            backbone: Hub id or folder of any checkpoint of model type "bert".
-            overrides: arguments of `AceBertConfig`; `text_config` and `query_config` may be dicts of single changes.
+            num_hidden_layers: of the new encoder, evenly spaced ones with the first and the last; all by default.
 
         Raises:
-            `ValueError`: if the backbone is no BERT, an encoder is to have more layers than it or other widths, or the
-                ids of its [CLS] and [SEP] are neither given nor told by a tokenizer beside it.
-
-        Example:
-
-        ```python
-        >>> model = AceBertModel.from_backbone("bert-base-uncased", query_config={"num_hidden_layers": 4})
-        ```
+            `ValueError`: if queries have their own encoder already, or more layers are wanted than there are.
         """
-        source_config = AutoConfig.from_pretrained(backbone)
-        if source_config.model_type != "bert":
-            raise ValueError(
-                f"The backbone '{backbone}' is of type '{source_config.model_type}'; ACE-BERT takes BERT's kind."
-            )
-        if "cls_token_id" not in overrides or "sep_token_id" not in overrides:
-            tokenizer = AutoTokenizer.from_pretrained(backbone)
-            if len(tokenizer) <= len(tokenizer.all_special_ids):  # what the library makes of a folder without one
-                raise ValueError(f"'{backbone}' has no tokenizer: pass `cls_token_id` and `sep_token_id`.")
-            overrides = {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id, **overrides}
-        if overrides.get("share_encoders") and overrides.get("query_config") is None:
-            overrides["query_config"] = overrides.get("text_config")
-        sizes = {k: v for k, v in source_config.to_dict().items() if k not in ("architectures", "_name_or_path")}
-        for name in ("text_config", "query_config"):
-            changes = overrides.pop(name, None)
-            changes = changes if isinstance(changes, dict | None) else changes.to_dict()
-            overrides[name] = {**copy.deepcopy(sizes), **(changes or {}), "dtype": None}
-            fixed = [size for size in _FIXED_SIZES if overrides[name][size] != sizes[size]]
-            if fixed:
-                raise ValueError(f"`{name}` changes {fixed}, but the backbone's weights fix them: leave them out.")
-        has_head = any(a.endswith(("ForMaskedLM", "ForPreTraining")) for a in source_config.architectures or [])
-        auto_class = AutoModelForMaskedLM if has_head else AutoModel
-        source = auto_class.from_pretrained(backbone, dtype=torch.float32, use_safetensors=True)
-        model = cls(AceBertConfig(**overrides))
-        base = model.base_model
-        with torch.no_grad():
-            taken: dict[str, Any] = {
-                "product_layers": _copy_bert(base.product_encoder.bert, source.base_model, "product encoder")
-            }
-            if base.query_encoder is not None:
-                taken["query_layers"] = _copy_bert(base.query_encoder, source.base_model, "query encoder")
-                nn.init.eye_(base.query_projection.weight)
-            nn.init.eye_(base.product_projection.weight)
-            taken["mlm_head"] = has_head and hasattr(model, "mlm_head")
-            if taken["mlm_head"]:
-                model.mlm_head.load_state_dict(source.cls.predictions.state_dict())
-        model.tie_weights()
-        model.config.backbone = taken
-        logger.info(f"Taken from the backbone {backbone}: {taken}")
-        return model
+        if self.query_encoder is not None:
+            raise ValueError("Queries have an encoder of their own already: leave `split_encoders` out.")
+        source, config = self.product_encoder.bert, self.config
+        config.share_encoders = False
+        config.query_config = copy.deepcopy(config.text_config)
+        if num_hidden_layers is not None:
+            config.query_config.num_hidden_layers = num_hidden_layers
+        self.query_encoder = BertModel(config.query_config, add_pooling_layer=False).to(source.device, source.dtype)
+        _copy_bert(self.query_encoder, source, "query encoder")
+        self.query_projection = copy.deepcopy(self.product_projection)
+        self._tied_weights_keys = {"query_encoder.embeddings.word_embeddings.weight": _WORD_EMBEDDINGS}
+        self.all_tied_weights_keys = self.get_expanded_tied_weights_keys(all_submodels=False)
+        self.tie_weights()
 
     @can_return_tuple
     def get_text_features(
@@ -480,8 +567,9 @@ class AceBertModel(AceBertPreTrainedModel):
         pixel_attention_mask: torch.Tensor | None = None,
         spatial_shapes: torch.Tensor | None = None,
         pixel_position_ids: torch.Tensor | None = None,
+        image_weight: torch.Tensor | float | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> BaseModelOutputWithPooling:
+    ) -> AceBertProductOutput:
         """Encodes products: title and photo, title alone or photo alone, in one batch too.
 
         Args:
@@ -495,23 +583,98 @@ class AceBertModel(AceBertPreTrainedModel):
             pixel_position_ids: (batch, patches) place of each patch in its grid, row · columns + column. Left out, the
                 patches are the whole grid in order.
 
+            image_weight: (batch,) or one number: the photo's weight beside the title, `config.image_weight` if left
+                out. With `vision_config` only.
+
         Returns:
-            `pooler_output` (batch, projection_dim), unit length; `last_hidden_state` (batch, tokens + patches,
-            hidden_size).
+            `pooler_output` (batch, projection_dim), unit length, and what [`AceBertProductOutput`] lists.
         """
-        outputs = self.product_encoder(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            pixel_values=pixel_values,
-            pixel_attention_mask=pixel_attention_mask,
-            spatial_shapes=spatial_shapes,
-            pixel_position_ids=pixel_position_ids,
-            return_dict=True,
-            **kwargs,
+        if self.image_encoder is None:
+            if image_weight is not None:
+                raise ValueError("`image_weight` needs a model with `vision_config`: leave it out.")
+            outputs = self.product_encoder(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                token_type_ids=token_type_ids,
+                pixel_values=pixel_values,
+                pixel_attention_mask=pixel_attention_mask,
+                spatial_shapes=spatial_shapes,
+                pixel_position_ids=pixel_position_ids,
+                return_dict=True,
+                **kwargs,
+            )
+            outputs.pooler_output = self._to_unit_vector(self.product_projection(outputs.pooler_output))
+            return AceBertProductOutput(**outputs)
+
+        if input_ids is None and pixel_values is None:
+            raise ValueError("A product needs `input_ids` (its title), `pixel_values` (its photo) or both.")
+        title_outputs = image_outputs = title = image = has_title = None
+        if input_ids is not None:
+            title_outputs = self.product_encoder(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                token_type_ids=token_type_ids,
+                return_dict=True,
+                **kwargs,
+            )
+            title = F.normalize(self.product_projection(title_outputs.pooler_output).float(), dim=-1)
+        if pixel_values is not None:
+            image, image_outputs = self._encode_photos(
+                pixel_values, pixel_attention_mask, spatial_shapes, pixel_position_ids, **kwargs
+            )
+        if title is None or image is None:
+            product = title if image is None else image
+        else:
+            # [CLS] [SEP] alone is the title of a product that has none.
+            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            has_title = mask.sum(1, keepdim=True) > 2
+            title = title.masked_fill(~has_title, 0.0)
+            weight = torch.as_tensor(
+                self.config.image_weight if image_weight is None else image_weight, device=title.device
+            ).float()
+            weight = weight.expand(title.shape[0])[:, None].masked_fill(~has_title, 1.0)
+            product = F.normalize(title + weight * image, dim=-1)
+        dtype = self.logit_scale.dtype
+        return AceBertProductOutput(
+            last_hidden_state=None if title_outputs is None else title_outputs.last_hidden_state,
+            pooler_output=product.to(dtype),
+            hidden_states=None if title_outputs is None else title_outputs.hidden_states,
+            attentions=None if title_outputs is None else title_outputs.attentions,
+            title_embeds=None if title is None else title.to(dtype),
+            image_embeds=None if image is None else image.to(dtype),
+            image_model_output=image_outputs,
         )
-        outputs.pooler_output = self._to_unit_vector(self.product_projection(outputs.pooler_output))
-        return outputs
+
+    def _encode_photos(
+        self,
+        pixel_values: torch.Tensor,
+        pixel_attention_mask: torch.Tensor | None,
+        spatial_shapes: torch.Tensor | None,
+        pixel_position_ids: torch.Tensor | None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, BaseModelOutputWithPooling | None]:
+        """Unit vectors (batch, projection_dim) in float32, zeros where there is no photo; and the encoder's output.
+
+        Products without a photo cost nothing.
+        """
+        _check_spatial_shapes(spatial_shapes)
+        arguments = [pixel_values, spatial_shapes, pixel_attention_mask, pixel_position_ids]
+        rows = has_photo = None
+        if pixel_attention_mask is not None:
+            has_photo = pixel_attention_mask.any(1)
+            if not is_tracing(has_photo) and not has_photo.all():
+                rows = has_photo.nonzero()[:, 0]
+                if len(rows) == 0:
+                    if not self.training:
+                        return pixel_values.new_zeros(len(pixel_values), self.config.projection_dim).float(), None
+                    # Data parallelism wants every process to use the same weights in every step.
+                    rows = rows.new_zeros(1)
+                arguments = [None if argument is None else argument[rows] for argument in arguments]
+        outputs = self.image_encoder(*arguments, return_dict=True, **kwargs)
+        image = F.normalize(self.image_projection(outputs.pooler_output).float(), dim=-1)
+        if rows is not None:
+            image = image.new_zeros(len(pixel_values), image.shape[1]).index_copy(0, rows, image)
+        return image if has_photo is None else image * has_photo[:, None], outputs
 
     def get_image_features(
         self,
@@ -520,8 +683,11 @@ class AceBertModel(AceBertPreTrainedModel):
         spatial_shapes: torch.Tensor | None = None,
         pixel_position_ids: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> BaseModelOutputWithPooling:
-        """Encodes products by their photo alone; arguments and result as in [`AceBertModel.get_product_features`]."""
+    ) -> AceBertProductOutput:
+        """Encodes products by their photo alone; arguments and result as in [`AceBertModel.get_product_features`].
+
+        The vectors lie in the products' space. With `vision_config`, that of a product without a photo is zero.
+        """
         return self.get_product_features(
             pixel_values=pixel_values,
             pixel_attention_mask=pixel_attention_mask,
@@ -580,6 +746,7 @@ class AceBertModel(AceBertPreTrainedModel):
         positives: torch.Tensor | None = None,
         product_embeds: torch.Tensor | None = None,
         return_loss: bool | None = None,
+        image_weight: torch.Tensor | float | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AceBertOutput:
         """Scores a batch of queries against a batch of products.
@@ -590,6 +757,7 @@ class AceBertModel(AceBertPreTrainedModel):
             positives: (queries, products) booleans of [`find_positives`], for the loss.
             product_embeds: (products, projection_dim) unit vectors that were made before, in place of the product side.
             return_loss: take query i and product i as a pair and return the retrieval loss.
+            image_weight: as in [`AceBertModel.get_product_features`].
         """
         if query_input_ids is None:
             raise ValueError(
@@ -608,6 +776,7 @@ class AceBertModel(AceBertPreTrainedModel):
                 pixel_attention_mask,
                 spatial_shapes,
                 pixel_position_ids,
+                image_weight,
                 return_dict=True,
                 **kwargs,
             )
@@ -625,6 +794,8 @@ class AceBertModel(AceBertPreTrainedModel):
             product_embeds=product_embeds,
             query_model_output=query_outputs,
             product_model_output=product_outputs,
+            title_embeds=None if product_outputs is None else product_outputs.title_embeds,
+            image_embeds=None if product_outputs is None else product_outputs.image_embeds,
         )
 
 
@@ -649,7 +820,10 @@ def _copy_bert(encoder: nn.Module, source: nn.Module, name: str) -> list[int]:
 
 
 class AceBertForPreTraining(AceBertPreTrainedModel):
-    """Pre-training of the product encoder: masked words, masked patches, and whether the parts belong together."""
+    """Pre-training of the product encoder: masked words, masked patches, and whether the parts belong together.
+
+    Words and patches are predicted from each other, so the product encoder has to read both: no `vision_config`.
+    """
 
     _tied_weights_keys = {  # noqa: RUF012 - the library reads a plain class attribute
         "mlm_head.decoder.weight": f"acebert.{_WORD_EMBEDDINGS}",
@@ -657,6 +831,11 @@ class AceBertForPreTraining(AceBertPreTrainedModel):
     }
 
     def __init__(self, config: AceBertConfig):
+        if config.vision_config is not None:
+            raise ValueError(
+                "Pre-training needs title and photo in one encoder, but this model has an image encoder of its own: "
+                "leave `vision_config` out, or go on with fine-tuning."
+            )
         super().__init__(config)
         width = config.text_config.hidden_size
         self.acebert = AceBertModel(config)
@@ -664,14 +843,6 @@ class AceBertForPreTraining(AceBertPreTrainedModel):
         self.patch_head = nn.Linear(width, config.patch_size**2 * config.num_channels)
         self.matching_head = nn.Linear(width, 2)
         self.post_init()
-
-    from_backbone = classmethod(AceBertModel.from_backbone.__func__)  # type: ignore[attr-defined, var-annotated]
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.acebert.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.acebert.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Linear:
         return self.mlm_head.decoder
@@ -775,14 +946,6 @@ class AceBertForRetrieval(AceBertPreTrainedModel):
         self.domain_classifier = nn.Sequential(*layers, nn.Linear(width, 1))
         self.post_init()
 
-    from_backbone = classmethod(AceBertModel.from_backbone.__func__)  # type: ignore[attr-defined, var-annotated]
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.acebert.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.acebert.set_input_embeddings(value)
-
     def compute_loss(
         self,
         query_embeds: torch.Tensor,
@@ -830,6 +993,7 @@ class AceBertForRetrieval(AceBertPreTrainedModel):
         adversarial_strength: float | None = None,
         product_embeds: torch.Tensor | None = None,
         return_loss: bool | None = True,
+        image_weight: torch.Tensor | float | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AceBertOutput:
         """As [`AceBertModel.forward`], but with the loss of `compute_loss`, adversary included, by default."""
@@ -844,6 +1008,7 @@ class AceBertForRetrieval(AceBertPreTrainedModel):
             spatial_shapes,
             pixel_position_ids,
             product_embeds=product_embeds,
+            image_weight=image_weight,
             return_dict=True,
             **kwargs,
         )

@@ -11,7 +11,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
-from acebert.commands.export_onnx import OPSET, quantize_encoder
+from acebert.encoding.onnx_export import OPSET, quantize_encoder
 
 
 class MeanPooled(nn.Module):

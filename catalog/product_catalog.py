@@ -8,43 +8,54 @@ searches and can be made again at any time. A change is first on the disk, then 
 survives a kill, and the next search sees it.
 """
 
-import json
 import os
 import shutil
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import datasets
 import numpy as np
-from accelerate import PartialState
 from filelock import FileLock, Timeout
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
-from acebert.catalog.build import Source, keep_photo, plan_sha256, write_parts
-from acebert.catalog.filters import check_attributes, parse_filters
+from acebert.catalog.build import keep_photo
+from acebert.catalog.building import BuildOptions, build_catalog, finish_replacing
+from acebert.catalog.filters import parse_filters
 from acebert.catalog.indexes.base import CatalogIndex, Match
+from acebert.catalog.indexes.connection import IndexUnavailableError
+from acebert.catalog.indexes.edge import EdgeIndex
 from acebert.catalog.indexes.memory import MemoryIndex
-from acebert.catalog.indexes.qdrant import EdgeIndex, ServerIndex
+from acebert.catalog.indexes.server import ServerIndex
 from acebert.catalog.maintenance import (
     UNFILLED,
     apply_change,
     fill_index,
     index_folder,
-    make_edge_index,
-    needs_graph,
-    read_applied,
     run_child,
     to_key,
     write_applied,
 )
-from acebert.catalog.store import Location, Products, ProductStore, Settings, products_folder
-from acebert.data.cleaning import BadRow, OnBadRow, find_photo_error, is_blank, read_photo, read_text, write_bad_rows
+from acebert.catalog.opening import find_miscount, open_index, refill
+from acebert.catalog.records import (
+    Hit,
+    NewProducts,
+    Photo,
+    Product,
+    check_id,
+    check_new_products,
+    check_values,
+    to_hit,
+    to_product,
+)
+from acebert.catalog.server_index import is_server
+from acebert.catalog.store import Products, ProductStore, Settings
+from acebert.data.cleaning import OnBadRow
 from acebert.encoding.encoder import ProductEncoder, find_title_error
 from acebert.image_processing_acebert import to_numpy
 from acebert.processing_acebert import LONE_SURROGATE
@@ -55,48 +66,12 @@ HYBRID_DEPTH = 100  # ranks of each list that rank fusion looks at
 RRF_K = 60  # as in Cormack, Clarke and Buettcher 2009, "Reciprocal Rank Fusion"
 FLUSH_EVERY = 256  # changes between two flushes of the index: what a start after a kill has to apply again
 ENCODE_BATCH = 64
-
-Photo = Any
-
-
-@dataclass(frozen=True)
-class Product:
-    """A product as the catalogue has it.
-
-    Args:
-        id: as in the dataset.
-        title: None where it has none.
-        attributes: those that it has.
-        location: where its photo lies.
-    """
-
-    id: Any
-    title: str | None
-    attributes: dict[str, Any]
-    location: Location
+CATCH_UP_EVERY = 0.5  # seconds between looks whether a server is back
+UNREACHABLE = (IndexUnavailableError, PermissionError)  # what a server's index raises until somebody mends it
 
 
-@dataclass(frozen=True)
-class Hit(Product):
-    """A product that was found.
-
-    Args:
-        score: cosine similarity of query and product, in [-1, 1]; the BM25 score of a search by words alone; the sum of
-            reciprocal ranks of a hybrid one.
-        title_score: cosine similarity of the query and the title alone; None where there is no such vector.
-        image_score: likewise, of the photo alone.
-    """
-
-    score: float
-    title_score: float | None = None
-    image_score: float | None = None
-
-    @property
-    def carried_by(self) -> Literal["title", "image"] | None:
-        """The side that alone is closer to the query; None where the catalogue doesn't have both."""
-        if self.title_score is None or self.image_score is None:
-            return None
-        return "title" if self.title_score >= self.image_score else "image"
+class ChangeKeptError(IndexUnavailableError):
+    """A change is on the disk, but not in the index: its server can't be reached. It must not be repeated."""
 
 
 class ProductCatalog:
@@ -108,6 +83,9 @@ class ProductCatalog:
         self._changing = threading.Lock()
         self._optimizing = threading.Lock()
         self._applied = self._flushed = store.settings.merged  # changes that the index has, and has on the disk
+        self._filled = True  # False while a server's index is filled again
+        self._closing = threading.Event()
+        self._catching: threading.Thread | None = None  # applies changes that a server missed
 
     # ------------------------------------------------------------------------------------------------------------------
     # Making and opening
@@ -128,6 +106,7 @@ class ProductCatalog:
         sides: bool = True,
         photo_size: int = 512,
         index: str = "edge",
+        index_options: Mapping[str, Any] | None = None,
         batch_size: int = ENCODE_BATCH,
         num_workers: int = 0,
         on_bad_row: OnBadRow = "raise",
@@ -149,56 +128,44 @@ class ProductCatalog:
             sides: also encode title and photo alone, so that hits tell which side they match by and `using` may search
                 one. Takes about twice the time and three times the space.
             photo_size: longest side of the photos kept for showing, in pixels; 0 keeps none.
-            index: "edge", embedded in this process; "memory"; or "http://host:6333/collection" for a Qdrant server.
+            index: "edge", embedded in this process; "memory"; or "http://host:6333/name" for a Qdrant server, several
+                addresses of which are joined by commas.
+            index_options: of a server's index: shards, replicas, quantization, timeouts and others, by the names of
+                `acebert.catalog.indexes.connection.ServerOptions`.
             batch_size: products in a forward pass.
             num_workers: processes that read and cut photos.
             on_bad_row: "skip" lists bad rows in `bad_rows.jsonl` and goes on without them; a product with a broken
                 photo is kept by its title, though.
-            overwrite: remove what is in `path`.
+            overwrite: replace what is in `path`. A catalogue there, and its collection on a server, stay in use until
+                the new ones are complete.
 
         Returns:
             The catalogue; None on processes other than the main one.
 
         Raises:
-            FileExistsError: where `path` holds a catalogue already, or an unfinished one of something else.
+            FileExistsError: where `path` holds a catalogue already, or an unfinished one of something else; or where
+                the name on the server is another's.
+            IndexUnavailableError, PermissionError: where the server can't be reached, or wants a key. It is asked
+                before the first photo is read.
             ValueError: for a bad column, or a bad row where `on_bad_row` is "raise", naming row, id, field and remedy.
         """
-        if on_bad_row not in ("raise", "skip"):
-            raise ValueError(f"on_bad_row must be 'raise' or 'skip', got {on_bad_row!r}.")
-        if not isinstance(index, str) or not (index in ("edge", "memory") or "://" in index):
-            raise ValueError(f"index must be 'edge', 'memory' or a server's URL, got {index!r}.")
-        for name, number, least in (("batch_size", batch_size, 1), ("photo_size", photo_size, 0)):
-            if number < least:
-                raise ValueError(f"{name} must be at least {least}, got {number}.")
-        state, path, encoder = PartialState(), Path(path), ProductEncoder(model, processor)
-        source = Source.of(dataset, id_column, title_column, image_column, attribute_columns)
-        bad = source.find_bad_rows()
-        if bad and on_bad_row == "raise":
-            raise ValueError(f"{len(bad)} bad rows, the first is {bad[0]}. Or pass on_bad_row='skip'.")
-        skipped = {row.row for row in bad}
-        rows = [row for row in range(len(dataset)) if row not in skipped]
-        if not rows:
-            raise ValueError(f"None of the dataset's {len(dataset)} rows can be used, the first is {bad[0]}.")
-        id_type: Literal["string", "integer"] = "string" if isinstance(source.ids()[rows[0]], str) else "integer"
-        settings = Settings(encoder.describe(), encoder.dim, id_type, source.kinds(), sides, photo_size, index)
-
-        folder = products_folder(path, 0)
-        if state.is_main_process:
-            _start_building(path, plan_sha256(source, settings, rows), overwrite)
-            folder.mkdir(parents=True, exist_ok=True)
-        state.wait_for_everyone()
-        write_parts(encoder, source, settings, folder, rows, batch_size, num_workers, on_bad_row)
-        if not state.is_main_process:
+        options = BuildOptions(
+            id_column,
+            title_column,
+            image_column,
+            attribute_columns,
+            sides,
+            photo_size,
+            index,
+            dict(index_options or {}),
+            batch_size,
+            num_workers,
+            on_bad_row,
+            overwrite,
+        )
+        if not build_catalog(ProductEncoder(model, processor), dataset, Path(path), options):
             return None
-        for file in sorted(folder.glob("*.bad.json")):
-            bad += [BadRow(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
-            file.unlink()
-        write_bad_rows(sorted(bad, key=lambda row: row.row), path / "bad_rows.jsonl")
-        if bad:
-            logger.warning(f"{len(bad)} bad rows are listed in {path / 'bad_rows.jsonl'}.")
-        ProductStore.create(path, settings)
-        (path / "building.json").unlink()
-        return cls.load(path, model, processor)
+        return cls.load(path, model, processor, index_options=index_options)
 
     @classmethod
     def load(
@@ -209,6 +176,7 @@ class ProductCatalog:
         *,
         revision: str | None = None,
         read_only: bool = False,
+        index_options: Mapping[str, Any] | None = None,
     ) -> "ProductCatalog":
         """Opens a catalogue. Changes that a killed process left out of the index are applied to it.
 
@@ -218,10 +186,12 @@ class ProductCatalog:
                 be searched by vectors and by products, and products can be deleted.
             processor: the model's.
             revision: of the repository on the Hub.
-            read_only: search only, by an exact index in memory that any number of processes can have at once.
+            read_only: search only, in any number of processes at once: by an exact index in memory, or by the server's.
+            index_options: for this process, on top of those it was built with: `timeout`, `retries`, `api_key`.
 
         Raises:
             FileNotFoundError: where there is no catalogue.
+            IndexUnavailableError, PermissionError: where its server can't be reached, or wants a key.
             RuntimeError: where another process has it open for changes.
             ValueError: where another model or processor made it.
         """
@@ -236,6 +206,8 @@ class ProductCatalog:
                     f"{path} is no folder here, and no dataset repository on the Hub that could be read: {error}"
                 ) from error
             read_only = True
+        if not folder.exists():
+            finish_replacing(folder)
         if (folder / "building.json").exists():
             raise FileNotFoundError(f"{path} is an unfinished catalogue: call ProductCatalog.build again, it goes on.")
         store = ProductStore(folder)
@@ -255,7 +227,7 @@ class ProductCatalog:
             store.remove_leftovers()
         catalog = cls(store, MemoryIndex(store.settings.attributes), encoder, lock)
         try:
-            catalog._start_index(read_only)
+            catalog._start_index(read_only, index_options)
         except BaseException:
             catalog._index.close()  # and no more: a flush would mark as applied what the index may lack
             if lock is not None:
@@ -263,44 +235,25 @@ class ProductCatalog:
             raise
         return catalog
 
-    def _start_index(self, read_only: bool) -> None:
-        settings = self._store.settings
-        applied: int | None
-        if settings.index == "memory" or (read_only and settings.index == "edge"):
-            fill_index(self._index, self._store, settings.generation)
-            applied = settings.merged
-        elif settings.index == "edge":
-            folder = index_folder(self._store.path, settings.generation)
-            if read_applied(folder) is None:
-                if needs_graph(self._store, settings.generation):
-                    run_child(self._store.path, settings.generation, settings.merged)
-                else:
-                    make_edge_index(self._store, settings.generation, settings.merged)
-            self._open_index = EdgeIndex.open(folder, settings.attributes)
-            applied = read_applied(folder)
-        else:
-            folder = index_folder(self.path, settings.generation)
-            applied = read_applied(folder)
-            if applied is None:
-                if read_only:
-                    raise ValueError(f"{settings.index} lacks this catalogue still: load it without read_only first.")
-                self._open_index = ServerIndex.create(settings.index, settings.dim, settings.attributes, settings.sides)
-                write_applied(folder, UNFILLED)
-                applied = UNFILLED
-            else:
-                self._open_index = ServerIndex.open(settings.index, settings.attributes)
-            if applied == UNFILLED:
-                fill_index(self._index, self._store, settings.generation)
-                applied = settings.merged
-        assert applied is not None, "an index that was made says what it holds"
-        self._applied = self._flushed = applied
-        if not (read_only and "://" in settings.index):  # a server's collection is its writer's to change
+    def _start_index(self, read_only: bool, options: Mapping[str, Any] | None) -> None:
+        self._open_index, self._applied = open_index(self._store, read_only, options)
+        self._flushed = self._applied
+        if read_only and is_server(self.settings.index):
+            return  # the collection is its writer's to change
+        self._apply_changes()
+        if read_only:
+            return
+        wrong = find_miscount(self._index, self._store)
+        if wrong is not None:
+            logger.warning(f"{wrong}: it is filled again.")
+            assert isinstance(self._index, ServerIndex), "other indexes aren't counted"
+            self._open_index, self._applied = refill(self._index, self._store)
             self._apply_changes()
-        if not read_only:
-            self.flush()
+        self.flush()
 
     def close(self) -> None:
         """Flushes and gives the folder free for other processes. What is closed stays closed."""
+        self._closing.set()
         with self._changing:
             if self._open_index is None:
                 return
@@ -335,6 +288,11 @@ class ProductCatalog:
         return self._store.path
 
     @property
+    def encoder(self) -> ProductEncoder | None:
+        """The model and the processor; None for a catalogue that was opened without them."""
+        return self._encoder
+
+    @property
     def attributes(self) -> dict[str, str]:
         """Each attribute's type: "string", "integer", "number", "boolean" or "strings"."""
         return self._store.settings.attributes
@@ -348,7 +306,7 @@ class ProductCatalog:
     def get(self, product_id: Any) -> Product | None:
         """A product by its id, None if there is none."""
         (match,) = self._index.get([self._key(product_id)])
-        return None if match is None else _to_product(match)
+        return None if match is None else to_product(match)
 
     def photo(self, product: Product) -> bytes | None:
         """A product's photo as an encoded image file; None where it has none, or photos weren't kept."""
@@ -378,7 +336,7 @@ class ProductCatalog:
             matches += [match for match in self._index.get(drawn, with_vectors=["product"]) if match is not None]
         matches = matches[:count]
         vectors = [match.vectors["product"] for match in matches]
-        return [_to_product(match) for match in matches], np.array(vectors).reshape(-1, self.settings.dim)
+        return [to_product(match) for match in matches], np.array(vectors).reshape(-1, self.settings.dim)
 
     def facets(self, name: str, filters: Mapping[str, Any] | None = None, limit: int = 100) -> dict[Any, int]:
         """An attribute's values and how many products have each, the most frequent first."""
@@ -409,7 +367,7 @@ class ProductCatalog:
             vector: (dim,) or (queries, dim) unit vectors, encoded elsewhere.
             top_k: hits wanted. There are fewer only where fewer products match the filters.
             filters: attribute to a value, a list of values, or a tuple of a range's ends (None for an open one); with
-                "$or", "$and", "$not" around them. See `filters_acebert.py`.
+                "$or", "$and", "$not" around them. See `acebert.catalog.filters`.
             using: which of the vectors to compare with, or "words" for BM25 on the titles alone, without vectors.
             hybrid: also rank by BM25 on the titles, and join the two lists by reciprocal rank fusion.
 
@@ -438,7 +396,7 @@ class ProductCatalog:
         if using == "words":
             if hybrid or images is not None:
                 raise ValueError("using='words' looks at the titles alone: leave hybrid and image out.")
-            hits = [[_to_hit(match) for match in matches] for matches in self._index.search_words(words, top_k, where)]
+            hits = [[to_hit(match) for match in matches] for matches in self._index.search_words(words, top_k, where)]
             return hits[0] if single else hits
         index, sides = self._index, [name for name in self.settings.vectors if name != "product"]
         exclude = None
@@ -458,7 +416,7 @@ class ProductCatalog:
             by_words = index.search_words(words, wanted, where, with_vectors=sides)
             found = [fuse_ranks(lists) for lists in zip(found, by_words, strict=True)]
         hits = [
-            [_to_hit(match, query) for match in matches if match.key != exclude][:top_k]
+            [to_hit(match, query) for match in matches if match.key != exclude][:top_k]
             for query, matches in zip(queries, found, strict=True)
         ]
         return hits[0] if single else hits
@@ -471,6 +429,9 @@ class ProductCatalog:
             )
         return self._encoder.encode_queries(texts, images)
 
+    def _key(self, product_id: Any) -> str:
+        return to_key(check_id(product_id, self.settings.id_type))
+
     def _check_vector(self, vector: np.ndarray) -> np.ndarray:
         queries = np.atleast_2d(vector)
         if queries.ndim != 2 or queries.shape[1] != self.settings.dim or not np.isfinite(queries).all():
@@ -478,20 +439,6 @@ class ProductCatalog:
                 f"vector must hold {self.settings.dim} finite numbers a query, got the shape {np.shape(vector)}."
             )
         return queries
-
-    def _key(self, product_id: Any) -> str:
-        kind = {str: "string", int: "integer"}.get(type(product_id))
-        if isinstance(product_id, np.integer):
-            product_id, kind = int(product_id), "integer"
-        if kind != self.settings.id_type:
-            raise ValueError(
-                f"id must be of the type {self.settings.id_type}, as all of this catalogue's are; got {product_id!r}."
-            )
-        if kind == "integer" and not -(2**63) <= product_id < 2**63:
-            raise ValueError(f"id must be an integer of 64 bits, got {product_id}.")
-        if isinstance(product_id, str) and LONE_SURROGATE.search(product_id):
-            raise ValueError(f"id {product_id[:80]!r} holds half of a character (a lone surrogate).")
-        return to_key(product_id)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Changing
@@ -508,46 +455,59 @@ class ProductCatalog:
 
         Raises:
             ValueError: for a bad product, naming it, the field and the remedy. None of them is then taken.
+            ChangeKeptError: where the index is on a server that can't be reached. The change is on the disk, and is
+                applied when the server answers again.
         """
         self._check_writable()
         products = list(products)
         if self._encoder is None:
             raise ValueError(f"To add products, load the catalogue with its model: {self.settings.model['name']!r}.")
-        ids, titles, photos, attributes = self._check_products(products)
+        new = check_new_products(products, self.settings)
+        if not products:
+            return 0
+        encoded = self._encode_new(new)
+        with self._changing:
+            self._store.append_upsert(encoded)
+            self._apply_kept()
+        return len(products)
+
+    def _encode_new(self, new: NewProducts) -> Products:
+        assert self._encoder is not None, "upsert checks it"
         vectors: dict[str, list[np.ndarray]] = {name: [] for name in self.settings.vectors}
-        for start in range(0, len(products), ENCODE_BATCH):
+        for start in range(0, len(new.ids), ENCODE_BATCH):
             part = slice(start, start + ENCODE_BATCH)
             try:
-                encoded = self._encoder.encode_products(titles[part], photos[part], self.settings.vectors)
+                encoded = self._encoder.encode_products(new.titles[part], new.photos[part], self.settings.vectors)
             except ValueError:
-                for position in range(start, min(start + ENCODE_BATCH, len(products))):
-                    title = titles[position]
+                for position, title in list(enumerate(new.titles))[part]:
                     if title and (error := find_title_error(self._encoder.processor, title)):
-                        named = f"product {position} (id {ids[position]!r})"
+                        named = f"product {position} (id {new.ids[position]!r})"
                         raise ValueError(f"{named}: title {error}.") from None
                 raise
             for name, array in encoded.items():
                 vectors[name].append(array)
-        if not products:
-            return 0
-        kept = [keep_photo(photo, self.settings.photo_size) for photo in photos]
+        photos = [keep_photo(photo, self.settings.photo_size) for photo in new.photos]
         arrays = {name: np.concatenate(parts) for name, parts in vectors.items()}
-        new = Products(ids, titles, kept, attributes, arrays)
-        with self._changing:
-            self._store.append_upsert(new)
-            self._apply_changes()
-        return len(products)
+        return Products(new.ids, new.titles, photos, new.attributes, arrays)
 
     def delete(self, ids: Iterable[Any]) -> int:
-        """Removes products. Returns how many of the ids were there."""
+        """Removes products. Returns how many of the ids were there.
+
+        Raises:
+            ChangeKeptError: as `upsert`.
+        """
         self._check_writable()
         ids = list(dict.fromkeys(ids))
         keys = [self._key(product_id) for product_id in ids]
         with self._changing:
-            there = [product_id for product_id, match in zip(ids, self._index.get(keys), strict=True) if match]
+            try:
+                self._apply_changes()  # an upsert that the index missed may be of one of these
+                there = [product_id for product_id, match in zip(ids, self._index.get(keys), strict=True) if match]
+            except UNREACHABLE:
+                there = ids  # to delete what isn't there makes no difference
             if there:
                 self._store.append_delete(there)
-                self._apply_changes()
+                self._apply_kept()
         return len(there)
 
     def update_attributes(self, values: Mapping[Any, Mapping[str, Any]]) -> None:
@@ -559,19 +519,27 @@ class ProductCatalog:
         Raises:
             KeyError: for ids that aren't there. Nothing is then changed.
             ValueError: for an unknown attribute, or a value of another type.
+            IndexUnavailableError: where the server can't say which products there are. Nothing is then changed.
+            ChangeKeptError: as `upsert`.
         """
         self._check_writable()
         checked = {
-            product_id: self._check_attributes(row, f"product {product_id!r}") for product_id, row in values.items()
+            product_id: check_values(row, self.settings, f"product {product_id!r}")
+            for product_id, row in values.items()
         }
         keys = [self._key(product_id) for product_id in checked]
         with self._changing:
-            missing = [i for i, match in zip(checked, self._index.get(keys), strict=True) if match is None]
+            try:
+                self._apply_changes()
+                found = self._index.get(keys)
+            except UNREACHABLE as error:
+                raise type(error)(f"No attribute was changed, for the products can't be looked up. {error}") from error
+            missing = [i for i, match in zip(checked, found, strict=True) if match is None]
             if missing:
                 raise KeyError(f"There are no products with the ids {missing[:10]}.")
             if checked:
                 self._store.append_attributes(list(checked), list(checked.values()))
-                self._apply_changes()
+                self._apply_kept()
 
     def optimize(self) -> None:
         """Merges all changes into the products' files and makes the index anew, beyond 300,000 products by HNSW.
@@ -605,13 +573,14 @@ class ProductCatalog:
                 # A server keeps its one collection: the products only learn where their photos lie now. A kill in
                 # between has the next start do it again.
                 index = self._index
+                self._filled = False
                 write_applied(index_folder(store.path, settings.generation), UNFILLED)
                 fill_index(index, store, generation)
                 write_applied(index_folder(store.path, generation), upto)
             for _, file in store.changes(upto):
                 apply_change(index, store, file)
             self._open_index = index  # a search that still has the old one keeps it alive
-            self._applied = store.last_change
+            self._applied, self._filled = store.last_change, True
             store.switch(generation, upto)
             self._flush()
             for folder in (store.path / "index").glob("*"):
@@ -628,7 +597,8 @@ class ProductCatalog:
         self._index.flush()
         self._flushed = self._applied
         if self.settings.index != "memory":
-            write_applied(index_folder(self.path, self.settings.generation), self._applied)
+            applied = self._applied if self._filled else UNFILLED
+            write_applied(index_folder(self.path, self.settings.generation), applied)
 
     def _apply_changes(self) -> None:
         """Brings into the index what only the files have: the newest change, and any that failed to get there."""
@@ -638,56 +608,34 @@ class ProductCatalog:
         if self._applied - self._flushed >= FLUSH_EVERY and self._lock is not None:
             self._flush()
 
+    def _apply_kept(self) -> None:
+        """Applies changes of which the newest was just kept; if the server can't be reached, as soon as it can be."""
+        try:
+            self._apply_changes()
+        except UNREACHABLE as error:
+            if self._catching is None or not self._catching.is_alive():
+                self._catching = threading.Thread(target=self._catch_up, name="catalog-catch-up", daemon=True)
+                self._catching.start()
+            waiting = self._store.last_change - self._applied
+            raise ChangeKeptError(
+                f"The change is kept in {self.path}, the {waiting}. of those that wait for the index: it will be found "
+                f"as soon as the server answers again, or at the next load. Don't repeat it. {error}"
+            ) from error
+
+    def _catch_up(self) -> None:
+        while not self._closing.wait(CATCH_UP_EVERY):
+            index = self._open_index
+            if not isinstance(index, ServerIndex) or not index.is_up():
+                continue
+            with self._changing:
+                if self._open_index is not None:
+                    with suppress(*UNREACHABLE):  # it is down again
+                        self._apply_changes()
+                        return
+
     def _check_writable(self) -> None:
         if self._lock is None or not self._lock.is_locked:
             raise RuntimeError(f"The catalogue {self.path} is open read-only, or closed: load it to change it.")
-
-    def _check_products(
-        self, products: Sequence[Mapping[str, Any]]
-    ) -> tuple[list[Any], list[str | None], list[Photo | None], dict[str, list[Any]]]:
-        ids, titles, photos = [], [], []
-        attributes: dict[str, list[Any]] = {name: [] for name in self.attributes}
-        for position, product in enumerate(products):
-            if not isinstance(product, Mapping):
-                raise ValueError(f'product {position} must be a dict, as {{"id": 7, "title": "mug"}}, got {product!r}.')
-            named = f"product {position} (id {product.get('id')!r})"
-            unknown = set(product) - {"id", "title", "image", *self.attributes}
-            if unknown:
-                raise ValueError(
-                    f"{named} has {sorted(unknown)}: a product has id, title, image and {list(self.attributes)}."
-                )
-            if "id" not in product:
-                raise ValueError(f"product {position} has no id: give every product one.")
-            try:
-                self._key(product["id"])
-            except ValueError as error:
-                raise ValueError(f"{named}: {error}") from None
-            if isinstance(product["id"], str) and is_blank(product["id"]):
-                raise ValueError(f"{named}: its id is blank: give it one.")
-            title, photo = product.get("title"), read_photo(product.get("image"))
-            if title is not None and not isinstance(title, str):
-                raise ValueError(f"{named}: title must be a text or None, got {title!r}.")
-            titles.append(read_text(title))
-            problem = None if photo is None else find_photo_error(photo)
-            if problem:
-                raise ValueError(f"{named}: image {problem}.")
-            if titles[-1] is None and photo is None:
-                raise ValueError(f"{named} has neither title nor image: give it one of them.")
-            ids.append(int(product["id"]) if self.settings.id_type == "integer" else product["id"])
-            photos.append(photo)
-            checked = self._check_attributes({name: product.get(name) for name in self.attributes}, named)
-            for name, values in attributes.items():
-                values.append(checked[name])
-        if len(set(ids)) < len(ids):
-            twice = next(product_id for product_id in ids if ids.count(product_id) > 1)
-            raise ValueError(f"id {twice!r} is given twice: give each product once.")
-        return ids, titles, photos, attributes
-
-    def _check_attributes(self, values: Mapping[str, Any], named: str) -> dict[str, Any]:
-        try:
-            return check_attributes(values, self.attributes)
-        except ValueError as error:
-            raise ValueError(f"{named}: {error}") from None
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -728,17 +676,6 @@ def _as_batch(text: Any, image: Any, like: Any, vector: Any) -> tuple[list[str] 
     return texts, images, not several
 
 
-def _to_product(match: Match) -> Product:
-    payload = match.payload
-    return Product(payload["id"], payload["title"], payload["attributes"], tuple(payload["location"]))
-
-
-def _to_hit(match: Match, query: np.ndarray | None = None) -> Hit:
-    sides = {f"{name}_score": float(vector @ query) for name, vector in match.vectors.items()}
-    fields: dict[str, Any] = vars(_to_product(match)) | {"score": match.score} | sides
-    return Hit(**fields)
-
-
 def fuse_ranks(lists: Sequence[Sequence[Match]]) -> list[Match]:
     """Joins ranked lists by reciprocal rank fusion; the score is the sum of 1 / (60 + rank).
 
@@ -764,23 +701,3 @@ def _check_same_model(made_by: Mapping[str, Any], given: Mapping[str, Any], path
                 f"{path}, but those of {made_by['name']!r}, revision {made_by['revision']!r}, did (sha256 "
                 f"{made_by[name][:12]}): load it with that model, or build it again with this one."
             )
-
-
-def _start_building(path: Path, plan: str, overwrite: bool) -> None:
-    """Makes the folder ready: empty, or with the parts of the same unfinished catalogue."""
-    if path.exists() and not path.is_dir():
-        raise FileExistsError(f"{path} is a file: choose a folder for the catalogue.")
-    if overwrite and path.exists():
-        shutil.rmtree(path)
-    if (path / "catalog.json").exists() and not (path / "building.json").exists():
-        raise FileExistsError(f"{path} holds a catalogue: load it, or pass overwrite=True to build it anew.")
-    if path.exists() and any(path.iterdir()) and not (path / "building.json").exists():
-        raise FileExistsError(f"{path} is not empty: choose another folder, or pass overwrite=True to clear it.")
-    path.mkdir(parents=True, exist_ok=True)
-    file = path / "building.json"
-    if file.exists() and json.loads(file.read_text(encoding="utf-8"))["plan"] != plan:
-        raise FileExistsError(
-            f"{path} holds an unfinished catalogue of other products, settings or weights: pass overwrite=True to "
-            "start again."
-        )
-    file.write_text(json.dumps({"plan": plan}), encoding="utf-8")

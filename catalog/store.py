@@ -11,6 +11,7 @@ A file is written beside and renamed once it is whole, so a process that is kill
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -48,6 +49,8 @@ class Settings:
         sides: whether products have vectors of their title and of their photo alone, too.
         photo_size: longest side of the photos kept, in pixels; 0 keeps none.
         index: "edge", "memory", or the URL of a server's collection.
+        index_options: of a server's index, see `ServerOptions`.
+        catalog_id: tells catalogues apart on a server; given when the folder is complete.
         generation: number of the products' files that count.
         merged: number of the last change that is in them.
         format: of the folder.
@@ -62,6 +65,8 @@ class Settings:
     index: str
     generation: int = 0
     merged: int = 0
+    index_options: dict[str, Any] = field(default_factory=dict)
+    catalog_id: str = ""
     format: int = field(default=FORMAT)
 
     @property
@@ -165,8 +170,15 @@ class ProductStore:
     def create(cls, path: Path, settings: Settings) -> "ProductStore":
         """Makes the folder a catalogue. The products of its generation have to be there."""
         (path / "changes").mkdir(exist_ok=True)
-        write_settings(path, settings)
+        write_settings(path, replace(settings, catalog_id=settings.catalog_id or uuid.uuid4().hex))
         return cls(path)
+
+    def set_index(self, index: str, options: Mapping[str, Any]) -> None:
+        """Says where the index is from now on. A catalogue of before there were ids gets one."""
+        catalog_id = self.settings.catalog_id or uuid.uuid4().hex
+        settings = replace(self.settings, index=index, index_options=dict(options), catalog_id=catalog_id)
+        write_settings(self.path, settings)
+        self.settings = settings
 
     def parts(self, generation: int | None = None) -> list[Path]:
         """The files of a generation, by default of the one that counts."""
@@ -202,6 +214,16 @@ class ProductStore:
 
     def count(self, generation: int) -> int:
         return sum(pq.read_metadata(part).num_rows for part in self.parts(generation))
+
+    def count_products(self) -> int:
+        """How many products there are, with all changes."""
+        replaced, dropped, _ = self._fold(self.last_change)
+        gone = pa.array([*replaced, *dropped], self.settings.arrow_schema().field("id").type)
+        kept = 0
+        for part in self.parts():
+            ids = pq.read_table(part, columns=["id"])["id"]
+            kept += len(ids) - pa.compute.sum(pa.compute.is_in(ids, gone)).as_py() if len(ids) else 0
+        return kept + len(replaced)
 
     # Changes
 

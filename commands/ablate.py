@@ -34,7 +34,7 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 from tqdm.auto import tqdm
 
-from acebert.train_accelerate import default_settings, parse_arguments
+from acebert.training.command_line import default_settings, parse_arguments, to_argv
 from acebert.utils.files import write_whole
 from acebert.utils.plotting import BLUE, STYLE
 
@@ -76,7 +76,7 @@ class Run:
         paths = {"output_dir": output_dir / self.name}
         if "model_name_or_path" in self.flags:
             paths["model_name_or_path"] = output_dir / self.flags["model_name_or_path"]
-        return to_arguments({**self.flags, **paths})
+        return to_argv({**self.flags, **paths})
 
 
 @dataclass(frozen=True)
@@ -208,11 +208,11 @@ def _changes(arm: dict[str, Any], section: str) -> dict[str, Any]:
 def make_run(label: str, flags: dict[str, Any], arm: str) -> Run:
     """Checks the flags as the training script will, and names the run by all of its settings that are no defaults."""
     try:
-        parts = parse_arguments(to_arguments({**flags, "output_dir": "unused"}))
+        args = parse_arguments(to_argv({**flags, "output_dir": "unused"}))
     except (SystemExit, ValueError) as error:
         reason = error if isinstance(error, ValueError) else "see above"
         raise SystemExit(f"The arm '{arm}' can't run: the {flags['stage']} flags are wrong ({reason}).") from None
-    settings = {name: value for part in parts for name, value in asdict(part).items() if name != "output_dir"}
+    settings = {name: value for name, value in asdict(args).items() if name != "output_dir"}
     if settings["max_train_steps"] is None:
         raise SystemExit(f"The arm '{arm}' has no max_train_steps to {flags['stage']}: arms compare at a fixed budget.")
     # Of what differs from the defaults, so that a flag which a later version adds leaves finished runs finished.
@@ -220,16 +220,6 @@ def make_run(label: str, flags: dict[str, Any], arm: str) -> Run:
     changed = {name: value for name, value in settings.items() if value != defaults[name]}
     digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:12]
     return Run(f"seed{flags['seed']}-{label}-{digest}", flags, settings)
-
-
-def to_arguments(flags: dict[str, Any]) -> list[str]:
-    """Flags as on the command line; those that are null or empty are left out."""
-    given = {name: value for name, value in flags.items() if value is not None and value != []}
-    return [
-        part
-        for name, value in given.items()
-        for part in (f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)]))
-    ]
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -1,100 +1,173 @@
-"""Encodes a catalogue's products into a folder that `ProductCatalog.load` opens and the Space searches.
+"""Encodes a catalogue into a folder that can be searched: `ProductCatalog.load` and the Space open it.
 
-    accelerate launch build_catalog.py --dataset_name path/to/catalogue.csv --split train --id_column sku \
-        --title_column name --image_column photo --output_dir catalog
+    acebert build-catalog --dataset_name path/to/catalogue.csv --id_column sku --title_column name \
+        --image_column photo --output_dir build/my-catalog
 
-Several processes share the work. Stopped at any moment, the same command goes on.
+Several processes share the work: `accelerate launch -m acebert.commands.build_catalog ...`. The same command resumes a
+build that was stopped.
 """
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
+import torch
 from accelerate import PartialState
 from datasets import concatenate_datasets
-from transformers import AutoModel, AutoProcessor, HfArgumentParser
+from transformers import AutoModel, AutoProcessor
 
-from acebert.catalog.product_catalog import ProductCatalog
+from acebert.catalog import ProductCatalog
 from acebert.data.sources import Columns, load_products, open_source
+from acebert.utils.command_line import make_parser
 from acebert.utils.hardware import has_bfloat16
+
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass
-class BuildArguments:
-    """What to encode, by what, and where to."""
+class CatalogArguments:
+    """Which products, and what their columns mean."""
 
-    dataset_name: list[str] = field(metadata={"help": "Catalogues: Hub ids, folders, or CSV, JSON or Parquet files."})
-    output_dir: str = field(metadata={"help": "Folder to make."})
-    model_name_or_path: str = field(default=".", metadata={"help": "Checkpoint: a folder or a Hub id."})
-    revision: str | None = field(default=None, metadata={"help": "The checkpoint's branch, tag or commit on the Hub."})
-    dtype: Literal["auto", "float32", "bfloat16"] = field(
-        default="auto", metadata={"help": "To compute in; auto: bfloat16 where the hardware has it, else float32."}
+    _argument_group_name: ClassVar[str] = "Catalogue"
+
+    dataset_name: list[str] = field(
+        metadata={"help": "Catalogues to encode, one or more: Hub ids, folders, or CSV, TSV, JSON or Parquet files."}
     )
-    split: str = field(default="train", metadata={"help": "Splits, joined by '+', as train+validation."})
-    id_column: str = field(default="id", metadata={"help": "Texts or integers, unique."})
-    title_column: str = field(default="title", metadata={"help": "'none' for a catalogue without titles."})
-    image_column: str = field(default="image", metadata={"help": "'none' for a catalogue without photos."})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of a Hub dataset. By default its newest commit."}
+    )
+    split: str = field(default="train", metadata={"help": "Splits to encode, joined by '+', as train+validation."})
+    id_column: str = field(default="id", metadata={"help": "Column of product ids: texts or integers, unique."})
+    title_column: str = field(default="title", metadata={"help": "Column of titles; 'none' if there are no titles."})
+    image_column: str = field(default="image", metadata={"help": "Column of photos; 'none' if there are no photos."})
     attribute_columns: list[str] | None = field(
-        default=None, metadata={"help": "To filter by and to show: texts, numbers, booleans. By default all others."}
+        default=None,
+        metadata={"help": "Columns to filter by and to show: texts, numbers or booleans. By default all others."},
     )
-    sides: bool = field(default=True, metadata={"help": "Encode title and photo alone, too: twice the time."})
-    photo_size: int = field(default=512, metadata={"help": "Longest side of the photos kept, in pixels; 0: none."})
-    index: str = field(default="edge", metadata={"help": "edge, memory, or http://host:6333/collection (Qdrant)."})
-    batch_size: int = field(default=64, metadata={"help": "Products in a forward pass."})
-    dataloader_num_workers: int = field(default=0, metadata={"help": "Processes that read photos, for each process."})
     on_bad_row: Literal["raise", "skip"] = field(
-        default="raise", metadata={"help": "skip: list bad rows in bad_rows.jsonl and go on."}
+        default="raise", metadata={"help": "skip: leave bad rows out and list them in bad_rows.jsonl in --output_dir."}
     )
-    overwrite_output_dir: bool = field(default=False, metadata={"help": "Remove what is in the folder."})
+
+    @property
+    def title(self) -> str | None:
+        return None if self.title_column == "none" else self.title_column
+
+    @property
+    def image(self) -> str | None:
+        return None if self.image_column == "none" else self.image_column
+
+
+@dataclass
+class EncodingArguments:
+    """By which model, and how fast."""
+
+    _argument_group_name: ClassVar[str] = "Encoding"
+
+    model_name_or_path: str = field(default=".", metadata={"help": "Checkpoint: a folder or a Hub id."})
+    revision: str | None = field(
+        default=None,
+        metadata={"help": "Branch, tag or commit of a checkpoint on the Hub. By default its newest commit."},
+    )
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = field(
+        default=None,
+        metadata={"help": "Precision to encode in; no: float32. By default bf16 where the hardware has it, else no."},
+    )
+    per_device_batch_size: int = field(default=64, metadata={"help": "Products in a forward pass of a process."})
+    dataloader_num_workers: int = field(
+        default=0, metadata={"help": "Worker processes that read photos, for each process that encodes."}
+    )
+
+
+@dataclass
+class OutputArguments:
+    """What to keep, and where."""
+
+    _argument_group_name: ClassVar[str] = "Output"
+
+    output_dir: str = field(metadata={"help": "Folder to write the catalogue to."})
+    overwrite_output_dir: bool = field(default=False, metadata={"help": "Remove what --output_dir holds first."})
+    sides: bool = field(
+        default=True,
+        metadata={
+            "help": "Encode title and photo each alone, too, so that hits tell which matched; takes twice the time."
+        },
+    )
+    photo_size: int = field(
+        default=512, metadata={"help": "Longest side of the photos to keep for showing, in pixels; 0 keeps none."}
+    )
+    index: str = field(
+        default="edge",
+        metadata={
+            "help": "Index to search by: edge (embedded Qdrant), memory, or http://host:6333/collection (Qdrant)."
+        },
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    (args,) = HfArgumentParser(BuildArguments).parse_args_into_dataclasses(argv)
+    """Builds the catalogue.
+
+    Args:
+        argv: flags; those of the process by default.
+
+    Raises:
+        SystemExit: for wrong flags, and after Ctrl-C.
+        FileExistsError, ValueError: see [`ProductCatalog.build`] and [`load_products`].
+    """
+    parser = make_parser(
+        "acebert build-catalog", __doc__.splitlines()[0], (CatalogArguments, EncodingArguments, OutputArguments)
+    )
+    source, encoding, output = parser.parse_args_into_dataclasses(argv)
     state = PartialState()
-    title = None if args.title_column == "none" else args.title_column
-    image = None if args.image_column == "none" else args.image_column
-    splits = args.split.split("+")
+    splits = source.split.split("+")
     with state.main_process_first():
-        attributes = args.attribute_columns
+        attributes = source.attribute_columns
         if attributes is None:
-            found = [open_source(source)[splits[0]].column_names for source in args.dataset_name]
-            names = dict.fromkeys(name for names in found for name in names)
-            attributes = [name for name in names if name not in (args.id_column, title, image)]
-        columns = Columns(id=args.id_column, title=title, image=image, attributes=attributes)
-        dataset = concatenate_datasets(
-            [load_products(args.dataset_name, split, columns, on_bad_row=args.on_bad_row) for split in splits]
-        )
-    options = {"revision": args.revision, "trust_remote_code": True}
-    processor = AutoProcessor.from_pretrained(args.model_name_or_path, **options)
-    dtype = args.dtype
-    if dtype == "auto":
-        dtype = "bfloat16" if has_bfloat16(state.device.type) else "float32"
-    if state.is_main_process:
-        print(f"Products are encoded in {dtype}.")
-    model = AutoModel.from_pretrained(args.model_name_or_path, dtype=dtype, use_safetensors=True, **options)
+            opened = [
+                open_source(name, source.dataset_revision, source.dataset_config_name) for name in source.dataset_name
+            ]
+            names = dict.fromkeys(name for dataset in opened for name in dataset[splits[0]].column_names)
+            attributes = [name for name in names if name not in (source.id_column, source.title, source.image)]
+        columns = Columns(id=source.id_column, title=source.title, image=source.image, attributes=attributes)
+        products = [
+            load_products(
+                source.dataset_name,
+                split,
+                columns,
+                source.dataset_revision,
+                source.dataset_config_name,
+                on_bad_row=source.on_bad_row,
+            )
+            for split in splits
+        ]
+    options = {"revision": encoding.revision, "trust_remote_code": True}
+    processor = AutoProcessor.from_pretrained(encoding.model_name_or_path, **options)
+    dtype = DTYPES[encoding.mixed_precision or ("bf16" if has_bfloat16(state.device.type) else "no")]
+    state.print(f"Encoding in {str(dtype).removeprefix('torch.')} on {state.device.type}.")
+    model = AutoModel.from_pretrained(encoding.model_name_or_path, dtype=dtype, use_safetensors=True, **options)
     try:
         catalog = ProductCatalog.build(
             model.to(state.device),
             processor,
-            dataset,
-            args.output_dir,
-            id_column=args.id_column,
-            title_column=title,
-            image_column=image,
-            attribute_columns=args.attribute_columns,
-            sides=args.sides,
-            photo_size=args.photo_size,
-            index=args.index,
-            batch_size=args.batch_size,
-            num_workers=args.dataloader_num_workers,
-            on_bad_row=args.on_bad_row,
-            overwrite=args.overwrite_output_dir,
+            concatenate_datasets(products),
+            output.output_dir,
+            id_column=source.id_column,
+            title_column=source.title,
+            image_column=source.image,
+            attribute_columns=source.attribute_columns,
+            sides=output.sides,
+            photo_size=output.photo_size,
+            index=output.index,
+            batch_size=encoding.per_device_batch_size,
+            num_workers=encoding.dataloader_num_workers,
+            on_bad_row=source.on_bad_row,
+            overwrite=output.overwrite_output_dir,
         )
     except KeyboardInterrupt:
-        sys.exit("Stopped; the same command goes on from there.")
+        sys.exit("Stopped; the same command resumes.")
     if catalog is not None:
-        print(f"{len(catalog)} products are in {args.output_dir}.")
+        print(f"{len(catalog)} products are in {output.output_dir}.")
         catalog.close()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from acebert.data.batching import _length_keys, select_rows, split_by_sides, tri
 from acebert.data.cleaning import (
     SKIP,
 )
+from acebert.data.open_texts import OpenTexts
 from acebert.data.pairs import ProductPairs, ProductParts
 
 MEND_QUERY = "Mend it in the file or the column that it comes from."  # no query makes its row a bad one
@@ -43,13 +45,18 @@ def name_rows(rows: list[dict[str, Any]]) -> list[str]:
     return [f"Product {row['id']!r} (row {row['row']})" for row in rows]
 
 
-def _process(processor: Any, rows: list[dict[str, Any]], **fields: list[Any]) -> dict[str, torch.Tensor]:
+def _process(
+    processor: Any, rows: list[dict[str, Any]], max_num_patches: int | None = None, **fields: list[Any]
+) -> dict[str, torch.Tensor]:
     """The processor's tensors of a batch of products.
 
     A batch without any photo gets one place of padding for them: data parallelism wants every process to use the same
     weights in every step.
     """
-    inputs = process_named(processor.process_products, name_rows(rows), SKIP, **fields)
+    process = processor.process_products
+    if max_num_patches is not None:
+        process = partial(process, max_num_patches=max_num_patches)
+    inputs = process_named(process, name_rows(rows), SKIP, **fields)
     if "pixel_values" not in inputs:
         width = 3 * processor.image_processor.patch_size**2
         inputs["pixel_values"] = torch.zeros(len(rows), 1, width)
@@ -72,7 +79,11 @@ class PairCollator:
         drop_patch_probability: of leaving each patch out, in [0, 1], as FLIP does (Li et al. 2023, arXiv 2212.00794,
             section 3): less to compute, and another look at the same photo in every epoch. One patch always stays.
         seed: of the patches to leave out, together with epoch and rows. The epoch is read from `dataset`.
-        dataset: where the rows come from; needed to drop patches.
+        dataset: where the rows come from; needed for what is drawn.
+        patch_budgets: most patches of a photo, one of these for each batch (as FlexiViT draws patch sizes, Beyer et al.
+            2023, arXiv 2212.08013, section 3.2); none for the processor's own.
+        open_texts: draws the texts that keep an encoder near its backbone, one for every fourth row; as many titles of
+            the batch are anchored, too. The batch then has them under "anchor".
     """
 
     processor: Any
@@ -80,15 +91,17 @@ class PairCollator:
     drop_patch_probability: float = 0.0
     seed: int = 0
     dataset: ProductPairs | None = None
+    patch_budgets: Sequence[int] = ()
+    open_texts: OpenTexts | None = None
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         texts = [row["query"] for row in rows]
         queries = process_named(self.processor.process_queries, name_rows(rows), MEND_QUERY, queries=texts)
         titles, images = [row["title"] for row in rows], [row["image"] for row in rows]
-        products = _process(self.processor, rows, titles=titles, images=images)
+        rng = np.random.default_rng((self.seed, self.dataset.epoch if self.dataset else 0, rows[0]["row"], len(rows)))
+        budget = {"max_num_patches": int(rng.choice(self.patch_budgets))} if self.patch_budgets else {}
+        products = _process(self.processor, rows, titles=titles, images=images, **budget)
         if self.drop_patch_probability:
-            assert self.dataset is not None, "patches are dropped by the dataset's epoch"
-            rng = np.random.default_rng((self.seed, self.dataset.epoch, rows[0]["row"], len(rows)))
             _drop_patches(products, self.drop_patch_probability, rng)
         queries = {f"query_{name}": value for name, value in queries.items()}
 
@@ -108,7 +121,21 @@ class PairCollator:
             batch[f"{name}s"] = torch.tensor([int(row[name]) for row in rows])
         for name in ("product_attributes", "query_attributes"):
             batch[name] = torch.from_numpy(np.stack([row[name] for row in rows]))
+        if self.open_texts is not None:
+            batch["anchor"] = self._anchor(rows, rng)
         return batch
+
+    def _anchor(self, rows: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
+        """Open texts as queries and titles as products: the model's inputs, and the texts for their teacher."""
+        assert self.open_texts is not None
+        count = max(1, len(rows) // 4)
+        texts = self.open_texts.draw(count, rng)
+        titles = [row["query"] if row["from_title"] else row["title"] for row in rows]
+        titles = [title for title in titles if title is not None][:count] or texts
+        queries = self.processor.process_queries(queries=texts, return_tensors="pt")
+        products = self.processor.process_products(titles=titles, return_tensors="pt")
+        inputs = {f"query_{name}": value for name, value in queries.items()} | dict(products)
+        return {"inputs": inputs, "queries": texts, "titles": titles}
 
 
 def _drop_patches(products: dict[str, torch.Tensor], probability: float, rng: np.random.Generator) -> None:

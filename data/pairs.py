@@ -22,6 +22,7 @@ from acebert.data.query_templates import QueryTemplates
 from acebert.data.sources import Columns
 from acebert.image_processing_acebert import open_photo, to_upright_rgb
 
+SMALLEST_SIDE = 64  # pixels, of a photo that was shrunk
 MAX_CUT = 0.2  # of a photo's side, by the random crop
 
 
@@ -40,6 +41,8 @@ class ProductPairs(torch.utils.data.Dataset):
         title_query_probability, drop_title_probability, drop_image_probability: in [0, 1].
         flip_probability: of mirroring the photo, in [0, 1].
         crop_probability: of cutting up to a fifth off the photo's width and off its height, in [0, 1].
+        downscale_probability: of shrinking the photo, down to a longer side of 64 pixels, in [0, 1]: where a catalogue
+            has large photos of some kinds and small ones of others, sharpness would tell the kind.
         seed: of all draws, together with epoch and row.
     """
 
@@ -55,6 +58,7 @@ class ProductPairs(torch.utils.data.Dataset):
         drop_image_probability: float = 0.1,
         flip_probability: float = 0.0,
         crop_probability: float = 0.0,
+        downscale_probability: float = 0.0,
         seed: int = 0,
     ):
         if len(products) == 0:
@@ -67,6 +71,7 @@ class ProductPairs(torch.utils.data.Dataset):
             ("drop_image_probability", drop_image_probability),
             ("flip_probability", flip_probability),
             ("crop_probability", crop_probability),
+            ("downscale_probability", downscale_probability),
         ):
             if not 0 <= probability <= 1:
                 raise ValueError(f"`{name}` must lie in [0, 1], got {probability}.")
@@ -75,6 +80,7 @@ class ProductPairs(torch.utils.data.Dataset):
         self.drop_title_probability = drop_title_probability
         self.drop_image_probability = drop_image_probability
         self.flip_probability, self.crop_probability = flip_probability, crop_probability
+        self.downscale_probability = downscale_probability
         self.photos = products.select_columns([columns.image]) if columns.image in products.column_names else None
 
         def read(column: str | None) -> list[Any]:
@@ -108,12 +114,13 @@ class ProductPairs(torch.utils.data.Dataset):
         return self.ids[row]
 
     def photo(self, row: int, rng: np.random.Generator) -> Any | None:
-        """The row's photo as the processor takes it, cut and mirrored at random, or None. Colours stay as they are."""
+        """The row's photo as the processor takes it, cut, shrunk and mirrored at random, or None. Colours stay."""
         photo = None if self.photos is None else read_photo(self.photos[row][self.columns.image])
         if photo is None:
             return None
         cut, mirror = rng.random(2) < (self.crop_probability, self.flip_probability)
-        if cut or mirror:
+        shrink = self.downscale_probability > 0 and rng.random() < self.downscale_probability
+        if cut or mirror or shrink:
             try:
                 photo = to_upright_rgb(open_photo(photo), do_convert_rgb=True)
                 photo.load()
@@ -126,6 +133,9 @@ class ProductPairs(torch.utils.data.Dataset):
                 kept = np.maximum(1, (size * rng.uniform(1 - MAX_CUT, 1, size=2)).round()).astype(int)
                 left, top = rng.integers(size - kept + 1).tolist()
                 photo = photo.crop((left, top, left + int(kept[0]), top + int(kept[1])))
+            if shrink:
+                side = int(rng.uniform(min(SMALLEST_SIDE, max(photo.size)), max(photo.size)))
+                photo.thumbnail((side, side))
             if mirror:
                 photo = ImageOps.mirror(photo)
         return photo

@@ -24,7 +24,7 @@ def encoder_file(part: str, precision: str) -> str:
 
 
 class OnnxAceBertModel:
-    """The encoders of a folder that `export_onnx.py` wrote. Threads may share one.
+    """The encoders of a folder that `acebert export-onnx` wrote. Threads may share one.
 
     It takes what the processor returns, as NumPy arrays or as tensors, and answers in the same kind. A
     [`ProductCatalog`] takes it in the place of the checkpoint that it was exported from.
@@ -65,7 +65,7 @@ class OnnxAceBertModel:
     ):
         folder = Path(folder)
         if not (folder / RECORD).exists():
-            raise ValueError(f"{folder} holds no {RECORD}: make the folder with export_onnx.py --output_dir {folder}.")
+            raise ValueError(f"{folder} holds no {RECORD}: write it by `acebert export-onnx --output_dir {folder}`.")
         if precision not in (None, *PRECISIONS):
             raise ValueError(f"`precision` must be one of {PRECISIONS} or None, not {precision!r}.")
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))

@@ -1,5 +1,6 @@
 """Numbers as pictures: an evaluation's systems, slices, widths and modality gap, and the course of a training run."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -202,3 +203,9 @@ def plot_training(log: Sequence[dict[str, Any]]) -> plt.Figure:
         ax.grid(axis="y", color="#DDDDDD")
         ax.legend(frameon=False)
     return figure
+
+
+def save_training_plot(log: Path, output: Path) -> None:
+    """Draws the course of a run of fine-tuning into a PNG from its `train_log.jsonl`."""
+    with plt.rc_context(STYLE):
+        _save(plot_training([json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]), output)

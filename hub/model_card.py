@@ -1,4 +1,4 @@
-"""The model card, written from what a run left in its folder and from the report of its evaluation."""
+"""The model card, written from the records of the training runs and the report of an evaluation."""
 
 import hashlib
 import json
@@ -11,16 +11,18 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from acebert.training.arguments import PLACES, find_places
+
 TAGS = ["acebert", "e-commerce", "product-search", "retrieval", "multimodal", "image-text"]
-# Settings that may name a place on the machine of the run. The card shows the last part of it.
-PLACES = ("model_name_or_path", "backbone", "dataset_name", "output_dir")
 HYPERPARAMETERS = (
     "seed", "num_processes", "max_train_steps", "num_train_epochs", "per_device_batch_size",
     "gradient_accumulation_steps", "learning_rate", "query_learning_rate", "image_learning_rate",
     "head_learning_rate", "lr_scheduler_type", "warmup_ratio", "weight_decay", "max_grad_norm", "dropout", "loss",
     "adversarial_strength", "ema_decay", "mine_hard_negatives_every", "mixed_precision",
 )  # fmt: skip
-MARK = re.compile(r"\n<!-- Written by publish\.py \(([0-9a-f]{16})\)\. Edit it freely: an edited card is kept\. -->\n")
+MARK = re.compile(
+    r"\n<!-- Written by acebert publish \(([0-9a-f]{16})\)\. Edit it freely: an edited card is kept\. -->\n"
+)
 CITATION = """\
 ACE-BERT was proposed in [arXiv 2112.07209](https://arxiv.org/abs/2112.07209) (2021) and extended at APWeb-WAIM 2023.
 The code is an independent implementation from the two abstracts, not the authors'; it reproduces none of their numbers.
@@ -44,13 +46,13 @@ The code is an independent implementation from the two abstracts, not the author
 
 @dataclass(frozen=True)
 class Stage:
-    """One run of `train_accelerate.py`.
+    """One training run.
 
     Args:
         settings: its flags, from `training_args.json`.
-        seconds: that it trained, validation and mining included; None where the log doesn't say.
-        steps: of the optimizer.
-        validation: the metrics of the best validation; empty without one.
+        seconds: its duration, validation and hard-negative mining included; None if the log doesn't have it.
+        steps: number of optimizer steps.
+        validation: metrics of the best validation; empty without one.
     """
 
     settings: Mapping[str, Any]
@@ -61,12 +63,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Power:
-    """What an estimate of the carbon rests on.
+    """The hardware of a training and what its emissions are estimated from.
 
     Args:
-        hardware: in words.
-        watts: that it drew on average.
-        carbon_intensity: grams of CO2 equivalent that a kilowatt-hour of the grid's electricity caused.
+        hardware: description in words.
+        watts: average power draw.
+        carbon_intensity: grams of CO2 equivalent per kilowatt-hour of the electricity.
     """
 
     hardware: str | None = None
@@ -75,7 +77,9 @@ class Power:
 
     def __post_init__(self) -> None:
         if (self.watts is None) != (self.carbon_intensity is None):
-            raise ValueError("The carbon needs both --power_watts and --carbon_intensity: give both or neither.")
+            raise ValueError(
+                "Emissions are estimated from both --power_watts and --carbon_intensity: give both or neither."
+            )
         for name, value in (("power_watts", self.watts), ("carbon_intensity", self.carbon_intensity)):
             if value is not None and not value > 0:
                 raise ValueError(f"--{name} must be positive, got {value}.")
@@ -87,21 +91,11 @@ class Power:
         return seconds / 3600 * self.watts / 1000 * self.carbon_intensity
 
 
-def find_places(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The folders and files among what settings name, and where they lie; the rest are ids on the Hub.
-
-    For `training_args.json`, while all are there: later a name alone doesn't tell which it was.
-    """
-    values = [settings.get(name) or [] for name in PLACES]
-    names = [name for value in values for name in (value if isinstance(value, list) else [value])]
-    return {name: str(Path(name).resolve()) for name in names if Path(name).exists()}
-
-
 def read_stages(folder: Path) -> list[Stage]:
-    """The runs that led to a checkpoint, the first one first; empty for a folder that no run wrote.
+    """The runs that led to a checkpoint, in their order; empty for a folder that training didn't write.
 
-    Folders and files that their settings name are whole paths. The run before is found where this one started from a
-    folder that still is where it was.
+    Folders and files in their settings are absolute paths. An earlier run is found if the later one started from its
+    folder and that was not moved.
     """
     stages: list[Stage] = []
     seen: set[Path] = set()
@@ -109,7 +103,7 @@ def read_stages(folder: Path) -> list[Stage]:
         seen.add(folder.resolve())
         settings = json.loads((folder / "training_args.json").read_text(encoding="utf-8"))
         places = settings.pop("places", None)
-        if places is None:  # by a version that didn't record them
+        if places is None:  # written by a version that didn't record them
             places = find_places(settings)
         for name in PLACES:
             value = settings.get(name)
@@ -130,7 +124,7 @@ def read_stages(folder: Path) -> list[Stage]:
 
 
 def is_edited(card: str) -> bool:
-    """Whether a card isn't as [`write_card`] left it."""
+    """Whether a card was changed since [`write_card`] wrote it."""
     match = MARK.search(card)
     return match is None or match[1] != _hash(card[: match.start()] + card[match.end() :])
 
@@ -145,17 +139,16 @@ def write_card(
     license: str = "apache-2.0",
     power: Power = Power(),
 ) -> str:
-    """The card as Markdown with its front matter.
+    """The model card as Markdown, with front matter as the Hub reads it.
 
     Args:
-        name: the repository's id.
-        stages: of [`read_stages`].
-        report: what `evaluate_accelerate.py` wrote to `report.json`.
-        revision: the commit that the snippet pins.
-        flags: those of `train_accelerate.py` with their defaults; the commands hold those that were given. No commands
-            without it.
-        license: of the weights, as the Hub writes it.
-        power: for the estimate of the carbon.
+        name: id of the repository.
+        stages: training runs, from [`read_stages`].
+        report: content of the evaluation's `report.json`.
+        revision: commit that the usage snippet pins.
+        flags: the defaults of all training flags; the card then has the commands, with the flags that differ.
+        license: licence of the weights, by its identifier on the Hub.
+        power: hardware, and what the emissions are estimated from.
     """
     title = name.split("/")[-1]
     body = [
@@ -174,7 +167,7 @@ def write_card(
         CITATION,
     ]
     card = f"---\n{_metadata(title, stages, report, license, power).to_yaml()}\n---\n\n" + "\n".join(body)
-    return f"{card}\n<!-- Written by publish.py ({_hash(card)}). Edit it freely: an edited card is kept. -->\n"
+    return f"{card}\n<!-- Written by acebert publish ({_hash(card)}). Edit it freely: an edited card is kept. -->\n"
 
 
 def _hash(text: str) -> str:
@@ -247,9 +240,9 @@ def _eval_results(report: Mapping[str, Any]) -> list[EvalResult]:
 
 def _usage(name: str, revision: str | None) -> list[str]:
     return f'''
-## Use it
+## Usage
 
-The code of the model comes with it and runs on your machine: pin the commit whose code you have read.
+Loading the model runs the code in this repository on your machine: pin a commit whose code you have read.
 
 ```python
 import torch
@@ -276,22 +269,22 @@ def _results(stages: Sequence[Stage], report: Mapping[str, Any] | None) -> list[
         lines += [
             f"On {dataset['num_products']:,} products of {_link(_source(report))} ({dataset['split']}): means over "
             "queries with 95 % bootstrap intervals over queries "
-            f"({report['arguments']['bootstrap_resamples']:,} resamples). They don't hold what another seed of the "
-            "training would change.",
+            f"({report['arguments']['bootstrap_resamples']:,} resamples). They don't include the variation "
+            "between training seeds.",
             "",
             "| task | queries | metric | this model | best other system | lead |",
             "| --- | --- | --- | --- | --- | --- |",
             *(_result_row(task) for task in report["tasks"]),
             "",
-            "All metrics are in this card's front matter. Measured by `evaluate_accelerate.py` "
+            "All metrics are in this card's front matter. Measured by `acebert evaluate` "
             f"(weights {report['model']['weights_sha256'][:12]}, catalogue {dataset['sha256'][:12]}).",
         ]
     else:
-        lines += ["Not measured yet: `evaluate_accelerate.py` measures a checkpoint beside what people use instead."]
+        lines += ["Not measured yet: `acebert evaluate` measures a checkpoint and baselines on the same queries."]
     validation = stages[-1].validation if stages else {}
     if validation:
         shown = ", ".join(f"{name} {value:.3f}" for name, value in validation.items() if name != "score")
-        lines += ["", f"The validation that picked these weights, and so flatters them: {shown}."]
+        lines += ["", f"On the validation split that selected these weights, and so overestimates them: {shown}."]
     return lines
 
 
@@ -313,7 +306,7 @@ def _interval(value: Mapping[str, float]) -> str:
 
 def _training(stages: Sequence[Stage], flags: Mapping[str, Any] | None, power: Power) -> list[str]:
     if not stages:
-        return ["", "## Training", "", "The folder of this checkpoint holds no record of its training."]
+        return ["", "## Training", "", "The folder of this checkpoint has no record of its training."]
     settings = [stage.settings for stage in stages]
     lines = ["", "## Training", "", "### Data", ""]
     for given in settings:
@@ -340,7 +333,7 @@ def _queries(settings: Mapping[str, Any]) -> str:
 
 
 def _command(settings: Mapping[str, Any], flags: Mapping[str, Any]) -> str:
-    parts = ["accelerate launch train_accelerate.py"]
+    parts = ["acebert train"]
     for name, default in flags.items():
         value = settings.get(name)
         if value is None or value == default:
@@ -352,22 +345,22 @@ def _command(settings: Mapping[str, Any], flags: Mapping[str, Any]) -> str:
 
 
 def _time_and_carbon(stages: Sequence[Stage], power: Power) -> list[str]:
-    lines = ["", "### Time and carbon", ""]
+    lines = ["", "### Time and emissions", ""]
     for stage in stages:
-        took = "a time that its log doesn't hold" if stage.seconds is None else f"{stage.seconds / 3600:.2f} h"
+        took = "a time that its log doesn't have" if stage.seconds is None else f"{stage.seconds / 3600:.2f} h"
         lines.append(f"- {stage.settings['stage']}: {stage.steps:,} steps in {took}, validation and mining included.")
     lines.append(f"- Hardware: {power.hardware or 'not recorded'}.")
     seconds = sum(stage.seconds or 0 for stage in stages)
     emissions = power.emissions(seconds)
     if emissions is None:
-        lines.append("- Carbon: not estimated, since the power that the hardware drew isn't known.")
+        lines.append("- Emissions: not estimated, since the power draw of the hardware isn't known.")
     elif not seconds:
-        lines.append("- Carbon: not estimated, since the time isn't known.")
+        lines.append("- Emissions: not estimated, since the training time isn't known.")
     else:
         lines.append(
-            f"- Carbon: about {emissions:,.0f} g of CO2 equivalent, an estimate: {seconds / 3600:.2f} h x "
-            f"{power.watts:g} W x {power.carbon_intensity:g} g/kWh. It leaves out the data centre's overhead, the "
-            "making of the hardware, and whatever was tried before these runs."
+            f"- Emissions: about {emissions:,.0f} g of CO2 equivalent, estimated as {seconds / 3600:.2f} h x "
+            f"{power.watts:g} W x {power.carbon_intensity:g} g/kWh. This leaves out the overhead of the data centre, "
+            "the production of the hardware, and earlier experiments."
         )
     return lines
 
@@ -376,15 +369,15 @@ def _limits(stages: Sequence[Stage]) -> list[str]:
     lines = ["", "## Limits", ""]
     if stages and not stages[-1].settings["query_column"]:
         lines.append(
-            "- It was trained on synthetic queries. What real shoppers ask is worded otherwise: measure it on queries "
-            "of your own before you rely on it."
+            "- It was trained on synthetic queries. Real shoppers word theirs differently: evaluate it on your own "
+            "queries before you rely on it."
         )
     lines += [
-        "- It knows the kinds of products, the language and the style of photos of the catalogue that it was trained "
-        "on. Elsewhere it is untested.",
-        "- What the training data prefers, the ranking prefers: look at who and what is found, and what never is.",
-        "- Titles and queries beyond the processor's limits are cut, with a warning.",
-        "- Scores are cosines that order products. They are no probabilities, and not comparable between models.",
+        "- It is untested on other kinds of products, languages and styles of photos than those of its training data.",
+        "- It reproduces the biases of its training data: check which products are found, and which never are.",
+        "- Titles and queries that are longer than the processor's limits are truncated, with a warning.",
+        "- Scores are cosine similarities, to rank products by. They are not probabilities, and not comparable between "
+        "models.",
     ]
     return lines
 
@@ -394,16 +387,16 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _is_local(source: str) -> bool:
-    """Whether a name, as [`read_stages`] gives it, can be no Hub id."""
+    """Whether a name, as [`read_stages`] returns it, can't be a Hub id."""
     path = Path(source)
     return path.is_absolute() or source.startswith((".", "~")) or len(path.parts) > 2
 
 
 def _source(report: Mapping[str, Any]) -> str:
-    """What a report measured on: a whole path, or a Hub id."""
+    """The dataset of a report: an absolute path, or a Hub id."""
     name = report["dataset"]["name"]
     local = report["dataset"].get("local")
-    if local is None:  # by a version that didn't record it
+    if local is None:  # written by a version that didn't record it
         local = Path(name).exists()
     return str(Path(name).resolve()) if local else name
 
@@ -414,5 +407,5 @@ def _shown(source: str) -> str:
 
 def _link(source: str) -> str:
     if _is_local(source):
-        return f"a catalogue of its owner's (`{_shown(source)}`)"
+        return f"a private catalogue (`{_shown(source)}`)"
     return f"[{source}](https://huggingface.co/datasets/{source})"

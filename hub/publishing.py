@@ -1,6 +1,6 @@
-"""What goes to the Hub, and how: a model, the Space that shows it and the catalogue that the Space searches.
+"""Uploads a model to the Hub, with the Space that shows it and the catalogue that the Space searches.
 
-Every function takes a `huggingface_hub.HfApi`, and so works against any Hub endpoint: `HF_ENDPOINT`, or
+The functions that talk to the Hub take a `huggingface_hub.HfApi`, and so work against any endpoint: `HF_ENDPOINT`, or
 `HfApi(endpoint=...)`.
 """
 
@@ -34,45 +34,47 @@ OPTIONAL = (
     "config_sentence_transformers.json",
 )  # fmt: skip
 IMPORT = re.compile(r"^\s*from \.(\w+) import", re.MULTILINE)
-# What the Space needs of the package, closed under the dependency rule in pyproject.toml.
-SPACE_PARTS = ("utils", "data", "encoding", "catalog")
+# The parts of the package that the Space needs, with all that they import by the layers in pyproject.toml.
+PACKAGE_PARTS = ("utils", "data", "encoding", "catalog")
 PICTURE = re.compile(r"!\[[^\]]*\]\(([\w.-][\w./-]*\.(?:gif|jpe?g|png|svg|webp))\)")
-SPACE_SUFFIXES = (".py", ".css", ".js", ".html", ".svg")
-SPACE_SETTINGS = ("split", "id_column", "title_column", "image_column", "attributes", "examples")
-# The file by which a repository is known as one that this module writes to.
+SPACE_ROOT = ("app.py", "requirements.txt")
+SPACE_PARTS = ("static", "tabs", "templates", "uploads")
+SPACE_SUFFIXES = (".py", ".css", ".js", ".json", ".html", ".svg")
+SPACE_SETTINGS = ("split", "id_column", "title_column", "image_column", "attribute_columns", "examples")
+# A repository that holds this file was written by this module.
 MARKS: dict[RepoType, str] = {"model": "config.json", "space": "settings.json", "dataset": "catalog.json"}
-# Of an earlier publication these would be read beside the new files, or instead of them.
+# Files of an earlier publication that would be loaded beside the new ones, or instead of them.
 OLD_WEIGHTS = (WEIGHTS, WEIGHTS_INDEX, "model-*-of-*.safetensors")
 OLD_PRODUCTS = ("products/*", "changes/*")
-WRITE_CARD = "Write the card"  # title of the commit of a card that came from a folder here
+WRITE_CARD = "Write the card"  # title of a commit that uploaded the card from the folder of a checkpoint
 
 
 class PublishError(RuntimeError):
-    """What stands in the way of publishing, with its remedy."""
+    """Why publishing isn't possible, with its remedy."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A repository, and the commit at which its files are those that were published."""
+    """A repository, and the commit that has the published files."""
 
     repo_id: str
     revision: str
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What goes up
+# Files to upload
 # ----------------------------------------------------------------------------------------------------------------------
 
 
 def model_files(folder: Path) -> Files:
-    """What a user needs to load the model: weights, configuration, processor, tokenizer, code, licence. No card.
+    """The files that loading the model takes: weights, configuration, processor, tokenizer, code and licence.
 
     Raises:
-        ValueError: for a folder that isn't a whole checkpoint of ACE-BERT.
+        ValueError: for a folder that isn't a complete checkpoint of ACE-BERT.
     """
     for name in REQUIRED:
         if not (folder / name).is_file():
-            raise ValueError(f"{folder} has no {name}: name a checkpoint's folder, as train_accelerate.py saves it.")
+            raise ValueError(f"{folder} has no {name}: name the folder of a checkpoint, as training saves it.")
     if _model_type(folder / "config.json") != "acebert":
         raise ValueError(f"{folder / 'config.json'} isn't that of an ACE-BERT checkpoint.")
     names = [*REQUIRED, *(name for name in OPTIONAL if (folder / name).is_file()), *_weights(folder), *_code(folder)]
@@ -124,9 +126,7 @@ def _license(folder: Path) -> Files:
     for place in (folder, PACKAGE):
         if (place / "LICENSE").is_file():
             return {"LICENSE": place / "LICENSE"}
-    raise ValueError(
-        f"{folder} has no LICENSE: put the text of the licence that others are to use the model under there."
-    )
+    raise ValueError(f"{folder} has no LICENSE: add the text of the licence of the model.")
 
 
 def card_files(card: str, folder: Path) -> Files:
@@ -136,13 +136,13 @@ def card_files(card: str, folder: Path) -> Files:
 
 
 def catalog_files(folder: Path) -> Files:
-    """A catalogue that `ProductCatalog.build` made, without its index, which is made again where it is opened.
+    """A catalogue that `ProductCatalog.build` wrote, without its index, which is rebuilt where the catalogue is opened.
 
     Raises:
-        ValueError: for a folder that isn't a whole catalogue.
+        ValueError: for a folder that isn't a complete catalogue.
     """
     if not (folder / "catalog.json").is_file() or (folder / "building.json").exists():
-        raise ValueError(f"{folder} holds no finished catalogue: make one with build_catalog.py.")
+        raise ValueError(f"{folder} holds no finished catalogue: build one by `acebert build-catalog`.")
     parts = [*folder.glob("products/*/*.parquet"), *folder.glob("changes/*.parquet")]
     paths = [folder / "catalog.json", folder / "README.md", *sorted(parts)]
     return {path.relative_to(folder).as_posix(): path for path in paths}
@@ -155,7 +155,9 @@ def space_files(
     readme: str | None = None,
     folder: Path = SPACE,
 ) -> Files:
-    """The Space: its own files, the parts of this package that it stands on, and its settings.
+    """The Space: app.py, which is run there, the parts of this package that it needs, and its settings.
+
+    The Space's other modules are one of the parts, `acebert.space`, so that their names can't clash with any other's.
 
     Args:
         model: what it searches with.
@@ -170,13 +172,16 @@ def space_files(
     """
     if not (folder / "app.py").is_file():
         raise ValueError(f"{folder} has no app.py: publish a Space from a clone of the repository.")
-    own = sorted(path for path in folder.iterdir() if path.suffix in SPACE_SUFFIXES)
     package = [PACKAGE / "__init__.py", *PACKAGE.glob("*_acebert.py")]
-    package += [path for part in SPACE_PARTS for path in (PACKAGE / part).rglob("*.py")]
-    files: Files = {path.name: path for path in [*own, folder / "requirements.txt"]}
+    package += [path for part in PACKAGE_PARTS for path in (PACKAGE / part).rglob("*.py")]
+    files: Files = {name: folder / name for name in SPACE_ROOT}
     files |= {f"acebert/{path.relative_to(PACKAGE).as_posix()}": path for path in sorted(package)}
+    own = [*folder.glob("*.py"), *(path for part in SPACE_PARTS for path in (folder / part).rglob("*"))]
+    for path in sorted(own):
+        if path.suffix in SPACE_SUFFIXES and path.name not in SPACE_ROOT:
+            files[f"acebert/space/{path.relative_to(folder).as_posix()}"] = path
 
-    chosen: dict[str, Any] = {"model": model.repo_id, "revision": model.revision, **(settings or {})}
+    chosen: dict[str, Any] = {"model_name_or_path": model.repo_id, "revision": model.revision, **(settings or {})}
     if catalog:
         chosen |= {"catalog": catalog.repo_id, "catalog_revision": catalog.revision}
     ours = RepoCard((folder / "README.md").read_text(encoding="utf-8"))
@@ -190,19 +195,19 @@ def space_files(
 
 
 def imported_modules(sources: Iterable[Path], package: Path) -> set[Path]:
-    """The modules in the folder `package` that Python files import, and those that these import.
+    """The modules in the folder `package` that Python files import, directly or not.
 
-    Imports are lines such as `from .name import ...`, by which transformers, too, finds what a checkpoint's code needs.
+    Imports are lines such as `from .name import ...`: transformers finds the code of a checkpoint by the same rule.
 
     Raises:
-        ValueError: for a module that isn't there.
+        ValueError: for a module that is missing.
     """
     found: set[Path] = set()
     waiting = list(sources)
     while waiting:
         source = waiting.pop()
         if not source.is_file():
-            raise ValueError(f"{source} is missing, but is part of the code: save the model again.")
+            raise ValueError(f"{source} is missing, but the code of the model imports it: save the model again.")
         names = IMPORT.findall(source.read_text(encoding="utf-8"))
         new = {package / f"{name}.py" for name in names} - found
         found |= new
@@ -211,7 +216,7 @@ def imported_modules(sources: Iterable[Path], package: Path) -> set[Path]:
 
 
 def size_of(file: Path | bytes) -> int:
-    """In bytes."""
+    """Size in bytes."""
     return len(file) if isinstance(file, bytes) else file.stat().st_size
 
 
@@ -221,11 +226,17 @@ def size_of(file: Path | bytes) -> int:
 
 
 def open_repository(api: HfApi, repo_id: str, repo_type: RepoType, private: bool | None = None) -> str:
-    """Makes the repository where it isn't there. Call it before long work. As [`check_repository`] otherwise.
+    """Makes sure that a repository exists and may be written to, and creates it if needed.
 
     Args:
-        api, repo_id, repo_type: as there.
-        private: of a new one; None for the owner's default. It has to be that of one which is there.
+        api, repo_id, repo_type: as for [`check_repository`].
+        private: visibility of a new repository, None for the owner's default; an existing one must have it already.
+
+    Returns:
+        "owner/name".
+
+    Raises:
+        PublishError: see [`check_repository`].
     """
     repo_id = check_repository(api, repo_id, repo_type, private)
     with clear_errors(api, repo_id):
@@ -237,20 +248,20 @@ def open_repository(api: HfApi, repo_id: str, repo_type: RepoType, private: bool
 
 
 def check_repository(api: HfApi, repo_id: str, repo_type: RepoType, private: bool | None = None) -> str:
-    """Makes sure that nothing stands in the way of publishing to a repository, as far as that can be told unwritten.
+    """Checks that publishing to a repository is possible, without writing anything.
 
     Args:
-        api: with the token of who publishes.
+        api: client with the publisher's token.
         repo_id: "name", or "owner/name".
-        repo_type: of the repository.
-        private: what it has to be if it is there; None for either.
+        repo_type: kind of the repository.
+        private: visibility that an existing repository must have; None for either.
 
     Returns:
         "owner/name".
 
     Raises:
-        PublishError: without a token or a connection, for a token that may not write there, and for a repository that
-            holds something else or isn't as private as it has to be.
+        PublishError: without a token or a connection, for a token without the right to write there, and for a
+            repository that holds something else or has another visibility.
     """
     with clear_errors(api, repo_id):
         owner = api.whoami()["name"]
@@ -267,25 +278,25 @@ def check_repository(api: HfApi, repo_id: str, repo_type: RepoType, private: boo
             ours = _model_type(Path(api.hf_hub_download(repo_id, mark, revision=info.sha))) == "acebert"
     if others and not ours:
         raise PublishError(
-            f"The {repo_type} repository {repo_id} is there and holds something else "
-            f"({', '.join(sorted(others)[:3])}): give another name."
+            f"The {repo_type} repository {repo_id} exists and holds something else "
+            f"({', '.join(sorted(others)[:3])}): choose another name."
         )
     if private is not None and info.private != private:
         now, wanted = ("private", "public") if info.private else ("public", "private")
         page = repo_id if repo_type == "model" else f"{repo_type}s/{repo_id}"
         raise PublishError(
-            f"{repo_id} is there and {now}, and was to be {wanted}: change it in its settings, at "
-            f"{api.endpoint}/{page}/settings, or give another name."
+            f"{repo_id} exists and is {now}, but was to be {wanted}: change that in its settings, at "
+            f"{api.endpoint}/{page}/settings, or choose another name."
         )
     return repo_id
 
 
 @contextmanager
 def clear_errors(api: HfApi, repo_id: str) -> Iterator[None]:
-    """Says what is behind an error of the Hub, or of the way there, and what to do.
+    """Turns errors of the Hub and of the connection into a [`PublishError`] with the cause and the remedy.
 
     Raises:
-        PublishError: for any of them.
+        PublishError: for any of these errors.
     """
     try:
         yield
@@ -306,14 +317,18 @@ def _explain(error: BaseException, endpoint: str, repo_id: str) -> str:
         if isinstance(cause, HfHubHTTPError):
             status, said = cause.response.status_code, cause.server_message or str(cause).split("\n")[0]
             if status == 401:
-                return f"{endpoint} doesn't know the token ({said}): run `hf auth login --force`, or mend HF_TOKEN."
+                return (
+                    f"{endpoint} doesn't know the token ({said}): run `hf auth login --force`, or set a valid HF_TOKEN."
+                )
             if status == 403:
                 return (
-                    f"The token may not write to {repo_id} ({said}): take one with the role 'write', or a fine-grained "
-                    f"one for that owner, at {tokens}; or publish under a name of your own."
+                    f"The token may not write to {repo_id} ({said}): create one with the role 'write', or a "
+                    f"fine-grained one for that owner, at {tokens}; or publish under a name of your own."
                 )
             if status == 412:
-                return f"{repo_id} was changed by someone else just now ({said}): look at it and run the command again."
+                return (
+                    f"{repo_id} was changed by someone else just now ({said}): review that and run the command again."
+                )
             return f"{endpoint} refused to publish {repo_id} ({status}: {said})."
         if isinstance(cause, HTTPError | ConnectionError):
             no_xet = " An endpoint without Xet storage needs HF_HUB_DISABLE_XET=1." if "xet" in str(cause) else ""
@@ -328,13 +343,13 @@ def _explain(error: BaseException, endpoint: str, repo_id: str) -> str:
 def commit(
     api: HfApi, repo_id: str, repo_type: RepoType, files: Files, message: str, replaced: Iterable[str] = ()
 ) -> str:
-    """Brings files of a repository to these, in one commit; in none where they are so already.
+    """Uploads files in one commit; makes no commit if the repository has all of them already.
 
-    Large files that reached the Hub before are not sent again, whatever became of the commit. Other files stay as they
-    are, but for those that match a pattern of `replaced`: they go.
+    Large files that reached the Hub before are not sent again, even if their commit failed. Files that match a pattern
+    of `replaced` are deleted; all others are kept.
 
     Returns:
-        The commit at which the last of the files became what it is.
+        The last commit that changed one of the files.
     """
     with clear_errors(api, repo_id):
         info = api.repo_info(repo_id, repo_type=repo_type)
@@ -342,7 +357,7 @@ def commit(
         old = [path for path in others if any(fnmatch(path, pattern) for pattern in replaced)]
         operations = [CommitOperationAdd(path, file) for path, file in files.items()]
         operations += [CommitOperationDelete(path) for path in old]
-        # A change by someone else between the look and the commit is refused, not overwritten.
+        # `parent_commit`: if someone else committed in the meantime, this commit is refused.
         api.create_commit(
             repo_id, operations, commit_message=message, repo_type=repo_type, parent_commit=info.sha, num_threads=2
         )
@@ -369,22 +384,22 @@ def publish_model(
     overwrite_card: bool = False,
     tag: str | None = None,
 ) -> Published:
-    """Commits a checkpoint, and then its card, which names the commit to load it by.
+    """Uploads a checkpoint, and then its card, which names the commit to load it by.
 
-    A card that was edited by hand, on the Hub or here, is kept; where both were, the Hub's stays there and the folder's
-    here. A folder whose card wasn't edited then holds the one that was published.
+    A card that was edited by hand, on the Hub or in the folder, is kept; if both were, each stays where it is. A folder
+    whose card wasn't edited gets the published one.
 
     Args:
-        api: with the token of who publishes.
-        folder: of the checkpoint.
-        repo_id: of [`open_repository`].
+        api: client with the publisher's token.
+        folder: folder of the checkpoint.
+        repo_id: name that [`open_repository`] returned.
         write_card: makes the card for a commit.
-        message: of the commit.
-        overwrite_card: also one that was edited by hand.
-        tag: to give to the commit.
+        message: message of the model's commit.
+        overwrite_card: overwrite the card even if it was edited by hand.
+        tag: tag for the model's commit.
 
     Raises:
-        PublishError: see [`open_repository`]; and for a tag that stands for another commit.
+        PublishError: see [`open_repository`]; and for a tag that another commit has.
         ValueError: see [`model_files`].
     """
     revision = commit(api, repo_id, "model", model_files(folder), message, OLD_WEIGHTS)
@@ -393,14 +408,14 @@ def publish_model(
     edited_here = here is not None and is_edited(here) and not overwrite_card
     there = None if overwrite_card else read_card(api, repo_id, "model")
     edited_there = there is not None and is_edited(there) and there != here
-    # An edited card that this folder may have brought there itself gives way to a newer one.
+    # An edited card on the Hub that came from such a folder is replaced by a newer one.
     if there is not None and edited_there and not (edited_here and _came_from_here(api, repo_id)):
         card = there
         kept = f"; {local}, which was edited too, is not published" if edited_here else ""
-        print(f"The card of {repo_id} was edited on the Hub: it is kept{kept}. --overwrite_card writes it anew.")
+        print(f"The card of {repo_id} was edited on the Hub and is kept{kept}. --overwrite_card replaces it.")
     elif here is not None and edited_here:
         card = here
-        print(f"{local} was edited by hand: it is published as it is. --overwrite_card writes it anew.")
+        print(f"{local} was edited by hand and is published as it is. --overwrite_card replaces it.")
     commit(api, repo_id, "model", card_files(card, folder), WRITE_CARD)
     if not edited_here:
         local.write_text(card, encoding="utf-8", newline="")
@@ -412,7 +427,7 @@ def publish_model(
                 if error.response.status_code != 409:
                     raise
                 if api.repo_info(repo_id, revision=tag).sha != revision:
-                    raise PublishError(f"{repo_id} has a tag {tag} at another commit: give another --tag.") from error
+                    raise PublishError(f"{repo_id} has a tag {tag} at another commit: choose another --tag.") from error
     return Published(repo_id, revision)
 
 
@@ -423,9 +438,9 @@ def _came_from_here(api: HfApi, repo_id: str) -> bool:
 
 
 def publish_catalog(api: HfApi, folder: Path, repo_id: str, model: Published) -> Published:
-    """Commits a catalogue as a dataset repository, from which `ProductCatalog.load` and the Space open it.
+    """Uploads a catalogue as a dataset repository, from which `ProductCatalog.load` and the Space open it.
 
-    Its settings there name the published model, and neither a folder nor a server of who made it.
+    Its settings there name the published model, and no folder or server of the machine that built it.
     """
     settings = json.loads((folder / "catalog.json").read_text(encoding="utf-8"))
     settings["model"] |= {"name": model.repo_id, "revision": model.revision}
@@ -441,13 +456,13 @@ def publish_space(
     catalog: Published | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> Published:
-    """Commits the Space, which loads this model by its id and commit, and this catalogue; see [`space_files`]."""
+    """Uploads the Space, which loads this model and this catalogue by id and commit; see [`space_files`]."""
     files = space_files(model, catalog, settings, read_card(api, repo_id, "space"))
     return Published(repo_id, commit(api, repo_id, "space", files, f"Show {model.repo_id} at {model.revision[:12]}"))
 
 
 def read_card(api: HfApi, repo_id: str, repo_type: RepoType) -> str | None:
-    """The README that is on the Hub, None where there is none."""
+    """The README on the Hub; None if the repository has none."""
     with clear_errors(api, repo_id):
         info = api.repo_info(repo_id, repo_type=repo_type)
         if "README.md" not in [file.rfilename for file in info.siblings]:

@@ -1,14 +1,9 @@
-"""The sample catalogue: a shop of invented, illustrated products that anyone may copy, and queries with known answers.
+"""Invents the products and the queries of the sample catalogue, and writes them with the products' pictures.
 
-    python -m acebert.sample_catalog --output build/sample-catalog --num_products 3000 --seed 0
-
-writes a folder for `datasets.load_dataset(folder)` (splits train and validation, with the columns of the Hub dataset
-`ashraq/fashion-product-images-small` and a few more) and `load_dataset(folder, "queries")`. A known share of the titles
-leaves out what only the picture shows. The queries are synthetic: they are made from the attributes, and a product is
-relevant when its attributes meet all that the query asks for.
+A known share of the titles leaves out what only the picture shows. The queries are synthetic: they are made from the
+attributes, and a product is relevant when its attributes meet all that the query asks for.
 """
 
-import argparse
 import dataclasses
 import io
 import json
@@ -27,249 +22,27 @@ from PIL import Image as PILImage
 from tqdm.auto import tqdm
 
 from acebert.sample_catalog.drawing import draw
+from acebert.sample_catalog.vocabulary import (
+    ASKS,
+    BRANDS,
+    COLOUR_WEIGHTS,
+    COLOUR_WORDS,
+    GENDER_ASKS,
+    GENDER_WORDS,
+    HIDDEN_SETS,
+    HIDDEN_WEIGHTS,
+    HIDEABLE,
+    KINDS,
+    LINES,
+    PATTERN_WEIGHTS,
+    PATTERN_WORDS,
+    WINDOW,
+    WINDOW_COPIES,
+)
 
 VERSION = 1  # of what is written: raise it when the same arguments no longer give the same catalogue
 FIRST_ID = 1_000_000  # above every id of the fashion dataset, so that both can be concatenated
 _MANIFEST, _GENERATOR = "manifest.json", "acebert.sample_catalog"
-HIDEABLE = ("colour", "pattern", "kind")
-
-# What titles call a value (first), and what shoppers call it.
-COLOUR_WORDS: dict[str, tuple[str, ...]] = {
-    "Black": ("black",),
-    "White": ("white",),
-    "Grey": ("grey", "gray"),
-    "Red": ("red",),
-    "Maroon": ("maroon", "wine red"),
-    "Pink": ("pink",),
-    "Orange": ("orange",),
-    "Yellow": ("yellow",),
-    "Green": ("green",),
-    "Teal": ("teal",),
-    "Blue": ("blue",),
-    "Navy Blue": ("navy blue", "navy"),
-    "Purple": ("purple", "violet"),
-    "Brown": ("brown",),
-    "Beige": ("beige", "sand"),
-}
-PATTERN_WORDS: dict[str, tuple[str, ...]] = {
-    "Plain": ("plain", "solid"),
-    "Striped": ("striped", "stripy"),
-    "Dotted": ("dotted", "polka dot"),
-    "Checked": ("checked", "plaid"),
-    "Floral": ("floral", "flower print"),
-    "Zigzag": ("zigzag", "chevron"),
-    "Star Print": ("star print", "starry"),
-}
-# What titles say; what shoppers say and whose products they accept then.
-GENDER_WORDS: dict[str, str] = {"Men": "men's", "Women": "women's", "Boys": "boys", "Girls": "girls", "Unisex": ""}
-_GENDER_ASKS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
-    "Men": (("men's", ("Men", "Unisex")), ("mens", ("Men", "Unisex"))),
-    "Women": (("women's", ("Women", "Unisex")), ("ladies", ("Women", "Unisex"))),
-    "Boys": (("boys", ("Boys",)), ("kids", ("Boys", "Girls"))),
-    "Girls": (("girls", ("Girls",)), ("kids", ("Boys", "Girls"))),
-}
-_COLOUR_WEIGHTS = (1.5, 1.2, 0.9, 1.3, 0.7, 0.9, 0.7, 0.8, 1.0, 0.7, 1.2, 1.1, 0.7, 0.9, 0.8)
-_PATTERN_WEIGHTS = (0.40, 0.17, 0.11, 0.10, 0.11, 0.06, 0.05)
-
-
-@dataclass(frozen=True)
-class KindFacts:
-    """What the shop knows of an article type.
-
-    Attributes:
-        category: masterCategory and subCategory.
-        nouns: What titles call it (first) and what shoppers call it.
-        styles: For each style, its phrase with a place for the noun; "{noun}" alone where people have no word for it.
-        genders: Who it is made for; repeated by weight.
-        usage: Values of `usage`; repeated by weight.
-        price: The usual lowest and highest price.
-        weight: How often the shop has it, against 1.
-        plain: Share of plain ones, where it is not the usual.
-    """
-
-    category: tuple[str, str]
-    nouns: tuple[str, ...]
-    styles: Mapping[str, str]
-    genders: tuple[str, ...]
-    usage: tuple[str, ...]
-    price: tuple[float, float]
-    weight: float = 1.0
-    plain: float = _PATTERN_WEIGHTS[0]
-
-
-_EVERYONE = ("Men", "Men", "Men", "Women", "Women", "Women", "Boys", "Girls")
-_ADULTS = ("Men", "Women", "Unisex")
-_FEMALE = ("Women", "Women", "Women", "Girls")
-_ALL = ("Unisex",)
-_TOPWEAR, _BOTTOMWEAR = ("Apparel", "Topwear"), ("Apparel", "Bottomwear")
-_SHOES, _BAGS = ("Footwear", "Shoes"), ("Accessories", "Bags")
-_EVERYDAY, _SPORTY, _SMART = ("Casual",), ("Casual", "Casual", "Sports"), ("Casual", "Casual", "Formal")
-
-KINDS: dict[str, KindFacts] = {
-    "Tshirts": KindFacts(
-        _TOPWEAR, ("t-shirt", "tee", "tshirt"),
-        {"Crew Neck": "crew neck {noun}", "V-Neck": "v-neck {noun}", "Long Sleeve": "long sleeve {noun}"},
-        _EVERYONE, _SPORTY, (9, 35), weight=2.2,
-    ),
-    "Shirts": KindFacts(
-        _TOPWEAR, ("shirt", "button-up"),
-        {"Long Sleeve": "long sleeve {noun}", "Short Sleeve": "short sleeve {noun}"},
-        ("Men", "Men", "Men", "Women", "Boys"), _SMART, (19, 69), weight=1.5,
-    ),
-    "Sweatshirts": KindFacts(
-        _TOPWEAR, ("hoodie", "hooded sweatshirt"), {"Pullover": "{noun}", "Zip-Up": "zip-up {noun}"},
-        _EVERYONE, _SPORTY, (25, 75), weight=1.2,
-    ),
-    "Sweaters": KindFacts(
-        _TOPWEAR, ("sweater", "jumper"),
-        {"Crew Neck": "crew neck {noun}", "Turtleneck": "turtleneck {noun}", "Cardigan": "cardigan"},
-        _EVERYONE, _EVERYDAY, (29, 99),
-    ),
-    "Jackets": KindFacts(
-        _TOPWEAR, ("jacket", "coat"), {"Bomber": "bomber {noun}", "Puffer": "puffer {noun}", "Biker": "biker {noun}"},
-        _EVERYONE, _EVERYDAY, (49, 189), weight=1.2, plain=0.65,
-    ),
-    "Dresses": KindFacts(
-        ("Apparel", "Dress"), ("dress", "frock"), {"Mini": "mini {noun}", "Midi": "midi {noun}", "Maxi": "maxi {noun}"},
-        _FEMALE, ("Casual", "Casual", "Party"), (29, 129), weight=1.6, plain=0.3,
-    ),
-    "Skirts": KindFacts(
-        _BOTTOMWEAR, ("skirt",),
-        {"Mini": "mini {noun}", "Pleated": "pleated {noun}", "Pencil": "pencil {noun}", "Maxi": "maxi {noun}"},
-        _FEMALE, _EVERYDAY, (19, 69),
-    ),
-    "Trousers": KindFacts(
-        _BOTTOMWEAR, ("trousers", "pants"),
-        {"Slim": "slim {noun}", "Wide-Leg": "wide-leg {noun}", "Cargo": "cargo {noun}"},
-        _EVERYONE, _SMART, (25, 89), weight=1.2, plain=0.65,
-    ),
-    "Shorts": KindFacts(
-        _BOTTOMWEAR, ("shorts",), {"Chino": "chino {noun}", "Drawstring": "drawstring {noun}"},
-        _EVERYONE, _SPORTY, (15, 49),
-    ),
-    "Casual Shoes": KindFacts(
-        _SHOES, ("sneakers", "trainers", "canvas shoes"),
-        {"Low-Top": "{noun}", "High-Top": "high-top {noun}", "Slip-On": "slip-on {noun}"},
-        _EVERYONE, _SPORTY, (29, 109), weight=1.6, plain=0.6,
-    ),
-    "Boots": KindFacts(
-        _SHOES, ("boots",), {"Ankle": "ankle {noun}", "Chelsea": "chelsea {noun}", "Knee-High": "knee-high {noun}"},
-        ("Men", "Women", "Women"), _EVERYDAY, (49, 169), plain=0.75,
-    ),
-    "Heels": KindFacts(
-        _SHOES, ("heels", "pumps", "court shoes"),
-        {"Stiletto": "stiletto {noun}", "Block Heel": "block {noun}", "Kitten Heel": "kitten {noun}"},
-        ("Women",), ("Casual", "Formal", "Party"), (35, 139), weight=1.2, plain=0.6,
-    ),
-    "Handbags": KindFacts(
-        _BAGS, ("handbag", "purse"),
-        {
-            "Tote": "tote {noun}", "Crossbody": "crossbody {noun}",
-            "Bucket": "bucket {noun}", "Top-Handle": "top-handle {noun}",
-        },
-        ("Women",), ("Casual", "Casual", "Formal"), (29, 199), weight=1.3, plain=0.5,
-    ),
-    "Backpacks": KindFacts(
-        _BAGS, ("backpack", "rucksack"), {"Flap": "flap {noun}", "Zip": "{noun}"},
-        (*_ADULTS, "Boys", "Girls"), ("Casual", "Casual", "Travel"), (29, 119), plain=0.45,
-    ),
-    "Watches": KindFacts(
-        ("Accessories", "Watches"), ("watch", "wristwatch"), {"Round": "round {noun}", "Square": "square {noun}"},
-        _ADULTS, _SMART, (39, 249), weight=1.2, plain=0.75,
-    ),
-    "Sunglasses": KindFacts(
-        ("Accessories", "Eyewear"), ("sunglasses", "shades"),
-        {"Round": "round {noun}", "Aviator": "aviator {noun}", "Cat-Eye": "cat-eye {noun}", "Square": "square {noun}"},
-        _ADULTS, _EVERYDAY, (15, 129), plain=0.8,
-    ),
-    "Caps": KindFacts(
-        ("Accessories", "Headwear"), ("cap", "baseball cap"), {"Baseball": "{noun}"},
-        ("Men", "Unisex", "Boys"), _SPORTY, (12, 39), weight=0.8,
-    ),
-    "Hat": KindFacts(
-        ("Accessories", "Headwear"), ("hat",), {"Beanie": "beanie", "Bucket Hat": "bucket {noun}"},
-        ("Women", "Unisex", "Girls"), _EVERYDAY, (12, 45), weight=0.8,
-    ),
-    "Socks": KindFacts(
-        ("Accessories", "Socks"), ("socks",),
-        {"Ankle": "ankle {noun}", "Crew": "{noun}", "Knee-High": "knee-high {noun}"},
-        (*_EVERYONE, "Unisex"), _SPORTY, (5, 19), plain=0.25,
-    ),
-    "Scarves": KindFacts(
-        ("Accessories", "Scarves"), ("scarf",), {"Hemmed": "{noun}", "Fringed": "fringed {noun}", "Snood": "snood"},
-        _ADULTS, _EVERYDAY, (12, 59), plain=0.3,
-    ),
-    "Umbrellas": KindFacts(
-        ("Accessories", "Umbrellas"), ("umbrella", "brolly"), {"Open": "{noun}", "Folded": "folded {noun}"},
-        _ALL, ("Casual", "Travel"), (15, 49), plain=0.35,
-    ),
-    "Mugs": KindFacts(
-        ("Home", "Tableware"), ("mug", "coffee mug"),
-        {"Classic": "{noun}", "Tall": "tall {noun}", "Espresso": "espresso {noun}"},
-        _ALL, ("Home",), (7, 25), weight=1.2, plain=0.3,
-    ),
-    "Water Bottle": KindFacts(
-        ("Accessories", "Water Bottle"), ("water bottle", "drinks bottle"),
-        {"Flask": "{noun}", "Sports": "sports {noun}"},
-        _ALL, ("Sports", "Travel"), (12, 39), weight=0.8,
-    ),
-    "Lamps": KindFacts(
-        ("Home", "Lighting"), ("lamp", "light"),
-        {"Cone": "table {noun}", "Drum": "drum shade {noun}", "Dome": "dome {noun}", "Floor": "floor {noun}"},
-        _ALL, ("Home",), (25, 149),
-    ),
-    "Chairs": KindFacts(
-        ("Home", "Furniture"), ("chair",), {"Armchair": "armchair", "Dining": "dining {noun}"},
-        _ALL, ("Home",), (79, 499),
-    ),
-    "Stools": KindFacts(
-        ("Home", "Furniture"), ("stool",), {"Bar Stool": "bar {noun}"}, _ALL, ("Home",), (49, 179), weight=0.6,
-    ),
-    "Cushion Covers": KindFacts(
-        ("Home", "Home Furnishing"), ("cushion", "throw pillow"), {"Square": "square {noun}", "Round": "round {noun}"},
-        _ALL, ("Home",), (12, 49), plain=0.25,
-    ),
-}  # fmt: skip
-
-# All invented. Neither list may hold a word for a colour, a pattern or a kind: titles must be able to hide them.
-_BRANDS = (
-    "Norvik", "Tallowe", "Ostravelle", "Quillmere", "Fennwicke", "Lumarro", "Kestrand", "Vellunor", "Marlowick",
-    "Zephrine", "Dovarro", "Hollisane", "Pemberlo", "Ravenno", "Tindrell", "Wexholme", "Yarrowen", "Calvandra",
-    "Elmsworthe", "Grovanti",
-)  # fmt: skip
-_LINES = (
-    "Weekender", "Studio", "Everyday", "Drift", "Atlas", "Signature", "Heritage", "Metro", "Voyage", "Encore",
-    "Original", "Crest", "Tempo", "Orbit", "Sunday", "Avenue", "Compass", "Nomad", "Solstice", "Horizon", "Pioneer",
-    "Cadence", "Echo", "Prelude", "Summit", "Harbour", "Riviera", "Alba",
-)  # fmt: skip
-
-# In the shop window: these are there from the start, half of them with titles that say neither colour nor pattern.
-_WINDOW = (
-    ("Tshirts", "Red", "Striped"),
-    ("Dresses", "Blue", "Floral"),
-    ("Mugs", "Yellow", "Dotted"),
-    ("Shirts", "Green", "Checked"),
-    ("Cushion Covers", "Teal", "Zigzag"),
-    ("Backpacks", "Navy Blue", "Star Print"),
-)
-_WINDOW_COPIES = 4
-_HIDDEN_SETS = (
-    ("colour", "pattern"), ("colour",), ("pattern",), ("colour", "pattern", "kind"), ("kind",), ("colour", "kind"),
-)  # fmt: skip
-_HIDDEN_WEIGHTS = (0.42, 0.15, 0.13, 0.16, 0.06, 0.08)
-
-
-# What shoppers ask for besides the kind, and the share of them who ask for just this.
-_ASKS = (
-    (("baseColour", "pattern"), 0.35),
-    (("baseColour",), 0.16),
-    (("pattern",), 0.14),
-    (("baseColour", "style"), 0.1),
-    (("style", "pattern"), 0.06),
-    (("gender", "pattern"), 0.07),
-    (("gender", "baseColour"), 0.07),
-    ((), 0.05),
-)
 
 
 @dataclass(frozen=True)
@@ -367,7 +140,7 @@ def _title_case(words: str) -> str:
 def _title(attributes: Mapping[str, str], hidden: Sequence[str], rng: np.random.Generator) -> str:
     """A title in the shop's manner, without what is hidden."""
     kind, facts = attributes["articleType"], KINDS[attributes["articleType"]]
-    line = _pick(rng, _LINES)
+    line = _pick(rng, LINES)
     colour = "" if "colour" in hidden else COLOUR_WORDS[attributes["baseColour"]][0]
     pattern = "" if "pattern" in hidden or attributes["pattern"] == "Plain" else PATTERN_WORDS[attributes["pattern"]][0]
     noun = ""
@@ -423,8 +196,8 @@ def _ask(
     if "pattern" in asks:
         words["pattern"] = _pick(rng, PATTERN_WORDS[attributes["pattern"]])
         accepted["pattern"] = (attributes["pattern"],)
-    if "gender" in asks and attributes["gender"] in _GENDER_ASKS:
-        words["gender"], accepted["gender"] = _pick(rng, _GENDER_ASKS[attributes["gender"]])
+    if "gender" in asks and attributes["gender"] in GENDER_ASKS:
+        words["gender"], accepted["gender"] = _pick(rng, GENDER_ASKS[attributes["gender"]])
     orders = (
         "{gender} {colour} {pattern} {noun}",
         "{gender} {pattern} {colour} {noun}",
@@ -455,7 +228,7 @@ def generate_products(num_products: int = 3000, seed: int = 0, hidden_share: flo
     if not 0 <= hidden_share <= 1:
         raise ValueError(f"hidden_share must be between 0 and 1, got {hidden_share!r}")
     rng = np.random.default_rng([seed, 0])
-    window = [entry for entry in _WINDOW for _ in range(_WINDOW_COPIES)][:num_products]
+    window = [entry for entry in WINDOW for _ in range(WINDOW_COPIES)][:num_products]
     others = num_products - len(window)
     weights = np.asarray([facts.weight for facts in KINDS.values()])
     # Every kind gets its share: the fractional parts of the cumulated weights decide, not chance.
@@ -475,15 +248,15 @@ def generate_products(num_products: int = 3000, seed: int = 0, hidden_share: flo
             kind, colour, pattern = window[index]
         else:
             kind = str(kinds[index - len(window)])
-            colour = _pick(rng, list(COLOUR_WORDS), _COLOUR_WEIGHTS)
+            colour = _pick(rng, list(COLOUR_WORDS), COLOUR_WEIGHTS)
             plain = KINDS[kind].plain
-            others_weights = np.asarray(_PATTERN_WEIGHTS[1:])
+            others_weights = np.asarray(PATTERN_WEIGHTS[1:])
             pattern = _pick(
                 rng, list(PATTERN_WORDS), [plain, *(others_weights / others_weights.sum() * (1 - plain)).tolist()]
             )
         hidden: tuple[str, ...] = ()
         if index in hides:
-            hidden = ("colour", "pattern") if index < len(window) else _pick(rng, _HIDDEN_SETS, _HIDDEN_WEIGHTS)
+            hidden = ("colour", "pattern") if index < len(window) else _pick(rng, HIDDEN_SETS, HIDDEN_WEIGHTS)
             if pattern == "Plain":
                 hidden = tuple(name for name in hidden if name != "pattern") or ("colour",)
         products.append(_product(index, seed, kind, colour, pattern, hidden, rng))
@@ -501,12 +274,12 @@ def _product(
         "baseColour": colour,
         "pattern": pattern,
         "gender": _pick(rng, facts.genders),
-        "brand": _pick(rng, _BRANDS),
+        "brand": _pick(rng, BRANDS),
     }
     warm = kind in ("Sweaters", "Jackets", "Sweatshirts", "Boots", "Scarves")
     hot_query = None
     if rng.random() < 0.85:
-        hot_query, _ = _ask(attributes, _pick(rng, *zip(*_ASKS, strict=True)), rng)
+        hot_query, _ = _ask(attributes, _pick(rng, *zip(*ASKS, strict=True)), rng)
     return Product(
         id=FIRST_ID + index,
         masterCategory=facts.category[0],
@@ -558,9 +331,9 @@ def make_queries(products: Sequence[Product], seed: int = 0, num_queries: int = 
         )
         queries[key] = Query(query_id=len(queries), query=text, relevant_ids=relevant, **accepted)
 
-    for product in products[: len(_WINDOW) * _WINDOW_COPIES : _WINDOW_COPIES]:
+    for product in products[: len(WINDOW) * WINDOW_COPIES : WINDOW_COPIES]:
         add(product, ("baseColour", "pattern"))
-    choices, shares = zip(*_ASKS, strict=True)
+    choices, shares = zip(*ASKS, strict=True)
     for _ in range(20 * num_queries):
         if len(queries) >= num_queries:
             break
@@ -729,19 +502,3 @@ def _write_parquet(path: Path, rows: Sequence[Mapping], features: Features) -> N
     columns = {name: [row[name] for row in rows] for name in features}
     # Small row groups: one product's picture can be read without decoding thousands.
     pq.write_table(pa.Table.from_pydict(columns, schema=features.arrow_schema), path, row_group_size=100)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m acebert.sample_catalog", description=__doc__.split("\n")[0])
-    parser.add_argument("--output", required=True, help="folder to write")
-    parser.add_argument("--num_products", type=int, default=3000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--hidden_share", type=float, default=0.4, help="share of titles that leave something out")
-    parser.add_argument("--num_proc", type=int, default=1, help="processes that draw")
-    args = parser.parse_args(argv)
-    folder = write_sample_catalog(args.output, args.num_products, args.seed, args.hidden_share, args.num_proc)
-    print(f"the sample catalogue is in {folder}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """The Space: search a shop's catalogue by words, by a photo, or by both.
 
-    python app.py --model <Hub id or folder> --catalog <Hub id or folder>
+    python app.py --model_name_or_path <Hub id or folder> --catalog <Hub id or folder>
 
 At the first start every product is encoded, once; the catalogue is kept in the cache folder and opened again at the
 next start, for as long as model and dataset stay the same.
@@ -13,7 +13,8 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections import ChainMap
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,29 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 
+FOLDER = Path(__file__).parent
 PACKAGE_PARTS = ("utils", "data", "encoding", "catalog")  # what the Space needs beside the root's modules
-PUBLISHED = Path(__file__).with_name("settings.json")  # written by publish.py
-DEFAULT_EXAMPLES = (
-    "striped red t-shirt",
-    "black high heels",
-    "floral summer dress",
-    "brown leather wallet",
-    "running shoes",
-)
+SPACE_PARTS = ("static", "tabs", "templates", "uploads")
+PUBLISHED = FOLDER / "settings.json"  # written by `acebert publish`
+DEFAULTS = {
+    "catalog": "ashraq/fashion-product-images-small",
+    "split": "all",
+    "id_column": "id",
+    "title_column": "title",
+    "image_column": "image",
+    "examples": "",
+    "cache": "build/space-cache",
+}
+_FASHION = {
+    "title_column": "productDisplayName",
+    "examples": "striped red t-shirt,black high heels,floral summer dress,brown leather wallet,running shoes",
+}
+# Settings of catalogues that are known: a Hub id stands for itself, other names are for --preset.
+PRESETS = {
+    "ashraq/fashion-product-images-small": _FASHION | {"attribute_columns": "gender,articleType,baseColour,usage"},
+    # That of `acebert sample-catalog`.
+    "sample": _FASHION | {"attribute_columns": "gender,articleType,baseColour,pattern,usage,price"},
+}
 
 
 def split_list(text: str) -> tuple[str, ...]:
@@ -37,46 +52,62 @@ def split_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def parse_args(argv: Iterable[str] | None = None) -> argparse.Namespace:
-    """Settings from flags; each has an environment variable, named in its help, for a Space's settings page.
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Settings from flags, else environment variables, else the Space's publication, else a preset, else the default.
 
-    Where neither is given, those that the Space was published with count.
+    The variables, named in each flag's help, are for a Space's settings page.
     """
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+
+    def setting(name: str, text: str, **options: Any) -> None:
+        shown = f" (default: {DEFAULTS[name]})" if DEFAULTS.get(name) else ""
+        parser.add_argument(f"--{name}", help=f"{text}{shown}. [{_variable(name)}]", **options)
+
+    setting("model_name_or_path", "Checkpoint: a Hub id or a folder")
+    setting("revision", "The checkpoint's branch, tag or commit on the Hub")
+    setting("catalog", "What to search: a dataset, or a catalogue of build-catalog; a Hub id or a folder")
+    setting("catalog_revision", "The catalogue's branch, tag or commit on the Hub")
+    setting("preset", "Settings of a known catalogue; by default those of the catalogue's Hub id", choices=PRESETS)
+    setting("split", "Split of the dataset")
+    setting("id_column", "Column of product ids")
+    setting("title_column", "Column of titles")
+    setting("image_column", "Column of photos")
+    setting(
+        "attribute_columns",
+        "Columns to show and to filter by, separated by commas; of a built catalogue all by default",
+    )
+    setting("examples", "Example queries to offer, separated by commas")
+    setting("cache", "Folder that keeps encoded catalogues")
+    parser.add_argument("--port", type=int, help="Port to serve on; by default the first free one from 7860.")
+    flags = vars(parser.parse_args(argv))
+
     published = json.loads(PUBLISHED.read_text(encoding="utf-8")) if PUBLISHED.exists() else {}
-
-    def setting(flag: str, default: str | None, text: str, **kwargs: Any) -> None:
-        name = flag.removeprefix("--").replace("-", "_")
-        variable = f"ACEBERT_{name.upper()}"
-        default = os.environ.get(variable) or published.get(name) or default
-        parser.add_argument(flag, default=default, help=f"{text} [{variable}]", **kwargs)
-
-    setting("--model", None, "checkpoint: a Hub id or a folder")
-    setting("--revision", None, "the checkpoint's branch, tag or commit on the Hub")
-    setting("--catalog", "ashraq/fashion-product-images-small", "the products: a Hub dataset, or a folder with one")
-    setting("--catalog-revision", None, "the catalogue's branch, tag or commit on the Hub")
-    setting("--split", "all", "the dataset's split")
-    setting("--id-column", "id", "column with the product's id")
-    setting("--title-column", "productDisplayName", "column with the title")
-    setting("--image-column", "image", "column with the photo")
-    setting("--attributes", None, "columns to show and filter by, with commas", type=split_list)
-    setting("--examples", ",".join(DEFAULT_EXAMPLES), "queries to start from, with commas", type=split_list)
-    setting("--cache", "build/space-cache", "folder that keeps encoded catalogues", type=Path)
-    parser.add_argument("--port", type=int, help="port to serve on, by default the first free one from 7860")
-    args = parser.parse_args(argv)
-    if not args.model:
-        parser.error("which checkpoint? Give --model or set ACEBERT_MODEL: a Hub id or a folder")
+    environment = {name: value for name in flags if (value := os.environ.get(_variable(name)))}
+    chosen = ChainMap({name: value for name, value in flags.items() if value is not None}, environment, published)
+    preset = PRESETS.get(chosen.get("preset") or chosen.get("catalog", DEFAULTS["catalog"]), {})
+    settings = ChainMap(*chosen.maps, preset, DEFAULTS)
+    args = argparse.Namespace(**{name: settings.get(name) for name in flags})
+    if not args.model_name_or_path:
+        variable = _variable("model_name_or_path")
+        parser.error(f"Which checkpoint? Give --model_name_or_path or set {variable}: a Hub id or a folder.")
     # A published commit belongs to the published repository, not to another that a flag or a variable names.
-    for name, revision in (("model", "revision"), ("catalog", "catalog_revision")):
+    for name, revision in (("model_name_or_path", "revision"), ("catalog", "catalog_revision")):
         if getattr(args, name) != published.get(name) and getattr(args, revision) == published.get(revision):
             setattr(args, revision, None)
+    args.examples, args.cache = split_list(args.examples), Path(args.cache)
+    args.attribute_columns = split_list(args.attribute_columns or "") or None
     return args
+
+
+def _variable(name: str) -> str:
+    return f"ACEBERT_{name.upper()}"
 
 
 def provide_package(model: str, revision: str | None, cache: Path) -> str | None:
     """Makes `import acebert` work where the package isn't installed, by the code that comes with the checkpoint.
 
-    It is the same code from the same place as what `AutoModel` runs with `trust_remote_code`.
+    It is the same code from the same place as what `AutoModel` runs with `trust_remote_code`; the Space's own,
+    `acebert.space`, is the one beside this file.
 
     Args:
         model: a Hub id or a folder with a checkpoint.
@@ -96,24 +127,29 @@ def provide_package(model: str, revision: str | None, cache: Path) -> str | None
         package = cache / "code" / revision / "acebert"
     shutil.rmtree(package, ignore_errors=True)
     package.mkdir(parents=True)
+    no_caches = shutil.ignore_patterns("__pycache__")
     for file in source.glob("*.py"):
         shutil.copy(file, package)
     for part in PACKAGE_PARTS:
-        shutil.copytree(source / part, package / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(source / part, package / part, ignore=no_caches)
+    for part in SPACE_PARTS:
+        shutil.copytree(FOLDER / part, package / "space" / part, ignore=no_caches)
+    for file in FOLDER.glob("*.py"):
+        shutil.copy(file, package / "space")
     sys.path.append(str(package.parent.resolve()))
     return revision
 
 
-def main(argv: Iterable[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Loads model and catalogue, then serves the page."""
     args = parse_args(argv)
-    revision = provide_package(args.model, args.revision, args.cache)
+    revision = provide_package(args.model_name_or_path, args.revision, args.cache)
     # They need the package.
-    from guard import keep_sweeping
-    from page import build_page, launch
-    from shop import Shop, load_model, open_catalog
+    from acebert.space.guard import keep_sweeping
+    from acebert.space.page import build_page, launch
+    from acebert.space.shop import Shop, load_model, open_catalog
 
-    model, processor = load_model(args.model, revision)
+    model, processor = load_model(args.model_name_or_path, revision)
     catalog = open_catalog(
         model,
         processor,
@@ -124,11 +160,11 @@ def main(argv: Iterable[str] | None = None) -> None:
         id_column=args.id_column,
         title_column=args.title_column,
         image_column=args.image_column,
-        attributes=args.attributes,
+        attributes=args.attribute_columns or (),
     )
     # Encoding the catalogue used all cores for one batch; searches are many and small, each does best on one.
     torch.set_num_threads(1)
-    shop = Shop(model, processor, catalog, args.cache, args.attributes)
+    shop = Shop(catalog, args.cache, args.attribute_columns)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that nothing that was uploaded stays behind
     with tempfile.TemporaryDirectory(prefix="acebert-uploads-", ignore_cleanup_errors=True) as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads

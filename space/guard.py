@@ -10,17 +10,15 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
 
-import gradio as gr
-from gradio import processing_utils
 from gradio.utils import get_upload_folder
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from upload_limits import MB
+
+from acebert.space.uploads.limits import MB
 
 REQUEST_BYTES = 1 * MB  # of a request that uploads nothing: a query, filters, the names of columns
 FOLDER_BYTES = 4096 * MB  # of all that is uploaded and not yet removed, by everyone
@@ -138,7 +136,13 @@ def _files(folder: Path) -> list[tuple[Path, int, float]]:
 
 
 def keep_sweeping(folder: Path) -> None:
-    """Sweeps from now on, as long as the process lives."""
+    """Sweeps from now on, as long as the process lives.
+
+    Gradio's own `Blocks(delete_cache=)` removes the files that it lists: those of finished uploads and those that
+    components made. What a connection that broke off left in the folder is on no list of it
+    (`delete_files_created_by_app` and `upload_fn` in
+    https://github.com/gradio-app/gradio/blob/gradio@6.31.0/gradio/route_utils.py), and would fill the disk.
+    """
 
     def run() -> None:
         while True:
@@ -146,29 +150,3 @@ def keep_sweeping(folder: Path) -> None:
             time.sleep(SWEEP_SECONDS)
 
     threading.Thread(target=run, name="sweep", daemon=True).start()
-
-
-async def _refuse_address(*_: Any, **__: Any) -> NoReturn:
-    raise gr.Error("No web address is opened here: upload the file itself.", print_exception=False)
-
-
-def open_no_address() -> None:
-    """Makes a file that is given by its web address an error; Gradio, which would fetch it, has no setting for that."""
-    if not hasattr(processing_utils, "async_ssrf_protected_download"):
-        raise RuntimeError("This release of Gradio fetches files by another function: install the pinned one.")
-    processing_utils.async_ssrf_protected_download = _refuse_address
-
-
-def name_sessions(page: gr.Blocks) -> None:
-    """Gives an event with an empty session name one of its own.
-
-    Gradio 6.31 does so, too, and then looks for it under the empty one: the event stays in the queue for good, and
-    whoever joins the queue behind it is refused. To be called after `page.queue`.
-    """
-    push = page._queue.push
-
-    async def push_named(body: Any, request: Any, username: str | None) -> Any:
-        body.session_hash = body.session_hash or None
-        return await push(body=body, request=request, username=username)
-
-    page._queue.push = push_named

@@ -3,21 +3,22 @@
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-import common_space
-import compare
 import gradio as gr
-import own
-from guard import WAITING, Guard, name_sessions, open_no_address
-from search import add_endpoints, add_search
-from shop import Shop
 from starlette.middleware import Middleware
 from starlette.routing import Route
-from upload_limits import MB
 
-FOLDER = Path(__file__).parent
+from acebert.space.gradio_compat import name_sessions, open_no_address
+from acebert.space.guard import WAITING, Guard
+from acebert.space.rendering import STATIC, render
+from acebert.space.sessions import LIMITS
+from acebert.space.shop import Shop
+from acebert.space.tabs.compare import CompareTab
+from acebert.space.tabs.embedding_map import EmbeddingMapTab
+from acebert.space.tabs.own_catalog import OwnCatalogTab
+from acebert.space.tabs.search import SearchTab
+from acebert.space.uploads.limits import MB
 
 
 def build_page(shop: Shop, examples: Sequence[str]) -> gr.Blocks:
@@ -25,23 +26,16 @@ def build_page(shop: Shop, examples: Sequence[str]) -> gr.Blocks:
     # After every event Gradio sums up all events so far, for a page that `launch` leaves out: most of a search's time.
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
     with gr.Blocks(title="ACE-BERT product search", analytics_enabled=False) as page:
-        gr.HTML(
-            f"<h1>Find it by words, by photo, or both</h1><p>{len(shop.catalog):,} products, "
-            "found by what their photos show as much as by what their titles say.</p>",
-            elem_id="masthead",
-            apply_default_css=False,
-        )
+        masthead = render("masthead", count=f"{len(shop.catalog):,}")
+        gr.HTML(masthead, elem_id="masthead", apply_default_css=False)
         with gr.Tab("Search", elem_id="shop"):
-            add_search(
-                shop, lambda _: shop.catalog, "shop", attributes=shop.attributes, examples=examples, shareable=True
-            )
-            add_endpoints(shop)
+            SearchTab(shop, examples).lay_out()
         with gr.Tab("Your own catalogue"):
-            own.add_tab(shop)
+            OwnCatalogTab(shop).lay_out()
         with gr.Tab("Side by side"):
-            compare.add_tab(shop)
+            CompareTab(shop).lay_out()
         with gr.Tab("The common space"):
-            common_space.add_tab(shop)
+            EmbeddingMapTab(shop).lay_out()
     return page
 
 
@@ -54,12 +48,12 @@ def launch(page: gr.Blocks, shop: Shop, **kwargs: Any) -> tuple:
     # Closed, for calls that go by the queue's side go by its limits' side, too.
     page.queue(max_size=WAITING, api_open=False)
     name_sessions(page)
-    upload_bytes = max(own.LIMITS.table_bytes, own.LIMITS.zip_bytes)
+    upload_bytes = max(LIMITS.table_bytes, LIMITS.zip_bytes)
     # The theme's own fonts are a service's; style.css asks for the system's instead.
     theme = gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=("sans-serif",), font_mono=("monospace",))
     return page.launch(
         theme=theme,
-        css_paths=sorted(FOLDER.glob("*.css")),
+        css_paths=sorted(STATIC.glob("*.css")),
         footer_links=[],
         enable_monitoring=False,
         show_error=False,  # an error that isn't written for the user stays in the log

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import urlencode
 
 import numpy as np
@@ -18,14 +19,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
-from upload_limits import MB
 
-from acebert.catalog.product_catalog import Product, ProductCatalog
-from acebert.encoding.encoder import ProductEncoder
+from acebert.catalog.product_catalog import Hit, Product, ProductCatalog
 from acebert.encoding.explain import Explanation, explain
-from acebert.utils.fingerprints import code_sha256
+from acebert.space.uploads.limits import MB
+from acebert.utils.fingerprints import code_sha256, processor_sha256, product_weights_sha256
 
-DEFAULT_ATTRIBUTES = ("gender", "articleType", "baseColour", "pattern", "usage", "price")
 TEXTS_KEPT = 4096  # vectors of queries: 6 MB
 QUERY_CHARACTERS = 1000  # more than the model reads
 MOST_HITS = 100  # products that a call of the API returns
@@ -59,32 +58,23 @@ class KeptPhotos:
 
 
 class Shop:
-    """A model and the catalogue that it searches.
+    """A catalogue, and the model that made it.
 
     Args:
-        model: an `AceBertModel`.
-        processor: the one that came with it.
-        catalog: the shop's catalogue, made by that model.
+        catalog: the shop's catalogue, opened with its model.
         cache: folder to keep things in between two starts.
-        attributes: those of the catalogue to show and to filter by; by default those of `DEFAULT_ATTRIBUTES` that it
-            has, or all of them where it has none of these.
+        attributes: those of the catalogue to show and to filter by; all of them by default.
 
     Raises:
-        ValueError: for an attribute that the catalogue doesn't have.
+        ValueError: for a catalogue that was opened without a model, or an attribute that it doesn't have.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        processor: ProcessorMixin,
-        catalog: ProductCatalog,
-        cache: Path,
-        attributes: Sequence[str] | None = None,
-    ) -> None:
-        self.model, self.processor, self.catalog, self.cache = model, processor, catalog, cache
-        self.encoder = ProductEncoder(model, processor)
+    def __init__(self, catalog: ProductCatalog, cache: Path, attributes: Sequence[str] | None = None) -> None:
+        if catalog.encoder is None:
+            raise ValueError(f"{catalog.path} was opened without a model, which a search needs: give the model.")
+        self.catalog, self.cache, self.encoder = catalog, cache, catalog.encoder
         if attributes is None:
-            attributes = [name for name in DEFAULT_ATTRIBUTES if name in catalog.attributes] or list(catalog.attributes)
+            attributes = list(catalog.attributes)
         if unknown := [name for name in attributes if name not in catalog.attributes]:
             raise ValueError(f"The catalogue has no attribute {unknown[0]!r}: it has {list(catalog.attributes)}.")
         self.attributes = list(attributes)
@@ -109,7 +99,7 @@ class Shop:
 
     def explain(self, query: np.ndarray, product: Product, photo: bytes | None) -> Explanation:
         """What the match of a (dim,) query and a product, of whose photo the catalogue has this file, rests on."""
-        return explain(self.model, self.processor, torch.tensor(query), product.title, photo)
+        return explain(self.encoder.model, self.encoder.processor, torch.tensor(query), product.title, photo)
 
     def photo_address(self, catalog: ProductCatalog, product: Product) -> str:
         """Where the page finds a product's photo. The catalogue is known by its folder's name for as long as it lives.
@@ -122,9 +112,12 @@ class Shop:
     async def serve_photo(self, request: Request) -> Response:
         """Answers a request for an address that [`Shop.photo_address`] gave."""
         catalog = self._shown.get(request.query_params.get("catalog", ""))
+        product, photo = None, None
         try:
-            product = catalog and find_product(catalog, request.query_params.get("product", ""))
-            photo = product and await self._photo(catalog, product)
+            if catalog is not None:
+                product = find_product(catalog, request.query_params.get("product", ""))
+            if catalog is not None and product is not None:
+                photo = await self._photo(catalog, product)
         except (RuntimeError, OSError):  # it was closed, and its folder removed, a moment ago
             product = None
         if product is None:
@@ -145,6 +138,11 @@ class Shop:
             # Nobody's catalogue pushes the others' photos out.
             max(self._photos.values(), key=lambda kept: kept.size).drop_first()
         return photo
+
+
+def search_one(catalog: ProductCatalog, **query: Any) -> list[Hit]:
+    """`catalog.search` with one query, of which it returns one list."""
+    return cast("list[Hit]", catalog.search(**query))
 
 
 def read_text(typed: str | None) -> str:
@@ -205,7 +203,7 @@ def open_catalog(
     id_column: str = "id",
     title_column: str = "title",
     image_column: str = "image",
-    attributes: Sequence[str] | None = None,
+    attributes: Sequence[str] = (),
 ) -> ProductCatalog:
     """Opens the shop's catalogue, read-only; a dataset is encoded first, once.
 
@@ -217,7 +215,7 @@ def open_catalog(
         revision: branch, tag or commit of a source on the Hub.
         split: of the dataset.
         id_column, title_column, image_column: of the dataset.
-        attributes: the dataset's columns to show and to filter by, by default those of `DEFAULT_ATTRIBUTES` it has.
+        attributes: the dataset's columns to show and to filter by.
 
     Raises:
         ValueError: for a missing column, a column of photos that holds none, or a catalogue that another model made.
@@ -225,23 +223,20 @@ def open_catalog(
     if Path(source, "catalog.json").exists() or is_catalog_on_hub(source, revision):
         return ProductCatalog.load(source, model, processor, revision=revision, read_only=True)
     dataset = load_dataset(source, split=split, revision=revision)
-    if attributes is None:
-        attributes = [name for name in DEFAULT_ATTRIBUTES if name in dataset.column_names]
     for column in (id_column, title_column, image_column, *attributes):
         if column not in dataset.column_names:
             raise ValueError(
                 f"The catalogue has no column {column!r}; it has {dataset.column_names}. "
-                "Name the right ones with --id-column, --title-column, --image-column and --attributes."
+                "Name the right ones with --id_column, --title_column, --image_column and --attribute_columns."
             )
     if not isinstance(dataset.features[image_column], Image):
         raise ValueError(f"Column {image_column!r} holds {dataset.features[image_column]}, and not photos.")
-    made_by = ProductEncoder(model, processor).describe()
     # `_fingerprint` is what datasets keys its own caches on: the data files' content and every transform since.
-    parts = [made_by["product_weights_sha256"], made_by["processor_sha256"], code_sha256(model, processor)]
+    parts = [product_weights_sha256(model), processor_sha256(processor), code_sha256(model, processor)]
     parts += [dataset._fingerprint, id_column, title_column, image_column, *attributes]
     path = cache / hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:32]
     if not (path / "catalog.json").exists():
-        ProductCatalog.build(
+        built = ProductCatalog.build(
             model,
             processor,
             dataset,
@@ -252,5 +247,7 @@ def open_catalog(
             attribute_columns=attributes,
             index="memory",
             on_bad_row="skip",
-        ).close()
+        )
+        assert built is not None  # as it is to all but the first of several processes
+        built.close()
     return ProductCatalog.load(path, model, processor, read_only=True)

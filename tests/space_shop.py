@@ -10,12 +10,12 @@ import torch
 from datasets import Dataset, Features, Image, Value
 from gradio_client import Client
 from helpers import product_rows
-from page import launch
-from shop import Shop
 
 from acebert.catalog.product_catalog import ProductCatalog
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
+from acebert.space.page import launch
+from acebert.space.shop import Shop
 
 COLUMNS = ("title", "kind", "colour", "gender")
 FEATURES = Features({name: Value("string") for name in COLUMNS} | {"id": Value("int64"), "image": Image()})
@@ -31,14 +31,14 @@ def make_shop(
     rows = product_rows(32) if rows is None else rows
     dataset = Dataset.from_list([{name: row[name] for name in FEATURES} for row in rows], features=FEATURES)
     catalog = ProductCatalog.build(model, processor, dataset, folder / "catalog", index="memory", **build)
-    return Shop(model, processor, catalog, folder / "cache", COLUMNS[1:])
+    return Shop(catalog, folder / "cache", COLUMNS[1:])
 
 
 @contextmanager
-def served(add_tab: Callable[[Shop], None], shop: Shop) -> Iterator[str]:
-    """Serves what `add_tab` lays out; the value is its address."""
+def served(lay_out: Callable[[Shop], None], shop: Shop) -> Iterator[str]:
+    """Serves what `lay_out` adds to a page; the value is the page's address."""
     with gr.Blocks(analytics_enabled=False) as page:
-        add_tab(shop)
+        lay_out(shop)
     _, url, _ = launch(page, shop, prevent_thread_lock=True, quiet=True)
     try:
         yield url
@@ -47,6 +47,6 @@ def served(add_tab: Callable[[Shop], None], shop: Shop) -> Iterator[str]:
 
 
 @contextmanager
-def client_of(add_tab: Callable[[Shop], None], shop: Shop) -> Iterator[Client]:
-    with served(add_tab, shop) as url:
+def client_of(lay_out: Callable[[Shop], None], shop: Shop) -> Iterator[Client]:
+    with served(lay_out, shop) as url:
         yield Client(url, verbose=False)

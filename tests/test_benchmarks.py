@@ -150,10 +150,14 @@ class TestReport:
         assert "|  | peer | 4 ms | 0.25 |" in tables
 
 
-def test_a_quick_run_measures_all_rows(checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quick_run_measures_all_rows(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bfloat16: bool
+) -> None:
     monkeypatch.setattr(training, "measure_memory", lambda workload: [])  # in processes of its own: below
     run.main(["--quick", "--model_name_or_path", checkpoint, "--output_dir", str(tmp_path / "out")])
     record = json.loads((tmp_path / "out" / "performance.json").read_text())
+    assert record["machine"]["bfloat16"] == bfloat16
+    assert record["machine"]["models_compute_in"] == ("bfloat16" if bfloat16 else "float32")
     assert list(record["groups"]) == [title for title, _ in run.ROWS.values()]
     measured = [row for rows in record["groups"].values() for row in rows if not row["skipped"]]
     figures = [figure for row in measured for figure in row["figures"].values()]
@@ -161,7 +165,8 @@ def test_a_quick_run_measures_all_rows(checkpoint: str, tmp_path: Path, monkeypa
     assert all(0 < figure["low"] <= figure["median"] <= figure["high"] for figure in figures)
     assert {name for row in measured for name in row["shares"]} >= {OURS, "CLIP ViT-B/32", "all-MiniLM-L6-v2"}
     assert (tmp_path / "out" / "performance.png").stat().st_size > 10_000
-    assert "Fine-tuning" in (tmp_path / "out" / "performance.md").read_text()
+    tables = (tmp_path / "out" / "performance.md").read_text()
+    assert "Fine-tuning" in tables and ("it emulates it" in tables) != bfloat16
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Query-side fine-tuning: the whole catalogue, as frozen vectors, ranked for every query."""
+"""The whole catalogue as frozen vectors, which query-side fine-tuning contrasts every query with."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from acebert.encoding.corpus_encoder import Encoder
 
 
 @dataclass
-class RankedProducts:
+class CatalogNegatives:
     """Vectors of a catalogue's products by the sides that they show, and what they answer.
 
     Args:
@@ -39,7 +39,7 @@ class RankedProducts:
     first_group: int = 0
 
     @classmethod
-    def encode(cls, data: ProductQueries, encoder: Encoder, name: str) -> "RankedProducts":
+    def encode(cls, data: ProductQueries, encoder: Encoder, name: str) -> "CatalogNegatives":
         """Encodes all products with each of `SIDES`, but for what the encoder's cache holds.
 
         Rows that share an id are one product, as in a log of queries: the first of those that have most to show is
@@ -85,13 +85,13 @@ class RankedProducts:
         groups, attributes = (torch.from_numpy(values).to(device) for values in (data.groups[kept], codes))
         return cls(vectors, rows, groups, answering, attributes, len(data))
 
-    def join(self, other: "RankedProducts") -> "RankedProducts":
+    def join(self, other: "CatalogNegatives") -> "CatalogNegatives":
         """Both catalogues' products, this one's first; queries are drawn from the other."""
         n = self.num_groups
         answering = {text: set(groups) for text, groups in self.answering.items()}
         for text, groups in other.answering.items():
             answering[text] = answering.get(text, set()) | {group + n for group in groups}
-        return RankedProducts(
+        return CatalogNegatives(
             [
                 [torch.cat(both) for both in zip(*widths, strict=True)]
                 for widths in zip(self.vectors, other.vectors, strict=True)

@@ -1,8 +1,8 @@
-"""Hard negatives: near misses on the model's own vectors of whole products, and an order that puts them in one batch.
+"""Hard-negative mining: products that a query scores high without matching it, and an order that batches them together.
 
-A near miss is a product that scores high for a row's own words and yet does not answer them. In a batch, all products
-of other rows are negatives, so an order in which a row is followed by its near misses makes them negatives of each
-other at no extra cost: every product is still encoded once an epoch, and still brings a query of its own.
+In a batch, all products of other rows are negatives, so an order in which a row is followed by its hard negatives makes
+them negatives of each other at no extra cost: every product is still encoded once an epoch, and still brings a query of
+its own.
 """
 
 from collections.abc import Iterator
@@ -10,13 +10,69 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Sampler
+from accelerate import Accelerator
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import DataLoader, Sampler
+from tqdm.auto import tqdm
+
+from acebert.data.collators import PairCollator
+from acebert.data.pairs import ProductPairs, WholeProducts
+from acebert.data.workers import worker_options
+from acebert.modeling_acebert import AceBertForRetrieval
+from acebert.processing_acebert import AceBertProcessor
+from acebert.training.contrastive import encode_chunks
 
 SCORES_PER_CHUNK = 2**24  # scores held at a time: 64 MB in float32
 
 
 @torch.no_grad()
-def find_near_misses(
+def mine_hard_negatives(
+    model: AceBertForRetrieval,
+    data: ProductPairs,
+    processor: AceBertProcessor,
+    accelerator: Accelerator,
+    *,
+    batch_size: int,
+    count: int,
+    margin: float,
+) -> torch.Tensor:
+    """Encodes the whole catalogue, each process a part of it, and finds hard negatives of every row.
+
+    Args:
+        model: not wrapped; is in training mode afterwards.
+        data: the catalogue.
+        processor: the model's.
+        accelerator: shares the work.
+        batch_size: rows in a batch of each process.
+        count, margin: of [`find_hard_negatives`].
+
+    Returns:
+        (rows, count) int64 on the CPU, as [`find_hard_negatives`] gives them.
+    """
+    loader = DataLoader(WholeProducts(data), batch_size, collate_fn=PairCollator(processor), **worker_options(1))
+    # Not by `accelerator.prepare`, which would make this loader a part of the checkpoints.
+    loader = prepare_data_loader(
+        loader, accelerator.device, accelerator.num_processes, accelerator.process_index, put_on_device=True
+    )
+    collected: dict[str, list[torch.Tensor]] = {}
+    model.eval()
+    try:
+        for batch in tqdm(loader, "mining", leave=False, disable=not accelerator.is_local_main_process):
+            with accelerator.autocast():
+                query_embeds, product_embeds = encode_chunks(model, batch)
+            parts = {"query_embeds": query_embeds.float(), "product_embeds": product_embeds.float()}
+            parts |= {name: batch[name] for name in ("product_ids", "query_ids")}
+            for name, value in accelerator.gather_for_metrics(parts).items():
+                collected.setdefault(name, []).append(value)
+    finally:
+        model.train()
+    # Every process searches for all rows: one product of matrices, against the whole encoding above.
+    rows = {name: torch.cat(values) for name, values in collected.items()}
+    return find_hard_negatives(**rows, count=count, margin=margin).cpu()
+
+
+@torch.no_grad()
+def find_hard_negatives(
     query_embeds: torch.Tensor,
     product_embeds: torch.Tensor,
     product_ids: torch.Tensor,
@@ -24,9 +80,9 @@ def find_near_misses(
     count: int,
     margin: float,
 ) -> torch.Tensor:
-    """The products that score highest for each row's query without being known or likely to answer it.
+    """The products that score highest for each row's query without being known or likely to match it.
 
-    A product that scores nearly as high as the row's own, or higher, is likely to answer the query too: it is left out
+    A product that scores nearly as high as the row's own, or higher, is likely to match the query too: it is left out
     (the positive-aware rule TopK-MarginPos of NV-Retriever, Moreira et al. 2024, arXiv 2407.15831, section 4).
 
     Args:
@@ -34,8 +90,8 @@ def find_near_misses(
         product_embeds: (n, width) unit vectors of the whole products.
         product_ids: (n,) integers; rows that share one are the same product.
         query_ids: (n,) integers; rows that share one have the same query.
-        count: near misses to take.
-        margin: a near miss scores at least this much, in cosine, below the row's own product.
+        count: hard negatives to take.
+        margin: a hard negative scores at least this much, in cosine, below the row's own product.
 
     Returns:
         (n, count) int64, best first, -1 where there are no more.
@@ -54,21 +110,21 @@ def find_near_misses(
     return torch.cat(found)
 
 
-class NearMissSampler(Sampler[int]):
-    """Every row once an epoch: shuffled, each followed by near misses of it that the epoch hasn't seen yet.
+class HardNegativeSampler(Sampler[int]):
+    """Every row once an epoch: shuffled, each followed by hard negatives of it that the epoch hasn't seen yet.
 
-    Without near misses it is a plain shuffle. The order depends on seed, epoch and near misses alone. Its state goes
-    into the checkpoints, so that a resumed epoch keeps its order.
+    Without hard negatives it is a plain shuffle. The order depends on seed, epoch and hard negatives alone. Its state
+    goes into the checkpoints, so that a resumed epoch keeps its order.
 
     Args:
         num_rows: of the catalogue.
         seed: of the order.
-        followers: near misses that follow a row, at most.
+        followers: hard negatives that follow a row, at most.
     """
 
-    def __init__(self, num_rows: int, seed: int, followers: int):
+    def __init__(self, num_rows: int, seed: int, followers: int = 0):
         self.num_rows, self.seed, self.followers, self.epoch = num_rows, seed, followers, 0
-        self.near_misses: torch.Tensor | None = None  # (rows, candidates)
+        self.hard_negatives: torch.Tensor | None = None  # (rows, candidates)
         self.mined_in: int | None = None  # epoch
 
     def start_epoch(self, epoch: int) -> None:
@@ -81,23 +137,23 @@ class NearMissSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(self.num_rows)
-        if self.near_misses is None:
+        if self.hard_negatives is None:
             yield from order.tolist()
             return
-        near_misses, waiting = self.near_misses.numpy(), np.ones(self.num_rows, dtype=bool)
+        hard_negatives, waiting = self.hard_negatives.numpy(), np.ones(self.num_rows, dtype=bool)
         for row in order.tolist():
             if not waiting[row]:
                 continue
             waiting[row] = False
             yield row
-            candidates = near_misses[row]
+            candidates = hard_negatives[row]
             candidates = rng.permutation(candidates[candidates >= 0])
             followers = candidates[waiting[candidates]][: self.followers]
             waiting[followers] = False
             yield from followers.tolist()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"near_misses": self.near_misses, "mined_in": self.mined_in}
+        return {"hard_negatives": self.hard_negatives, "mined_in": self.mined_in}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.near_misses, self.mined_in = state["near_misses"], state["mined_in"]
+        self.hard_negatives, self.mined_in = state["hard_negatives"], state["mined_in"]

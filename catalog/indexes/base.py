@@ -139,7 +139,7 @@ class CatalogIndex(Protocol):
         ...
 
 
-def _unit_rows(rows: np.ndarray, what: str, dim: int | None) -> np.ndarray:
+def unit_rows(rows: np.ndarray, what: str, dim: int | None) -> np.ndarray:
     """(n, dim) float32 rows of unit length; rows of NaN stay."""
     rows = np.asarray(rows, dtype=np.float32)
     if rows.ndim != 2 or (dim is not None and rows.shape[1] != dim):
@@ -151,7 +151,8 @@ def _unit_rows(rows: np.ndarray, what: str, dim: int | None) -> np.ndarray:
     return rows / lengths
 
 
-def _check_keys(keys: Sequence[str]) -> list[str]:
+def check_keys(keys: Sequence[str]) -> list[str]:
+    """The keys as a list, each checked to be a UUID in its usual spelling."""
     for key in keys:
         try:
             canonical = str(uuid.UUID(key))
@@ -162,7 +163,7 @@ def _check_keys(keys: Sequence[str]) -> list[str]:
     return list(keys)
 
 
-def _check_products(
+def check_upsert(
     keys: Sequence[str],
     vectors: Mapping[str, np.ndarray],
     titles: Sequence[str | None],
@@ -175,12 +176,12 @@ def _check_products(
     lengths |= {f"vectors[{name!r}]": len(rows) for name, rows in vectors.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"All must have the same length, got {lengths}.")
-    _check_keys(keys)
+    check_keys(keys)
     if unknown := [name for name in vectors if name not in dims]:
         raise ValueError(f"The index has no {unknown[0]!r} vectors, only: {', '.join(dims)}.")
     if "product" not in vectors:
         raise ValueError("The 'product' vectors are missing: every product must have one.")
-    units = {name: _unit_rows(rows, f"vectors[{name!r}]", dims[name]) for name, rows in vectors.items()}
+    units = {name: unit_rows(rows, f"vectors[{name!r}]", dims[name]) for name, rows in vectors.items()}
     if (lacking := np.flatnonzero(np.isnan(units["product"][:, 0]))).size:
         raise ValueError(f"The product {keys[lacking[0]]} has no 'product' vector: every product must have one.")
     cleaned = []
@@ -190,48 +191,55 @@ def _check_products(
     return units, cleaned
 
 
-def _check_search(queries: np.ndarray, top_k: int, using: str, dims: Mapping[str, int | None]) -> np.ndarray:
+def check_search(queries: np.ndarray, top_k: int, using: str, dims: Mapping[str, int | None]) -> np.ndarray:
+    """(n, dim) float32 unit vectors of a search's queries."""
     if using not in dims:
         raise ValueError(f"using={using!r}: the index has only the vectors {', '.join(dims)}.")
-    _check_top_k(top_k)
-    queries = _unit_rows(queries, "queries", dims[using])
+    check_top_k(top_k)
+    queries = unit_rows(queries, "queries", dims[using])
     if np.isnan(queries).any():
         raise ValueError("queries: a row is NaN, so it has no direction.")
     return queries
 
 
-def _check_changes(
+def check_changes(
     keys: Sequence[str], attributes: Sequence[Mapping[str, Any]], schema: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    _check_keys(keys)
+    """Cleaned attributes of `set_attributes`."""
+    check_keys(keys)
     if len(keys) != len(attributes):
         raise ValueError(f"{len(keys)} keys but {len(attributes)} dicts of attributes: there must be one for each.")
     return [check_attributes(change, schema) for change in attributes]
 
 
-def _check_known(keys: Sequence[str], known: Collection[str]) -> None:
+def check_known(keys: Sequence[str], known: Collection[str]) -> None:
+    """Raises KeyError if a key is not among the known ones."""
     if unknown := [key for key in keys if key not in known]:
         raise KeyError(
             f"{len(unknown)} of {len(keys)} products aren't in the index, the first with the key {unknown[0]}."
         )
 
 
-def _check_names(names: Sequence[str]) -> None:
+def check_vector_names(names: Sequence[str]) -> None:
+    """Raises ValueError if a name is not one of `VECTORS`."""
     if unknown := [name for name in names if name not in VECTORS]:
         raise ValueError(f"Unknown vectors {unknown[0]!r}: they must be of {', '.join(VECTORS)}.")
 
 
-def _check_top_k(top_k: int) -> None:
+def check_top_k(top_k: int) -> None:
+    """Raises ValueError unless there is at least one hit to return."""
     if top_k < 1:
         raise ValueError(f"top_k must be at least 1, got {top_k}.")
 
 
-def _check_facet(name: str, schema: Mapping[str, str]) -> None:
+def check_facet(name: str, schema: Mapping[str, str]) -> None:
+    """Raises ValueError if the attribute's values can't be counted."""
     if schema.get(name, "number") == "number":
         fit = ", ".join(sorted(other for other, kind in schema.items() if kind != "number"))
         what = "a number, whose values aren't counted" if name in schema else "unknown"
         raise ValueError(f"The attribute {name!r} is {what}: ask for one of {fit or '(there are none)'}.")
 
 
-def _most_frequent(counts: Iterable[tuple[Any, int]], limit: int) -> dict[Any, int]:
+def most_frequent(counts: Iterable[tuple[Any, int]], limit: int) -> dict[Any, int]:
+    """The `limit` highest counts, highest first; of equal counts the smaller value first."""
     return dict(sorted(counts, key=lambda item: (-item[1], item[0]))[:limit])

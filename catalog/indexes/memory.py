@@ -15,15 +15,15 @@ from acebert.catalog.indexes.base import (
     SCORES_PER_CHUNK,
     VECTORS,
     Match,
-    _check_changes,
-    _check_facet,
-    _check_keys,
-    _check_known,
-    _check_names,
-    _check_products,
-    _check_search,
-    _check_top_k,
-    _most_frequent,
+    check_changes,
+    check_facet,
+    check_keys,
+    check_known,
+    check_search,
+    check_top_k,
+    check_upsert,
+    check_vector_names,
+    most_frequent,
 )
 
 
@@ -64,7 +64,7 @@ class MemoryIndex:
     ) -> None:
         with self._lock:
             dims = {name: self._vectors[name].shape[1] if name in self._vectors else None for name in VECTORS}
-            units, payloads = _check_products(keys, vectors, titles, payloads, self._schema, dims)
+            units, payloads = check_upsert(keys, vectors, titles, payloads, self._schema, dims)
             for name, unit in units.items():
                 if name not in self._vectors:
                     self._vectors[name] = np.full((self._capacity(), unit.shape[1]), np.nan, np.float32)
@@ -82,8 +82,8 @@ class MemoryIndex:
 
     def set_attributes(self, keys: Sequence[str], attributes: Sequence[Mapping[str, Any]]) -> None:
         with self._lock:
-            changes = _check_changes(keys, attributes, self._schema)
-            _check_known(keys, self._rows)
+            changes = check_changes(keys, attributes, self._schema)
+            check_known(keys, self._rows)
             for key, change in zip(keys, changes, strict=True):
                 row = self._rows[key]
                 product = self._product(row)
@@ -93,7 +93,7 @@ class MemoryIndex:
 
     def delete(self, keys: Sequence[str]) -> None:
         with self._lock:
-            for key in _check_keys(keys):
+            for key in check_keys(keys):
                 self._remove(key)
 
     def search(
@@ -105,11 +105,11 @@ class MemoryIndex:
         with_vectors: Sequence[str] = (),
         exact: bool = False,
     ) -> list[list[Match]]:
-        _check_names(with_vectors)
+        check_vector_names(with_vectors)
         with self._lock:
             vectors = self._vectors.get(using)
             dims = dict.fromkeys(VECTORS) | ({} if vectors is None else {using: vectors.shape[1]})
-            queries = _check_search(queries, top_k, using, dims)
+            queries = check_search(queries, top_k, using, dims)
             if vectors is None:
                 return [[] for _ in queries]
             vectors = vectors[: len(self._products)]
@@ -124,8 +124,8 @@ class MemoryIndex:
     def search_words(
         self, texts: Sequence[str], top_k: int, where: Filter | None = None, with_vectors: Sequence[str] = ()
     ) -> list[list[Match]]:
-        _check_names(with_vectors)
-        _check_top_k(top_k)
+        check_vector_names(with_vectors)
+        check_top_k(top_k)
         with self._lock:
             fits = self._fits(where)
             found = []
@@ -141,13 +141,13 @@ class MemoryIndex:
             return found
 
     def get(self, keys: Sequence[str], with_vectors: Sequence[str] = ()) -> list[Match | None]:
-        _check_names(with_vectors)
+        check_vector_names(with_vectors)
         with self._lock:
-            rows = [self._rows.get(key) for key in _check_keys(keys)]
+            rows = [self._rows.get(key) for key in check_keys(keys)]
             return [None if row is None else self._match(row, 0.0, with_vectors) for row in rows]
 
     def facets(self, name: str, where: Filter | None = None, limit: int = 100) -> dict[Any, int]:
-        _check_facet(name, self._schema)
+        check_facet(name, self._schema)
         with self._lock:
             column = self._columns[name][: len(self._products)][self._fits(where)]
             values, counts = np.unique(column[~np.isnan(column)], return_counts=True)
@@ -156,9 +156,9 @@ class MemoryIndex:
                 total: Counter[str] = Counter()
                 for value, count in zip(values.astype(int), counts.tolist(), strict=True):
                     total.update(dict.fromkeys(several[value], count))
-                return _most_frequent(total.items(), limit)
+                return most_frequent(total.items(), limit)
             plain = values.astype(bool if self._schema[name] == "boolean" else int).tolist()
-            return _most_frequent(zip(plain, counts.tolist(), strict=True), limit)
+            return most_frequent(zip(plain, counts.tolist(), strict=True), limit)
 
     def count(self, where: Filter | None = None) -> int:
         with self._lock:

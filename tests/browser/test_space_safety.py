@@ -1,8 +1,6 @@
 """The Space in a real browser, against hostile text and slow answers; with a tiny model that has learnt nothing."""
 
 import csv
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,17 +9,15 @@ from urllib.parse import quote
 
 import pytest
 from helpers import product_rows
-from page import build_page, launch
 from playwright import sync_api as playwright
-from search import SearchPanel
 from space_shop import make_shop
 
 from acebert.processing_acebert import AceBertProcessor
+from acebert.space.page import build_page, launch
+from acebert.space.search_panel import SearchPanel
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-CHROMIUM_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 SECONDS = 1000  # ms
 HOSTILE = (
     '<img src=x onerror="window.harmed=1">',
@@ -50,27 +46,22 @@ def address(
 
 
 @pytest.fixture
-def page() -> Iterator["playwright.Page"]:
-    if not CHROMIUM:
-        pytest.skip("no Chromium found: set CHROMIUM to one")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
+def page(browser: playwright.Browser) -> Iterator[playwright.Page]:
+    with browser.new_page(viewport={"width": 1280, "height": 900}) as page:
         yield page
-        browser.close()
 
 
-def heading(page: "playwright.Page", text: str) -> None:
+def heading(page: playwright.Page, text: str) -> None:
     page.locator("#shop-results h2", has_text=text).wait_for(timeout=60 * SECONDS)
 
 
-def unharmed(page: "playwright.Page") -> None:
+def unharmed(page: playwright.Page) -> None:
     assert page.evaluate("window.harmed") is None
     assert page.locator('img[src="x"], a[href^="javascript:"], svg[onload]').count() == 0
 
 
 def test_what_is_typed_while_the_page_loads_stays(
-    page: "playwright.Page", address: str, monkeypatch: pytest.MonkeyPatch
+    page: playwright.Page, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = SearchPanel.open
 
@@ -95,7 +86,7 @@ def test_what_is_typed_while_the_page_loads_stays(
     assert box.input_value() == "red mug of men"
 
 
-def test_hostile_text_is_text(page: "playwright.Page", address: str, tmp_path: Path) -> None:
+def test_hostile_text_is_text(page: playwright.Page, address: str, tmp_path: Path) -> None:
     page.goto(address)
     heading(page, "From the catalogue")
     assert set(HOSTILE) <= set(page.locator("#shop-results h3").all_inner_texts())
@@ -119,7 +110,7 @@ def test_hostile_text_is_text(page: "playwright.Page", address: str, tmp_path: P
         unharmed(page)
 
 
-def test_a_hostile_catalogue_is_shown_as_text(page: "playwright.Page", address: str, tmp_path: Path) -> None:
+def test_a_hostile_catalogue_is_shown_as_text(page: playwright.Page, address: str, tmp_path: Path) -> None:
     with open(tmp_path / "products.csv", "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["sku", "name", "photo", HOSTILE[0], HOSTILE[1]])

@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 from datasets import concatenate_datasets, load_dataset
 
-from acebert.sample_catalog import drawing as sample_drawing
+from acebert.sample_catalog import drawing
 from acebert.sample_catalog import generate as sample_catalog
+from acebert.sample_catalog.__main__ import main
 from acebert.sample_catalog.generate import (
-    COLOUR_WORDS,
-    KINDS,
-    PATTERN_WORDS,
     Product,
     draw_product,
     generate_products,
@@ -21,6 +19,7 @@ from acebert.sample_catalog.generate import (
     split_products,
     write_sample_catalog,
 )
+from acebert.sample_catalog.vocabulary import BRANDS, COLOUR_WORDS, KINDS, LINES, PATTERN_WORDS
 
 NUM_PRODUCTS = 1200
 
@@ -89,7 +88,7 @@ def test_titles_hide_what_they_claim_and_say_the_rest(products):
 
 def test_brands_and_lines_give_nothing_away():
     kinds = {noun for facts in KINDS.values() for noun in facts.nouns}
-    for word in (*sample_catalog._BRANDS, *sample_catalog._LINES):
+    for word in (*BRANDS, *LINES):
         assert not any(
             says(word, other) for words in (*COLOUR_WORDS.values(), *PATTERN_WORDS.values(), kinds) for other in words
         )
@@ -156,15 +155,15 @@ def test_splits_share_no_title(products):
 
 
 def test_every_kind_and_style_can_be_drawn():
-    assert set(sample_drawing.KINDS) == set(KINDS)
-    assert set(sample_drawing.COLOURS) == set(COLOUR_WORDS)
-    assert set(sample_drawing.PATTERNS) == set(PATTERN_WORDS)
+    assert set(drawing.KINDS) == set(KINDS)
+    assert set(drawing.COLOURS) == set(COLOUR_WORDS)
+    assert set(drawing.PATTERNS) == set(PATTERN_WORDS)
     index = 0
     for kind, facts in KINDS.items():
         for style in facts.styles:
             index += 1
-            pattern = sample_drawing.PATTERNS[index % len(sample_drawing.PATTERNS)]
-            image = sample_drawing.draw(kind, style, "Red", pattern, (0, index), (64, 64))
+            pattern = drawing.PATTERNS[index % len(drawing.PATTERNS)]
+            image = drawing.draw(kind, style, "Red", pattern, (0, index), (64, 64))
             assert image.mode == "RGB" and image.size == (64, 64)
             red, green, blue = np.moveaxis(np.asarray(image, float), 2, 0)
             assert ((red > 1.6 * green) & (red > 1.6 * blue)).mean() > 0.015, (kind, style)
@@ -179,7 +178,7 @@ def test_pictures_show_the_colour(products, kind, style):
     # The middle of the picture is the object's; the median leaves out seams, handles and light.
     shown = {name: np.median(picture[45:75, 50:70].reshape(-1, 3), axis=0) for name, picture in shop.items()}
     for name, colour in shown.items():
-        distances = {other: np.abs(colour - rgb).sum() for other, rgb in sample_drawing.COLOURS.items()}
+        distances = {other: np.abs(colour - rgb).sum() for other, rgb in drawing.COLOURS.items()}
         assert min(distances, key=distances.get) == name, (kind, name, colour)
 
 
@@ -312,7 +311,7 @@ def test_bad_arguments(arguments, message):
 
 
 def test_command_line(tmp_path, capsys):
-    sample_catalog.main(["--output", str(tmp_path / "catalog"), "--num_products", "2", "--seed", "1"])
+    main(["--output_dir", str(tmp_path / "catalog"), "--num_products", "2", "--seed", "1"])
     assert str(tmp_path / "catalog") in capsys.readouterr().out
     assert (tmp_path / "catalog" / "README.md").read_text().startswith("---\n")
 

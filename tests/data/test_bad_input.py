@@ -27,13 +27,8 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, Features, Value
 from helpers import WORDS, draw, free_port, product_rows
-from photo_zip import check_photo
 from PIL import Image
 from transformers import AutoTokenizer, BertTokenizer
-from upload_columns import UploadColumns
-from upload_limits import Limits
-from upload_products import read_products
-from uploads import open_upload
 
 from acebert import evaluate_accelerate, train_accelerate
 from acebert.catalog.product_catalog import ProductCatalog
@@ -49,6 +44,11 @@ from acebert.evaluation.tasks import Synonyms, judged_task, read_queries, read_q
 from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.modeling_acebert import AceBertForRetrieval, AceBertModel
 from acebert.processing_acebert import AceBertProcessor
+from acebert.space.uploads import open_upload
+from acebert.space.uploads.columns import UploadColumns
+from acebert.space.uploads.limits import Limits
+from acebert.space.uploads.photo_zip import check_photo
+from acebert.space.uploads.products import read_products
 
 
 def table(*rows: tuple[Any, ...]) -> pytest.MarkDecorator:

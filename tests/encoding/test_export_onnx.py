@@ -20,11 +20,13 @@ import acebert
 import acebert.commands.export_onnx as script
 from acebert.catalog.product_catalog import ProductCatalog
 from acebert.configuration_acebert import AceBertConfig
+from acebert.encoding import onnx_export
 from acebert.encoding.onnx_model import OnnxAceBertModel
 from acebert.evaluation.onnx_recall import load_tasks, measure_recall, to_markdown
 from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
+from acebert.sample_catalog import generate
 
 ROOT = Path(acebert.__file__).parent
 QUERIES = ["red shirt", "the black shoe of the men", "mug", "a b c d e f g h i j red green blue black shirt shoe bag"]
@@ -82,7 +84,7 @@ def processor(export: Path) -> AceBertProcessor:
 @pytest.fixture
 def exported_before(export: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Takes the encoders from the export that there is: tracing them takes seconds."""
-    monkeypatch.setattr(script, "export_encoder", lambda part, model, path: shutil.copy(export / path.name, path))
+    monkeypatch.setattr(onnx_export, "export_encoder", lambda part, model, path: shutil.copy(export / path.name, path))
     yield
 
 
@@ -217,7 +219,7 @@ def test_a_wrong_export_is_not_left_behind(
         weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
         onnx.save(spoilt, target)
 
-    monkeypatch.setattr(script, "quantize_encoder", spoil)
+    monkeypatch.setattr(onnx_export, "quantize_encoder", spoil)
     arguments = ["--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path / "onnx"), "--parts", "query"]
     with pytest.raises(ValueError, match="query encoder in int8 is not the checkpoint's"):
         script.main(arguments)
@@ -246,7 +248,7 @@ def test_the_command_measures_recall_and_keeps_it(
     exported_before: None, checkpoint: Path, catalog_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     arguments = ["--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path / "onnx"), "--quantize", "none"]
-    catalog = ["--measure_on", str(catalog_folder), "--title_column", "title", "--query_templates", "{colour} {kind}"]
+    catalog = ["--dataset_name", str(catalog_folder), "--query_templates", "{colour} {kind}"]
     record = script.main([*arguments, *catalog])
     assert json.loads((tmp_path / "onnx" / "export.json").read_text()) == record
     assert len(record["recall"]) == 2 * 4
@@ -283,10 +285,15 @@ def test_a_shared_encoder_is_exported_for_both_sides(tmp_path: Path, processor: 
 
 
 @pytest.mark.slow
-def test_the_released_checkpoint_keeps_its_vectors_in_8_bits(tmp_path: Path) -> None:
-    record = script.main(["--model_name_or_path", str(ROOT), "--output_dir", str(tmp_path / "onnx")])
-    for row in record["parity"]:
-        least = {("query", "int8"): 0.998, ("product", "int8"): 0.99}
-        assert row["cosine"] > least.get((row["part"], row["precision"]), 0.999999)
+def test_the_released_checkpoint_keeps_its_ranking_in_8_bits(tmp_path: Path) -> None:
+    """How near single vectors come depends on the checkpoint; that what is found stays the same must hold for each."""
+    sample = str(tmp_path / "sample")
+    generate.main(["--output", sample, "--num_products", "1000"])
+    arguments = ["--model_name_or_path", str(ROOT), "--output_dir", str(tmp_path / "onnx"), "--measure_on", sample]
+    record = script.main(arguments)
+    for row in record["recall"]:
+        in_8_bits = "int8" in (row["queries_by"], row["products_by"])
+        assert row["share_of_checkpoint"] > (0.98 if in_8_bits else 0.9999), row
+        assert row["same_top10"] > (0.9 if in_8_bits else 0.9999), row
     size = (tmp_path / "onnx" / "query_encoder_int8.onnx").stat().st_size
     assert size < 0.3 * (tmp_path / "onnx" / "query_encoder.onnx").stat().st_size

@@ -122,7 +122,6 @@ def test_bars_are_as_long_as_the_means() -> None:
 
 
 def test_the_picture_of_the_gap_keeps_distances_in_a_plane() -> None:
-    torch.manual_seed(0)
     plane = torch.linalg.qr(torch.randn(16, 2)).Q.T
     queries = torch.randn(50, 2) @ plane
     products = (torch.randn(80, 2) + torch.tensor([3.0, 0.0])) @ plane

@@ -28,6 +28,7 @@ from acebert import evaluate_accelerate, train_accelerate
 from acebert.catalog.product_catalog import ProductCatalog
 from acebert.commands import publish
 from acebert.configuration_acebert import AceBertConfig
+from acebert.hub import publishing
 from acebert.hub.model_card import Power, Stage, is_edited, read_stages, write_card
 from acebert.hub.publishing import (
     Published,
@@ -42,6 +43,8 @@ from acebert.hub.publishing import (
 )
 from acebert.modeling_acebert import AceBertForRetrieval, AceBertModel
 from acebert.processing_acebert import AceBertProcessor
+from acebert.space import app
+from acebert.training.command_line import default_settings
 from acebert.utils.fingerprints import weights_sha256
 
 ROOT = Path(acebert.__file__).parent
@@ -52,6 +55,7 @@ CODE = {
     "modeling_acebert.py",
     "processing_acebert.py",
     "sentence_transformers_acebert.py",
+    "vision_acebert.py",
 }
 SETTINGS = {"config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json", "modules.json"}
 ACCOUNTS = {
@@ -85,7 +89,7 @@ def save(tiny_config: Callable[..., AceBertConfig], tiny_processor: AceBertProce
         torch.manual_seed(seed)
         AceBertForRetrieval(tiny_config()).save_pretrained(folder, max_shard_size=shard_size)
         tiny_processor.save_pretrained(folder)
-        settings = train_accelerate.default_settings() | {
+        settings = default_settings() | {
             "stage": "finetune",
             "backbone": str(folder / "private" / "bert-tiny"),
             "dataset_name": ["acme/shoes", "/home/alice/secret/catalogue.csv"],
@@ -333,13 +337,13 @@ def test_what_is_something_else_is_left_alone(kind: str, file: str, content: byt
     options = {"space_sdk": "gradio"} if kind == "space" else {}
     api.create_repo("alice/taken", repo_type=kind, **options)
     api.upload_file(path_or_fileobj=content, path_in_repo=file, repo_id="alice/taken", repo_type=kind)
-    with pytest.raises(PublishError, match=rf"alice/taken is there and holds something else \({file}\): give another"):
+    with pytest.raises(PublishError, match=rf"alice/taken exists and holds something else \({file}\): choose another"):
         open_repository(api, "taken", kind)
 
 
 def test_a_public_repository_isn_t_taken_for_a_private_one(api: HfApi) -> None:
     open_repository(api, "acebert", "model")
-    with pytest.raises(PublishError, match=r"there and public, and was to be private: .*/alice/acebert/settings"):
+    with pytest.raises(PublishError, match=r"exists and is public, but was to be private: .*/alice/acebert/settings"):
         open_repository(api, "acebert", "model", private=True)
     assert open_repository(api, "acebert", "model") == "alice/acebert"
 
@@ -409,7 +413,7 @@ def test_the_card_tells_the_run(run: Path) -> None:
         read_stages(run),
         report_of("0" * 64),
         revision="f" * 40,
-        flags=train_accelerate.default_settings(),
+        flags=default_settings(),
         power=power,
     )
     data = ModelCard(text).data
@@ -439,7 +443,7 @@ def test_the_card_tells_the_run(run: Path) -> None:
 
 def test_what_isn_t_known_is_said_not_made_up(run: Path) -> None:
     text = write_card("alice/search", read_stages(run), None)
-    assert "co2_eq_emissions" not in text and "Carbon: not estimated" in text
+    assert "co2_eq_emissions" not in text and "Emissions: not estimated" in text
     assert "model-index" not in text and "Not measured yet" in text
     assert "Hardware: not recorded" in text
     assert "no record of its training" in write_card("alice/search", [], None)
@@ -472,7 +476,7 @@ def test_folders_that_are_gone_are_no_ids_on_the_hub(
     (run / "training_args.json").write_text(json.dumps(settings))
     report = report_of("0" * 64)
     report["dataset"] |= {"name": "secret/test", "local": True}
-    text = write_card("alice/search", read_stages(run), report, flags=train_accelerate.default_settings())
+    text = write_card("alice/search", read_stages(run), report, flags=default_settings())
     data = ModelCard(text).data
     assert data.base_model is None and data.datasets == ["acme/shoes"]
     assert {result.dataset_type for result in data.eval_results} == {"test"}
@@ -557,7 +561,7 @@ def test_the_space_holds_what_it_imports_and_the_model_s_commit(hub: Hub, api: H
     files = tree(hub, "alice/search", kind="spaces")
     content = partial(hub.content, "alice/search", kind="spaces")
     assert json.loads(content("settings.json")) == {
-        "model": "alice/acebert",
+        "model_name_or_path": "alice/acebert",
         "revision": "a" * 40,
         "examples": "red shoes",
         "catalog": "alice/products",
@@ -567,7 +571,13 @@ def test_the_space_holds_what_it_imports_and_the_model_s_commit(hub: Hub, api: H
     assert (card["models"], card["datasets"], card["sdk"]) == (["alice/acebert"], ["alice/products"], "gradio")
     requirements = [line for line in content("requirements.txt").decode().splitlines() if not line.startswith("#")]
     assert requirements and all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in requirements)
-    assert files >= {path.name for path in (ROOT / "space").iterdir() if path.suffix in (".py", ".css", ".js")}
+    space = ROOT / "space"
+    own = {
+        path for path in space.rglob("*") if path.suffix in (".py", ".css", ".js", ".html") and path.name != "app.py"
+    }
+    assert len(own) > 40 and (space / "templates" / "card.html") in own
+    assert files >= {f"acebert/space/{path.relative_to(space).as_posix()}" for path in own} | {"app.py"}
+    assert "acebert/space/app.py" not in files
     assert files >= {"acebert/__init__.py", "acebert/catalog/product_catalog.py", "acebert/catalog/store.py", "LICENSE"}
     assert not files & {"acebert/train_accelerate.py", "acebert/conftest.py", "acebert/hub/publishing.py"}
     assert not any("__pycache__" in name or name.startswith("tests") for name in files)
@@ -588,6 +598,11 @@ def test_every_module_that_the_space_imports_is_there(tmp_path: Path) -> None:
     modules = [tmp_path.joinpath(*name.split(".")) for name in imported]
     assert all(path.with_suffix(".py").is_file() or (path / "__init__.py").is_file() for path in modules)
     assert len(modules) > 20
+
+
+def test_the_app_brings_the_same_parts_of_the_package_as_the_publication() -> None:
+    """The app can't import the list: it has to work before the package is there."""
+    assert (app.PACKAGE_PARTS, app.SPACE_PARTS) == (publishing.PACKAGE_PARTS, publishing.SPACE_PARTS)
 
 
 def test_what_was_changed_on_the_space_s_page_stays(hub: Hub, api: HfApi) -> None:
@@ -648,7 +663,7 @@ def test_one_command_publishes_model_and_space(as_alice: None, hub: Hub, api: Hf
     assert {result.metric_value for result in card.data.eval_results} == {0.8, 0.6}
     settings = json.loads(hub.content("alice/search", "settings.json", kind="spaces"))
     commit = hub.repository("alice/acebert").resolve("v1")
-    assert settings == {"model": "alice/acebert", "revision": commit, "title_column": "name"}
+    assert settings == {"model_name_or_path": "alice/acebert", "revision": commit, "title_column": "name"}
 
     api.create_repo("alice/shoes", repo_type="dataset")
     publish.main([*arguments, "--space_id", "search", "--catalog", "alice/shoes"])
@@ -685,11 +700,14 @@ def test_a_card_to_read_first(as_alice: None, hub: Hub, run: Path) -> None:
         (["--report", "nowhere.json"], "--report nowhere.json is no file"),
         (["--report", __file__], r"--report .*test_publishing\.py can't be read \(Extra data"),
         (["--space_settings", "port=1"], "takes name=value with the names split"),
-        (["--catalog", "acme/shoes"], "give --space_id"),
+        (["--catalog", "acme/shoes"], "add --space_id"),
         (["--space_id", "search", "--catalog", "acme/missing"], "neither a folder here nor a dataset on http"),
-        (["--space_id", "search", "--catalog", "build/my/catlog"], "build/my/catlog is no folder here, and no name of"),
-        (["--space_id", "search", "--catalog_id", "c"], "--catalog_id is for a catalogue of build_catalog.py"),
-        (["--space_id", "taken"], "alice/taken is there and holds something else"),
+        (
+            ["--space_id", "search", "--catalog", "build/my/catlog"],
+            "build/my/catlog is neither a folder here nor the name",
+        ),
+        (["--space_id", "search", "--catalog_id", "c"], "--catalog_id names the repository of a catalogue's folder"),
+        (["--space_id", "taken"], "alice/taken exists and holds something else"),
         (["--space_id", "a/b/c"], "a/b/c can't be published"),
         (["--power_watts", "100"], "both --power_watts and --carbon_intensity"),
     ],
@@ -730,7 +748,7 @@ def training(backbone: str, catalog_folder: Path, output_dir: Path) -> list[str]
         "projection_dim": 16,
         "per_device_batch_size": 16,
         "max_train_steps": 2,
-        "num_workers": 0,
+        "dataloader_num_workers": 0,
         "mixed_precision": "no",
     }
     return [part for name, value in flags.items() for part in (f"--{name}", str(value))]
@@ -759,7 +777,7 @@ def test_training_without_a_token_ends_before_it_begins(
 @pytest.mark.slow
 def test_a_killed_command_goes_on(hub: Hub, save: Callable[..., Path], tmp_path: Path) -> None:
     folder = save(tmp_path / "run", shard_size="30KB")
-    command = [sys.executable, ROOT / "publish.py", "--model_dir", folder, "--repo_id", "acebert"]
+    command = [sys.executable, "-m", "acebert", "publish", "--model_dir", folder, "--repo_id", "acebert"]
     reached, killed = threading.Event(), threading.Event()
 
     def wait(oid: str) -> None:

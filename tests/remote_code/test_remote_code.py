@@ -66,7 +66,6 @@ print(json.dumps({"classes": classes, "training": model.training, "dtype": str(m
 
 @pytest.fixture
 def saved(tiny_config: Callable[..., AceBertConfig], tiny_processor: AceBertProcessor, tmp_path: Path) -> Path:
-    torch.manual_seed(0)
     folder = tmp_path / "ace-bert-v1.0"
     AceBertForRetrieval(tiny_config()).save_pretrained(folder)
     tiny_processor.save_pretrained(folder)

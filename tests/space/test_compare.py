@@ -13,8 +13,7 @@ from space_shop import NASTY, client_of, make_shop
 
 from acebert.catalog.product_catalog import Hit
 from acebert.processing_acebert import AceBertProcessor
-
-from compare import SYSTEMS, add_tab, compare, fuse, show_columns  # isort: skip
+from acebert.space.tabs.compare import SYSTEMS, CompareTab, compare, fuse, show_columns
 
 
 @pytest.fixture
@@ -77,12 +76,12 @@ def test_what_all_lists_agree_on_is_marked(shop: Any) -> None:
 
 def test_what_the_shop_wrote_is_text(shop: Any) -> None:
     page = show_columns(shop, compare(shop.catalog, "mug co", shop.encode("mug")))
-    assert "&lt;img src=x onerror=&quot;alert(1)&quot;&gt; &amp; co mug" in page
+    assert "&lt;img src=x onerror=&#34;alert(1)&#34;&gt; &amp; co mug" in page
     assert "<img src=x" not in page
 
 
 def test_the_endpoint(shop: Any) -> None:
-    with client_of(add_tab, shop) as client:
+    with client_of(lambda shop: CompareTab(shop).lay_out(), shop) as client:
         found = client.predict(query=" red mug ", count=3, api_name="/compare")
         expected = compare(shop.catalog, "red mug", shop.encode("red mug"), 3)
         assert {key: [h["id"] for h in hits] for key, hits in found.items()} == {

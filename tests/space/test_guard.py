@@ -18,11 +18,8 @@ import gradio
 import httpx
 import numpy as np
 import pytest
-from guard import UNUSED, WAITING, Guard, measure, remove_upload, sweep
 from helpers import WORDS, draw, product_rows
-from page import build_page, launch
 from PIL import Image as PILImage
-from search import read_photo
 from space_shop import NASTY, make_shop
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
@@ -33,6 +30,9 @@ from transformers import BertTokenizer
 from acebert.configuration_acebert import AceBertConfig
 from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.processing_acebert import AceBertProcessor
+from acebert.space.guard import UNUSED, WAITING, Guard, measure, remove_upload, sweep
+from acebert.space.page import build_page, launch
+from acebert.space.search_panel import read_photo
 
 ROOT = Path(__file__).parents[2]
 JSON = {"content-type": "application/json"}

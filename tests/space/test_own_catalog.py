@@ -17,13 +17,13 @@ from space_shop import NASTY, make_shop, served
 
 from acebert.catalog.product_catalog import ProductCatalog
 from acebert.processing_acebert import AceBertProcessor
-
-import own  # isort: skip
-from own import Sessions, add_tab, choose_columns, possible_attributes, preview, report  # isort: skip
-from upload_columns import UploadColumns, guess_columns  # isort: skip
-from upload_limits import Limits  # isort: skip
-from upload_table import BadRow  # isort: skip
-from uploads import open_upload  # isort: skip
+from acebert.space.sessions import Sessions
+from acebert.space.tabs import own_catalog
+from acebert.space.tabs.own_catalog import OwnCatalogTab, choose_columns, possible_attributes, preview, report
+from acebert.space.uploads import open_upload
+from acebert.space.uploads.columns import UploadColumns, guess_columns
+from acebert.space.uploads.limits import Limits
+from acebert.space.uploads.table import BadRow
 
 CSV = """sku,name,file,colour,price
 a1,red shirt,a1.png,red,10
@@ -56,7 +56,7 @@ def shop(tiny_config: Callable, tiny_processor: AceBertProcessor, tmp_path: Path
 
 @pytest.fixture
 def sessions(shop: Any) -> Iterator[Sessions]:
-    sessions = Sessions(shop.model, shop.processor)
+    sessions = Sessions(shop.encoder.model, shop.encoder.processor)
     yield sessions
     for key in list(sessions._sessions):
         sessions.end(key)
@@ -124,7 +124,7 @@ class TestSessions:
     def test_photos_that_only_the_model_refuses_are_listed_by_the_users_rows(
         self, sessions: Sessions, files: tuple[str, str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("upload_products.check_photo", lambda data, limits: None)
+        monkeypatch.setattr("acebert.space.uploads.products.check_photo", lambda data, limits: None)
         sessions.open("anna", *files, None)
         bad_rows = sessions.build("anna", COLUMNS)
         (broken,) = [bad for bad in bad_rows if bad.value == "a5"]
@@ -132,7 +132,7 @@ class TestSessions:
         assert sessions.catalog("anna").photo(sessions.catalog("anna").get("a5")) is None
 
     def test_sessions_are_as_many_as_fit(self, shop: Any, files: tuple[str, str]) -> None:
-        sessions = Sessions(shop.model, shop.processor, most=1)
+        sessions = Sessions(shop.encoder.model, shop.encoder.processor, most=1)
         sessions.open("anna", *files, None)
         with pytest.raises(ValueError, match="as many as fit"):
             sessions.open("bert", *files, None)
@@ -163,17 +163,17 @@ class TestSessions:
         assert len(sessions) == 0 and all(Path(file).exists() for file in files)
 
     def test_limits_are_told(self, shop: Any, files: tuple[str, str]) -> None:
-        sessions = Sessions(shop.model, shop.processor, limits=Limits(rows=3))
+        sessions = Sessions(shop.encoder.model, shop.encoder.processor, limits=Limits(rows=3))
         with pytest.raises(ValueError, match="more than 3 rows"):
             sessions.open("anna", *files, None)
 
     def test_a_session_that_is_not_used_ends(self, shop: Any, files: tuple[str, str]) -> None:
-        sessions = Sessions(shop.model, shop.processor, idle_seconds=0.2)
+        sessions = Sessions(shop.encoder.model, shop.encoder.processor, idle_seconds=0.2)
         sessions.open("anna", *files, None)
         wait_until(lambda: len(sessions) == 0 and folders(sessions) == [])
 
     def test_a_closed_page_that_comes_back_in_time_finds_its_catalogue(self, shop: Any, files: tuple[str, str]) -> None:
-        sessions = Sessions(shop.model, shop.processor, grace_seconds=0.3)
+        sessions = Sessions(shop.encoder.model, shop.encoder.processor, grace_seconds=0.3)
         sessions.open("anna", *files, None)
         sessions.leave("anna")
         assert sessions.upload("anna") is not None  # the phone woke up
@@ -245,16 +245,18 @@ class TestPage:
         bad = [BadRow(row, "price", f"<{row}>", "it is not a number", False) for row in (2, 3, 4, 9)]
         bad += [BadRow(9, "", "x", "it has neither a title nor a photo", True)]
         page = report(1200, bad)
-        assert "1,200 products are searchable. 1 row was left out. 3 products lack a value that can't be used." in page
+        assert (
+            "1,200 products are searchable. 1 row was left out. 3 products lack a value that can&#39;t be used." in page
+        )
         cells = "<td>4</td><td>price</td><td>it is not a number</td><td>kept without it</td>"
         assert f"{cells}<td>2 (&lt;2&gt;), 3 (&lt;3&gt;), 4 (&lt;4&gt;) …</td>" in page
         assert "<td>1</td><td>–</td><td>it has neither a title nor a photo</td><td>left out</td><td>9 (x)</td>" in page
-        monkeypatch.setattr(own, "REPORTED_REASONS", 1)
+        monkeypatch.setattr(own_catalog, "REPORTED_REASONS", 1)
         assert "And 1 more reasons." in report(1200, bad)
 
 
 def test_the_endpoints(shop: Any, files: tuple[str, str], tmp_path: Path) -> None:
-    with served(add_tab, shop) as url:
+    with served(lambda shop: OwnCatalogTab(shop).lay_out(), shop) as url:
         client, other = Client(url, verbose=False), Client(url, verbose=False)
         table, photos = map(handle_file, files)
         with pytest.raises(AppError, match="Drop a catalogue first"):

@@ -13,22 +13,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import app
 import httpx
 import numpy as np
 import pytest
 import torch
-from cards import label, show_facts
 from datasets import Dataset, Features, Image, Value
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from page import build_page, launch
 from PIL import Image as PILImage
-from search import DEFAULT_COUNT, SLOTS, FilterSlots, SearchPanel, address, look_around
-from shop import ENTRY_BYTES, Shop, find_product, load_model, open_catalog
 from starlette.datastructures import QueryParams
 from transformers import BertTokenizer
-from why import Question, Reasons, find_reasons, why_page
 
 from acebert.catalog.product_catalog import ProductCatalog
 from acebert.configuration_acebert import AceBertConfig
@@ -37,6 +31,13 @@ from acebert.encoding.explain import Explanation
 from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
+from acebert.space import app
+from acebert.space.cards import label, show_facts
+from acebert.space.filter_slots import SLOTS, FilterSlots
+from acebert.space.page import build_page, launch
+from acebert.space.search_panel import DEFAULT_COUNT, SearchPanel, address, look_around
+from acebert.space.shop import ENTRY_BYTES, Shop, find_product, load_model, open_catalog
+from acebert.space.why import Question, Reasons, find_reasons, why_page
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,12 +119,12 @@ def shop(loaded: tuple, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     folder = tmp_path_factory.mktemp("shop")
     source = write_dataset(folder / "data", product_rows())
     catalog = open_catalog(*loaded, source, folder / "cache", attributes=ATTRIBUTES)
-    return Shop(*loaded, catalog, folder / "cache", ATTRIBUTES)
+    return Shop(catalog, folder / "cache", ATTRIBUTES)
 
 
 @pytest.fixture(scope="module")
 def panel(shop: Shop) -> SearchPanel:
-    return SearchPanel(shop, lambda _: shop.catalog, ATTRIBUTES, shareable=True)
+    return SearchPanel(shop, lambda _: shop.catalog, "shop", attributes=ATTRIBUTES, shareable=True)
 
 
 def request(query_string: str = "") -> Any:
@@ -220,7 +221,7 @@ def test_rows_without_title_and_photo_are_left_out(loaded: tuple, tmp_path: Path
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"title_column": "name"}, "no column 'name'.*--title-column"),
+        ({"title_column": "name"}, "no column 'name'.*--title_column"),
         ({"attributes": ("size",)}, "no column 'size'"),
         ({"image_column": "colour"}, "'colour' holds .* not photos"),
     ],
@@ -230,10 +231,10 @@ def test_wrong_columns_are_named(loaded: tuple, tmp_path: Path, columns: dict[st
         open_catalog(*loaded, write_dataset(tmp_path / "data", product_rows()), tmp_path / "cache", **columns)
 
 
-def test_attributes_to_show_are_the_known_ones(loaded: tuple, shop: Shop, tmp_path: Path) -> None:
-    assert Shop(*loaded, shop.catalog, tmp_path).attributes == ["price"]
+def test_attributes_to_show_are_those_that_the_catalogue_has(loaded: tuple, shop: Shop, tmp_path: Path) -> None:
+    assert Shop(shop.catalog, tmp_path).attributes == ["colour", "kind", "price"]
     with pytest.raises(ValueError, match="no attribute 'size': it has"):
-        Shop(*loaded, shop.catalog, tmp_path, ["size"])
+        Shop(shop.catalog, tmp_path, ["size"])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -242,7 +243,7 @@ def test_attributes_to_show_are_the_known_ones(loaded: tuple, shop: Shop, tmp_pa
 
 
 def test_words_and_photo_make_the_mean_of_their_vectors(shop: Shop) -> None:
-    model, processor = shop.model, shop.processor
+    model, processor = shop.encoder.model, shop.encoder.processor
     with torch.no_grad():
         words = model.get_text_features(**processor(text=["red shirt"], return_tensors="pt")).pooler_output[0]
         photo = model.get_image_features(**processor(images=[plain_photo("red")], return_tensors="pt")).pooler_output[0]
@@ -277,7 +278,7 @@ def photo_at(shop: Shop, address: str) -> Any:
 def test_photos_are_served_for_catalogues_that_were_shown(shop: Shop, loaded: tuple, tmp_path: Path) -> None:
     with ProductCatalog.load(shutil.copytree(shop.catalog.path, tmp_path / "own")) as own:
         product = own.get(100)
-        stranger = Shop(*loaded, shop.catalog, tmp_path)
+        stranger = Shop(shop.catalog, tmp_path)
         at = shop.photo_address(own, product)
         found = photo_at(shop, at)
         assert found.status_code == 200 and found.media_type == "image/png"
@@ -305,8 +306,8 @@ def test_photos_of_all_catalogues_together_are_bounded(
 
     read: list[int] = []
     most = 20 * (1000 + ENTRY_BYTES)
-    monkeypatch.setattr("shop.PHOTO_BYTES", most)
-    own, large, small = Shop(*loaded, shop.catalog, tmp_path), Photos(), Photos()
+    monkeypatch.setattr("acebert.space.shop.PHOTO_BYTES", most)
+    own, large, small = Shop(shop.catalog, tmp_path), Photos(), Photos()
 
     async def reads(catalog: Photos, *product_ids: int) -> int:
         before = len(read)
@@ -393,7 +394,7 @@ def test_slots_hold_filters(shop: Shop, filters: dict[str, Any]) -> None:
 
 def test_what_the_shop_wrote_is_text(panel: SearchPanel) -> None:
     page = shown(panel, "blue bag")
-    assert "&lt;img src=x onerror=&quot;alert(1)&quot;&gt;" in page
+    assert "&lt;img src=x onerror=&#34;alert(1)&#34;&gt;" in page
     assert "&lt;b&gt;bag&lt;/b&gt;" in page
     assert "<b>" not in page and "<img src=x" not in page
     assert page.count('alt="&lt;img') == 1
@@ -432,10 +433,10 @@ def test_the_page_says_what_it_shows(panel: SearchPanel) -> None:
     assert "More like “red shirt”" in shown(panel, like="100")
     assert "Nothing fits these filters" in shown(panel, "bag", None, "", 24, ["red"], ["<b>bag</b>"], *UNFILTERED[2:])
     assert "There is no product 7 in this catalogue." in shown(panel, like="7")
-    assert "The range on &#x27;price&#x27; is empty" in shown(
+    assert "The range on &#39;price&#39; is empty" in shown(
         panel, "bag", None, "", 24, *UNFILTERED[:6], 9, 1, None, None
     )
-    empty = SearchPanel(panel.shop, lambda _: None, None, shareable=False)
+    empty = SearchPanel(panel.shop, lambda _: None, "own")
     assert "Nothing to search yet" in empty.open(request())[-2]
     assert "Nothing to search yet" in shown(empty, "red")
 
@@ -468,7 +469,7 @@ def test_a_link_opens_the_same_search(panel: SearchPanel) -> None:
 
 
 def test_another_panel_keeps_the_address_out(shop: Shop) -> None:
-    own = SearchPanel(shop, lambda _: shop.catalog, None, shareable=False)
+    own = SearchPanel(shop, lambda _: shop.catalog, "own")
     assert own.open(request("?q=red"))[-1] is None  # nothing was asked
     assert own.open_another(request())[:2] == ("", None)
     assert "Link to this search" not in shown(own, "red")
@@ -485,8 +486,8 @@ def test_labels_are_words() -> None:
 
 
 def test_facts_are_those_that_a_product_has(shop: Shop) -> None:
-    assert show_facts(shop.catalog.get(101), ATTRIBUTES) == "red&nbsp;· shoe&nbsp;· Price&nbsp;10"
-    assert show_facts(shop.catalog.get(108), ATTRIBUTES) == "bag&nbsp;· Price&nbsp;80"
+    assert show_facts(shop.catalog.get(101), ATTRIBUTES) == "red\u00a0· shoe\u00a0· Price\u00a010"
+    assert show_facts(shop.catalog.get(108), ATTRIBUTES) == "bag\u00a0· Price\u00a080"
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -549,7 +550,7 @@ def test_the_answer_carries_the_question_s_ticket(shop: Shop, panel: SearchPanel
     question = Question(shop.encode("red shirt"))
     event = SimpleNamespace(product="100", ticket='3"')
     answer = panel.show_why(event, request(), question)["why"]
-    assert answer.startswith('<section data-ticket="3&quot;">') and "Title alone" in answer
+    assert answer.startswith('<section data-ticket="3&#34;">') and "Title alone" in answer
     assert "search again" in panel.show_why(event, request(), None)["why"]
     assert "no product 7" in panel.show_why(SimpleNamespace(product="7", ticket="1"), request(), question)["why"]
 
@@ -559,31 +560,54 @@ def test_the_answer_carries_the_question_s_ticket(shop: Shop, panel: SearchPanel
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the shell that runs the tests."""
+    for name in ("ACEBERT_MODEL_NAME_OR_PATH", "ACEBERT_CATALOG"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def test_settings_come_from_flags_then_from_the_environment(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.delenv("ACEBERT_MODEL", raising=False)
     with pytest.raises(SystemExit):
         app.parse_args([])
-    assert "--model or set ACEBERT_MODEL" in capsys.readouterr().err
-    monkeypatch.setenv("ACEBERT_MODEL", "someone/model")
-    monkeypatch.setenv("ACEBERT_ATTRIBUTES", "colour, kind")
+    assert "--model_name_or_path or set ACEBERT_MODEL_NAME_OR_PATH" in capsys.readouterr().err
+    monkeypatch.setenv("ACEBERT_MODEL_NAME_OR_PATH", "someone/model")
+    monkeypatch.setenv("ACEBERT_ATTRIBUTE_COLUMNS", "colour, kind")
     args = app.parse_args(["--catalog", "folder"])
-    assert (args.model, args.catalog, args.attributes) == ("someone/model", "folder", ("colour", "kind"))
-    assert app.parse_args(["--model", "other/model"]).model == "other/model"
+    assert (args.model_name_or_path, args.catalog) == ("someone/model", "folder")
+    assert args.attribute_columns == ("colour", "kind")
+    assert app.parse_args(["--model_name_or_path", "other/model"]).model_name_or_path == "other/model"
+
+
+def test_only_a_known_catalogue_has_settings_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("ACEBERT_MODEL_NAME_OR_PATH", "someone/model")
+    demo, other = app.parse_args([]), app.parse_args(["--catalog", "folder"])
+    assert demo.catalog == "ashraq/fashion-product-images-small" and demo.title_column == "productDisplayName"
+    assert "baseColour" in demo.attribute_columns and "black high heels" in demo.examples
+    columns = (other.id_column, other.title_column, other.image_column, other.attribute_columns, other.examples)
+    assert columns == ("id", "title", "image", None, ())
+    sample = app.parse_args(["--catalog", "folder", "--preset", "sample", "--title_column", "name"])
+    assert sample.title_column == "name" and "price" in sample.attribute_columns
+    with pytest.raises(SystemExit):
+        app.parse_args(["--preset", "unknown"])
+    assert "invalid choice: 'unknown'" in capsys.readouterr().err
 
 
 def test_a_published_commit_is_of_the_published_repository_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    published = {"model": "a/model", "revision": "1", "catalog": "a/shoes", "catalog_revision": "2"}
+    published = {"model_name_or_path": "a/model", "revision": "1", "catalog": "a/shoes", "catalog_revision": "2"}
     (tmp_path / "settings.json").write_text(json.dumps(published))
     monkeypatch.setattr(app, "PUBLISHED", tmp_path / "settings.json")
-    monkeypatch.delenv("ACEBERT_MODEL", raising=False)
     monkeypatch.setenv("ACEBERT_CATALOG", "b/bags")
     args = app.parse_args([])
-    assert (args.model, args.revision, args.catalog, args.catalog_revision) == ("a/model", "1", "b/bags", None)
-    args = app.parse_args(["--model", "b/model", "--revision", "3", "--catalog", "a/shoes"])
+    assert (args.model_name_or_path, args.revision) == ("a/model", "1")
+    assert (args.catalog, args.catalog_revision) == ("b/bags", None)
+    args = app.parse_args(["--model_name_or_path", "b/model", "--revision", "3", "--catalog", "a/shoes"])
     assert (args.revision, args.catalog_revision) == ("3", "2")
 
 
@@ -595,12 +619,13 @@ sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(fi
 import app
 from pathlib import Path
 assert app.provide_package({str(ROOT)!r}, "main", Path("cache")) == "main"
-import search, acebert.catalog.product_catalog
+import acebert.catalog.product_catalog, acebert.space.page
 print(acebert.catalog.product_catalog.__file__)
+print(acebert.space.page.__file__)
 """
     run = [sys.executable, "-c", code]
     done = subprocess.run(run, cwd=tmp_path / "space", check=True, timeout=120, capture_output=True, text=True)
-    assert Path(done.stdout.strip()).is_relative_to(tmp_path)
+    assert all(Path(file).is_relative_to(tmp_path / "space" / "cache") for file in done.stdout.split())
 
 
 def test_model_and_package_come_from_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -682,5 +707,5 @@ def test_the_page_loads_its_photos_from_its_own_address(client: Client, shop: Sh
     at = shop.photo_address(shop.catalog, find_product(shop.catalog, "100"))
     answer = httpx.get(client.src + at)
     assert answer.headers["content-type"] == "image/png" and answer.content.startswith(b"\x89PNG")
-    assert "http://" not in (page := shown(SearchPanel(shop, lambda _: shop.catalog, None, True), "red"))
+    assert "http://" not in (page := shown(SearchPanel(shop, lambda _: shop.catalog, "shop", shareable=True), "red"))
     assert "https://" not in page

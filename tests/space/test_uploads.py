@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, Features, Image, Value
-from photo_zip import check_photo
 from PIL import Image as PILImage
-from upload_columns import UploadColumns, guess_columns
-from upload_limits import Limits
-from upload_products import read_products
-from upload_table import Table
-from uploads import Upload, open_upload
+
+from acebert.space.uploads import Upload, open_upload
+from acebert.space.uploads.columns import UploadColumns, guess_columns
+from acebert.space.uploads.limits import Limits
+from acebert.space.uploads.photo_zip import check_photo
+from acebert.space.uploads.products import read_products
+from acebert.space.uploads.table import Table
 
 TITLED = UploadColumns("id", "title", None)
 PICTURED = UploadColumns("id", "title", "image")
@@ -594,7 +595,7 @@ class TestHub:
                 memory.pipe(f"/datasets/owner/name@refs/convert/parquet/{path}", data)
             return calls
 
-        monkeypatch.setattr("uploads.HfFileSystem", lambda **options: calls.append(options) or memory)
+        monkeypatch.setattr("acebert.space.uploads.HfFileSystem", lambda **options: calls.append(options) or memory)
         yield serve
         memory.store.clear()
 
@@ -643,7 +644,7 @@ class TestHub:
     def test_only_names_on_the_hub(
         self, drop: Drop, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr("uploads.HfFileSystem", lambda **_: pytest.fail("the name was looked up"))
+        monkeypatch.setattr("acebert.space.uploads.HfFileSystem", lambda **_: pytest.fail("the name was looked up"))
         with pytest.raises(ValueError, match="no name of a dataset"):
             open_upload(None, None, name, tmp_path, Limits())
 
@@ -663,6 +664,6 @@ class TestHub:
         def unreachable(**_: Any) -> None:
             raise ConnectionError("[Errno -2] Name or service not known")
 
-        monkeypatch.setattr("uploads.HfFileSystem", unreachable)
+        monkeypatch.setattr("acebert.space.uploads.HfFileSystem", unreachable)
         with pytest.raises(ValueError, match="can't be reached"):
             drop(dataset="owner/name")

@@ -19,7 +19,7 @@ from acebert.losses_acebert import find_positives
 from acebert.modeling_acebert import AceBertForRetrieval
 from acebert.processing_acebert import AceBertProcessor
 from acebert.training.contrastive import cached_backward, encode_chunks
-from acebert.training.lr_range_test import find_learning_rate
+from acebert.training.lr_range_test import run_range_test
 from acebert.training.optimization import average_weights
 from acebert.training.run import Progress
 
@@ -53,7 +53,6 @@ class TestCachedGradients:
     def test_equal_those_of_the_plain_backward_pass(
         self, loss: str, tiny_config: Callable[..., AceBertConfig], batch: dict
     ) -> None:
-        torch.manual_seed(0)
         model = AceBertForRetrieval(tiny_config(loss=loss, matryoshka_dims=[8])).train()
         assert len(batch["chunks"]) > 3
         plain = loss_of(model, batch)(*encode_chunks(model, batch))
@@ -151,7 +150,7 @@ def test_learning_rate_range_test(tmp_path: Path) -> None:
 
     accelerator = Accelerator(cpu=True)
     batches = iter([{}] * 200)
-    factor = find_learning_rate(batches, step, optimizer, 60, str(tmp_path), accelerator, lowest=1e-3, highest=1e3)
+    factor = run_range_test(batches, step, optimizer, 60, str(tmp_path), accelerator, lowest=1e-3, highest=1e3)
     assert 0.02 < factor * 0.1 < 1.0
     report = json.loads((tmp_path / "learning_rate.json").read_text())
     assert report["suggested_rates"] == [pytest.approx(0.1 * factor)]

@@ -1,0 +1,166 @@
+"""Products as they enter and leave a catalogue: what a search returns, and what a change accepts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from acebert.catalog.filters import check_attributes
+from acebert.catalog.indexes.base import Match
+from acebert.catalog.store import Location, Settings
+from acebert.data.cleaning import find_photo_error, is_blank, read_photo, read_text
+from acebert.processing_acebert import LONE_SURROGATE
+
+Photo = Any  # anything that the processor reads as a photo
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product as the catalogue has it.
+
+    Args:
+        id: as in the dataset.
+        title: None where it has none.
+        attributes: those that it has.
+        location: where its photo lies.
+    """
+
+    id: Any
+    title: str | None
+    attributes: dict[str, Any]
+    location: Location
+
+
+@dataclass(frozen=True)
+class Hit(Product):
+    """A product that was found.
+
+    Args:
+        score: cosine similarity of query and product, in [-1, 1]; the BM25 score of a search by words alone; the sum of
+            reciprocal ranks of a hybrid one.
+        title_score: cosine similarity of the query and the title alone; None where there is no such vector.
+        image_score: likewise, of the photo alone.
+    """
+
+    score: float
+    title_score: float | None = None
+    image_score: float | None = None
+
+    @property
+    def carried_by(self) -> Literal["title", "image"] | None:
+        """The side that alone is closer to the query; None where the catalogue doesn't have both."""
+        if self.title_score is None or self.image_score is None:
+            return None
+        return "title" if self.title_score >= self.image_score else "image"
+
+
+@dataclass(frozen=True)
+class NewProducts:
+    """Checked products, column by column.
+
+    Args:
+        ids: strings or integers, unique.
+        titles: None where a product has none.
+        photos: as given, None where a product has none.
+        attributes: name to values, None where a product lacks one.
+    """
+
+    ids: list[Any]
+    titles: list[str | None]
+    photos: list[Photo | None]
+    attributes: dict[str, list[Any]]
+
+
+def to_product(match: Match) -> Product:
+    payload = match.payload
+    return Product(payload["id"], payload["title"], payload["attributes"], tuple(payload["location"]))
+
+
+def to_hit(match: Match, query: np.ndarray | None = None) -> Hit:
+    """A match as a hit; with a (dim,) query, also its cosine similarities to the title and the photo alone."""
+    sides = {f"{name}_score": float(vector @ query) for name, vector in match.vectors.items()}
+    fields: dict[str, Any] = vars(to_product(match)) | {"score": match.score} | sides
+    return Hit(**fields)
+
+
+def check_id(product_id: Any, id_type: Literal["string", "integer"]) -> str | int:
+    """A product's id as the catalogue keeps it.
+
+    Raises:
+        ValueError: for one of another type, an integer beyond 64 bits, or a text with half of a character.
+    """
+    kind = {str: "string", int: "integer"}.get(type(product_id))
+    if isinstance(product_id, np.integer):
+        product_id, kind = int(product_id), "integer"
+    if kind != id_type:
+        raise ValueError(f"id must be of the type {id_type}, as all of this catalogue's are; got {product_id!r}.")
+    if kind == "integer" and not -(2**63) <= product_id < 2**63:
+        raise ValueError(f"id must be an integer of 64 bits, got {product_id}.")
+    if isinstance(product_id, str) and LONE_SURROGATE.search(product_id):
+        raise ValueError(f"id {product_id[:80]!r} holds half of a character (a lone surrogate).")
+    return product_id
+
+
+def check_new_products(products: Sequence[Mapping[str, Any]], settings: Settings) -> NewProducts:
+    """Checks the products of an upsert.
+
+    Raises:
+        ValueError: for a bad product, naming it, the field and the remedy.
+    """
+    new = NewProducts([], [], [], {name: [] for name in settings.attributes})
+    for position, product in enumerate(products):
+        if not isinstance(product, Mapping):
+            raise ValueError(f'product {position} must be a dict, as {{"id": 7, "title": "mug"}}, got {product!r}.')
+        named = f"product {position} (id {product.get('id')!r})"
+        unknown = set(product) - {"id", "title", "image", *settings.attributes}
+        if unknown:
+            raise ValueError(
+                f"{named} has {sorted(unknown)}: a product has id, title, image and {list(settings.attributes)}."
+            )
+        if "id" not in product:
+            raise ValueError(f"product {position} has no id: give every product one.")
+        try:
+            product_id = check_id(product["id"], settings.id_type)
+        except ValueError as error:
+            raise ValueError(f"{named}: {error}") from None
+        if isinstance(product_id, str) and is_blank(product_id):
+            raise ValueError(f"{named}: its id is blank: give it one.")
+        title, photo = product.get("title"), read_photo(product.get("image"))
+        if title is not None and not isinstance(title, str):
+            raise ValueError(f"{named}: title must be a text or None, got {title!r}.")
+        title = read_text(title)
+        problem = None if photo is None else find_photo_error(photo)
+        if problem:
+            raise ValueError(f"{named}: image {problem}.")
+        if title is None and photo is None:
+            raise ValueError(f"{named} has neither title nor image: give it one of them.")
+        values = check_values({name: product.get(name) for name in settings.attributes}, settings, named)
+        new.ids.append(product_id)
+        new.titles.append(title)
+        new.photos.append(photo)
+        for name, column in new.attributes.items():
+            column.append(values[name])
+    seen = set()
+    for product_id in new.ids:
+        if product_id in seen:
+            raise ValueError(f"id {product_id!r} is given twice: give each product once.")
+        seen.add(product_id)
+    return new
+
+
+def check_values(values: Mapping[str, Any], settings: Settings, named: str) -> dict[str, Any]:
+    """Attributes of one product as the catalogue keeps them.
+
+    Args:
+        values: attribute to value, None for none.
+        settings: of the catalogue.
+        named: how an error calls the product.
+
+    Raises:
+        ValueError: for an unknown attribute, or a value of another type.
+    """
+    try:
+        return check_attributes(values, settings.attributes)
+    except ValueError as error:
+        raise ValueError(f"{named}: {error}") from None

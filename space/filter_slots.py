@@ -1,0 +1,92 @@
+"""The filters of a search panel: a fixed number of slots, which a catalogue fills as far as it has attributes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import gradio as gr
+import numpy as np
+
+from acebert.catalog.product_catalog import ProductCatalog
+from acebert.space.cards import label
+
+CHOICE_SLOTS = 6  # filters by value
+RANGE_SLOTS = 2  # filters by number, each from and to
+SLOTS = CHOICE_SLOTS + 2 * RANGE_SLOTS
+
+Filters: TypeAlias = dict[str, Any]
+"""Attribute to a list of values, or to the lowest and the highest number."""
+
+
+@dataclass(frozen=True)
+class FilterSlots:
+    """Which attribute of a catalogue each slot filters by.
+
+    Args:
+        choices: attributes filtered by value, at most `CHOICE_SLOTS`.
+        ranges: numbers, filtered by lowest and highest, at most `RANGE_SLOTS`.
+    """
+
+    choices: tuple[str, ...] = ()
+    ranges: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, catalog: ProductCatalog, attributes: Sequence[str]) -> "FilterSlots":
+        numbers = [name for name in attributes if catalog.attributes[name] in ("integer", "number")]
+        others = [name for name in attributes if name not in numbers]
+        return cls(tuple(others[:CHOICE_SLOTS]), tuple(numbers[:RANGE_SLOTS]))
+
+    def read(self, values: Sequence[Any]) -> Filters:
+        """The filters that the slots' values make: a list for each choice, then two numbers for each range."""
+        filters = {name: chosen for name, chosen in zip(self.choices, values, strict=False) if chosen}
+        bounds = values[CHOICE_SLOTS:]
+        for name, low, high in zip(self.ranges, bounds[::2], bounds[1::2], strict=False):
+            if (low, high) != (None, None):
+                filters[name] = (low, high)
+        return filters
+
+    def write(self, filters: Filters) -> list[Any]:
+        """The slots' values that make these filters."""
+        values = [filters.get(name, []) for name in self.choices]
+        values += [[]] * (CHOICE_SLOTS - len(values))
+        for name in self.ranges:
+            values += filters.get(name, (None, None))
+        return values + [None] * (SLOTS - len(values))
+
+    def parse(self, catalog: ProductCatalog, fields: Mapping[str, Sequence[str]]) -> Filters:
+        """The filters in an address; values that the catalogue doesn't have are left out."""
+        filters: Filters = {}
+        for name in self.choices:
+            chosen = [value for value in catalog.facets(name) if str(value) in fields.get(name, ())]
+            if chosen:
+                filters[name] = chosen
+        for name in self.ranges:
+            low, high = (_read_number(fields.get(f"{name}.{end}", [""])[0]) for end in ("min", "max"))
+            if low is None and high is None:
+                continue
+            if low is None or high is None or low <= high:
+                filters[name] = (low, high)
+        return filters
+
+    def updates(self, catalog: ProductCatalog, filters: Filters) -> list[dict[str, Any]]:
+        """What changes in the slots: each value with the number of products it would leave, given the other filters."""
+        updates = []
+        for name in self.choices:
+            others = {other: value for other, value in filters.items() if other != name}
+            counts = catalog.facets(name, others)
+            # Chosen ones stay, or the shopper couldn't take them away.
+            counts |= {value: 0 for value in filters.get(name, ()) if value not in counts}
+            choices = [(f"{value} ({count:,})", value) for value, count in counts.items()]
+            updates.append(gr.update(choices=choices, label=label(name), visible=True))
+        updates += [gr.update(visible=False)] * (CHOICE_SLOTS - len(updates))
+        for name in self.ranges:
+            updates += [gr.update(label=f"{label(name)} {end}", visible=True) for end in ("from", "to")]
+        return updates + [gr.update(visible=False)] * (SLOTS - len(updates))
+
+
+def _read_number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None

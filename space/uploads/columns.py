@@ -1,0 +1,160 @@
+"""Which column of an upload is the id, the title, the photo or an attribute: a guess, for the user to correct."""
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from acebert.space.uploads import Upload
+from acebert.space.uploads.photo_zip import PHOTO_NAME, PhotoZip
+
+CANONICAL = ("id", "title", "image")
+MAX_WRONG_SHARE = 0.05  # of a column's values, up to which the column still counts as numbers
+# "007" is a code and "1.299,00" could be two numbers; "12,50" can only be a decimal comma.
+NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*|(?=\.))(\.[0-9]+|,[0-9]{1,2})?(e[+-]?[0-9]+)?", re.IGNORECASE)
+
+# What shops call these columns, likeliest first, without accents, case and anything but letters and digits.
+ID_NAMES = (
+    "id productid itemid articleid sku skuid variantsku productsku asin productcode itemcode itemnumber productnumber "
+    "articlenumber gtin ean ean13 barcode upc handle code reference ref "
+    "produktid artikelid artikelnummer artikelnr artnr produktnummer bestellnummer idproduit codeproduit referencia "
+    "idproducto codigo codigoproducto idproduto idprodotto codiceprodotto codice varenummer idproduktu kod "
+    "артикул idтовара 商品id 商品编号 商品番号 商品コード 상품코드 상품번호"
+)
+TITLE_NAMES = (
+    "title producttitle itemtitle productdisplayname displayname productname itemname articlename name "
+    "titel produkttitel produktname artikelname artikelbezeichnung bezeichnung titre nomproduit nomduproduit nom "
+    "libelle designation titulo tituloproducto nombreproducto nombre nomeproduto nomeprodotto nome titolo naam "
+    "productnaam produktnamn namn navn tytul nazwa nazwaproduktu название наименование 商品名称 商品名 商品标题 标题 "
+    "タイトル 상품명 제품명"
+)
+IMAGE_NAMES = (
+    "image photo picture img imagefile imagefilename imagepath photofile photopath imageurl imagelink imagesrc "
+    "imageurls photourl pictureurl mainimage primaryimage images photos pictures filename filepath file path link url "
+    "bild bilddatei bildurl foto fotos fichier photoproduit imagen imagenes urlimagen imagem imagens immagine immagini "
+    "afbeelding billede zdjecie фото изображение 图片 商品图片 画像 商品画像 이미지 상품이미지"
+)
+
+Kind = Literal["text", "number"]
+
+
+@dataclass(frozen=True)
+class UploadColumns:
+    """Which column of an upload is what.
+
+    Args:
+        id (`str`, *optional*): None takes the row's number.
+        title (`str`, *optional*): None for products without titles.
+        image (`str`, *optional*): a column of photos or of their names in the zip. With None a product's photo is the
+            one in the zip that has the product's id for a name, without its extension.
+        attributes (`dict[str, str]`): "text" or "number" by name.
+    """
+
+    id: str | None
+    title: str | None
+    image: str | None
+    attributes: dict[str, Kind] = field(default_factory=dict)
+
+
+def guess_columns(upload: Upload) -> UploadColumns:
+    """Which column is what, by the names that shops give them and, where those don't tell, by what they hold.
+
+    A column of distinct short values is the id, one of distinct longer texts the title, one of bytes, file names or
+    addresses the photo; numbers, and texts that repeat, are attributes.
+    """
+    profiles = {name: _Profile.of(values) for name, values in upload.texts.items()}
+    image = _named(upload.photos, IMAGE_NAMES) or next(iter(upload.photos), None)
+    if image is None:
+        shown = [name for name, values in upload.texts.items() if _names_photos(values, upload.zip)]
+        image = _named(shown, IMAGE_NAMES) or next(iter(shown), None)
+    free = [name for name, profile in profiles.items() if name != image and profile.filled]
+
+    title = _named([name for name in free if profiles[name].kind == "text"], TITLE_NAMES)
+    distinct = [name for name in free if name != title and profiles[name].distinct >= 0.9 * len(upload.rows)]
+    codes = (name for name in distinct if profiles[name].distinct == len(upload.rows) and profiles[name].codes)
+    identifier = _named(distinct, ID_NAMES) or next(codes, None)
+    if title is None:
+        title = next((name for name in free if name != identifier and profiles[name].is_title), None)
+
+    attributes = {
+        name: profiles[name].kind
+        for name in free
+        if name not in (identifier, title, *CANONICAL) and not _named([name], ID_NAMES) and profiles[name].is_attribute
+    }
+    return UploadColumns(identifier, title, image, attributes)
+
+
+@dataclass(frozen=True)
+class _Profile:
+    """What a column of text holds: values that are there, different ones, their mean length, and their type."""
+
+    filled: int
+    distinct: int
+    length: float
+    spaced: float  # share of the values that have a space
+    codes: bool  # whether all are letters and digits, with hyphens
+    kind: Kind
+
+    @classmethod
+    def of(cls, values: Sequence[str | None]) -> "_Profile":
+        filled = [value for value in values if value is not None]
+        count = max(1, len(filled))
+        wrong = sum(parse_number(value) is None for value in filled)
+        return cls(
+            len(filled),
+            len(set(filled)),
+            sum(map(len, filled)) / count,
+            sum(" " in value for value in filled) / count,
+            all(re.fullmatch(r"\w[\w-]*", value) for value in filled),
+            "number" if filled and wrong < MAX_WRONG_SHARE * count else "text",
+        )
+
+    @property
+    def is_title(self) -> bool:
+        """Codes have no spaces, descriptions are longer, categories repeat."""
+        words = self.kind == "text" and self.spaced >= 0.5
+        return words and 8 <= self.length <= 200 and self.distinct >= 0.5 * self.filled
+
+    @property
+    def is_attribute(self) -> bool:
+        return self.distinct > 1 and (
+            self.kind == "number" or (self.length <= 40 and self.distinct <= max(12, 0.2 * self.filled))
+        )
+
+
+def _names_photos(values: Sequence[str | None], archive: PhotoZip | None) -> bool:
+    """Whether at least half of a column's values look like names of photos, or are names in the zip."""
+    filled = [value for value in values if value is not None]
+
+    def found(value: str) -> bool:
+        if PHOTO_NAME.search(value):
+            return True
+        try:
+            return archive is not None and archive.find(value) is not None
+        except ValueError:
+            return True
+
+    return bool(filled) and sum(map(found, filled)) >= 0.5 * len(filled)
+
+
+def _named(columns: Iterable[str], names: str) -> str | None:
+    """The column with the likeliest of the names."""
+    by_key = {_key(column): column for column in reversed(list(columns))}
+    return next((by_key[key] for key in map(_key, names.split()) if key in by_key), None)
+
+
+def _key(name: str) -> str:
+    """A column's name without accents, case and anything but letters and digits: "N° d'Article" is "ndarticle"."""
+    # Composed again at the end: what is left of Korean is letters, not accents.
+    plain = "".join(char for char in unicodedata.normalize("NFKD", name.casefold()) if not unicodedata.combining(char))
+    return "".join(char for char in unicodedata.normalize("NFC", plain) if char.isalnum())
+
+
+def parse_number(text: str) -> float | None:
+    """A finite number, with a point or a decimal comma, or None."""
+    if not NUMBER.fullmatch(text):
+        return None
+    number = float(text.replace(",", "."))
+    return number if math.isfinite(number) else None

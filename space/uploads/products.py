@@ -1,0 +1,156 @@
+"""An upload's rows as products with clean values, and a list of what could not be used."""
+
+import tempfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset, Features, Image, Value
+
+from acebert.space.uploads import Upload
+from acebert.space.uploads.columns import CANONICAL, MAX_WRONG_SHARE, UploadColumns, parse_number
+from acebert.space.uploads.limits import megabytes
+from acebert.space.uploads.photo_zip import ADDRESS, PhotoZip, check_photo
+from acebert.space.uploads.table import BadRow
+
+ROWS_PER_WRITE = 64  # products whose photos are held in memory at a time
+
+
+def read_products(upload: Upload, columns: UploadColumns) -> tuple[Dataset, list[BadRow]]:
+    """Products with clean values, and everything that could not be used.
+
+    Returns:
+        `tuple[Dataset, list[BadRow]]`: the products, in order, kept in a file of their own in the upload's folder; and
+        the bad rows in order. Products and skipped rows together are `upload.num_rows`. The dataset has the columns
+        `id` (string, unique), `title` (string or None), `image` (`Image(decode=False)`, its bytes or None; every
+        photo has been decoded once and is none of the bad ones), and each attribute under its own name: string,
+        float64, or int64 where all its numbers are whole.
+
+    Raises:
+        `ValueError`: where the columns can't be right, or the photos together are over the limit.
+    """
+    _check_columns(upload, columns)
+    bad = list(upload.unread)
+    features = Features({"id": Value("string"), "title": Value("string"), "image": Image(decode=False)})
+    attributes: dict[str, list[Any]] = {}
+    for name, kind in columns.attributes.items():
+        attributes[name], dtype = _numbers(upload, name, bad) if kind == "number" else (upload.texts[name], "string")
+        features[name] = Value(dtype)
+    ids = upload.texts[columns.id] if columns.id else [str(number) for number in upload.rows]
+    titles = upload.texts[columns.title] if columns.title else [None] * len(upload.rows)
+    first_rows: dict[str, int] = {}
+    photo_bytes = 0
+
+    def products() -> Iterator[dict[str, Any]]:
+        nonlocal photo_bytes
+        for index, (row, product_id, title) in enumerate(zip(upload.rows, ids, titles, strict=True)):
+            if product_id is None:
+                bad.append(BadRow(row, columns.id or "", "", "the product has no id", skipped=True))
+                continue
+            if product_id in first_rows:
+                reason = f"row {first_rows[product_id]} has the same id"
+                bad.append(BadRow(row, columns.id or "", product_id, reason, skipped=True))
+                continue
+            first_rows[product_id] = row
+            photo = _photo(upload, columns.image, index, product_id, bad)
+            if photo is None and title is None:
+                bad.append(BadRow(row, "", product_id, "it has neither a title nor a photo", skipped=True))
+                continue
+            photo_bytes += len(photo or b"")
+            if photo_bytes > upload.limits.unpacked_bytes:
+                most = megabytes(upload.limits.unpacked_bytes)
+                raise ValueError(f"The products' photos are larger than {most} together: drop fewer or smaller ones.")
+            image = None if photo is None else {"bytes": photo, "path": None}
+            facts = {name: values[index] for name, values in attributes.items()}
+            yield {"id": product_id, "title": title, "image": image, **facts}
+
+    dataset = _keep(products(), features, upload.folder)
+    return dataset, sorted(bad, key=lambda entry: entry.row)
+
+
+def _check_columns(upload: Upload, columns: UploadColumns) -> None:
+    """Refuses roles that no column of the upload can play."""
+    for role, name in (("id", columns.id), ("title", columns.title), *(("attribute", n) for n in columns.attributes)):
+        if name is not None and name not in upload.texts:
+            problem = "holds photos" if name in upload.photos else "is not there"
+            raise ValueError(
+                f"The column {name!r} {problem} and can't be the {role}: take one of {list(upload.texts)}."
+            )
+    if columns.image is not None and columns.image not in upload.columns:
+        raise ValueError(f"The column {columns.image!r} is not there: the photo's is one of {upload.columns}.")
+    if columns.title is None and columns.image is None and upload.zip is None:
+        raise ValueError("Which column holds the titles, or the photos? A product needs one of them.")
+    for name, kind in columns.attributes.items():
+        if name in CANONICAL:
+            raise ValueError(f"An attribute can't be named {name!r}: rename the column or leave it out.")
+        if kind not in ("text", "number"):
+            raise ValueError(f"The attribute {name!r} is of type {kind!r}: take 'text' or 'number'.")
+
+
+def _numbers(upload: Upload, name: str, bad: list[BadRow]) -> tuple[list[float | int | None], str]:
+    """A column's numbers and their type; the few values that are none become None and are listed."""
+    texts = upload.texts[name]
+    numbers = [None if text is None else parse_number(text) for text in texts]
+    wrong = [i for i, (text, number) in enumerate(zip(texts, numbers, strict=True)) if text and number is None]
+    filled = sum(text is not None for text in texts)
+    if wrong and len(wrong) >= MAX_WRONG_SHARE * filled:
+        raise ValueError(
+            f"{len(wrong):,} of the {filled:,} values of {name!r} are no numbers, such as {texts[wrong[0]]!r}: "
+            "take the column as text."
+        )
+    bad += [BadRow(upload.rows[i], name, texts[i] or "", "it is not a number", skipped=False) for i in wrong]
+    # Beyond 2**53 a float64 skips integers.
+    if all(number is None or (number.is_integer() and abs(number) <= 2**53) for number in numbers):
+        return [None if number is None else int(number) for number in numbers], "int64"
+    return numbers, "float64"
+
+
+def _photo(upload: Upload, column: str | None, index: int, product_id: str, bad: list[BadRow]) -> bytes | None:
+    """The photo of a product, or None where it has none or a bad one, which is listed."""
+    shown, value = column or "", ""
+    try:
+        if column in upload.photos:
+            photo = upload.photos[column][index].as_py()
+            value = f"{len(photo or b''):,} bytes"
+        elif column is not None:
+            value = upload.texts[column][index] or ""
+            photo = _read_named(upload.zip, value) if value else None
+        elif upload.zip is not None:
+            value = product_id
+            name = upload.zip.find_stem(product_id)
+            if name is None:
+                raise ValueError("no photo in the zip has the product's id for its name")
+            photo = upload.zip.read(name)
+        else:
+            photo = None
+        if photo is not None:
+            check_photo(photo, upload.limits)
+    except ValueError as error:
+        bad.append(BadRow(upload.rows[index], shown, value, str(error), skipped=False))
+        return None
+    return photo
+
+
+def _read_named(archive: PhotoZip | None, name: str) -> bytes:
+    found = archive.find(name) if archive else None
+    if found is None and ADDRESS.match(name):
+        raise ValueError("it is a web address, and none is opened here: drop a zip of the photos under the same names")
+    if archive is None:
+        raise ValueError("it is the name of a photo, but no zip of photos was dropped")
+    if found is None:
+        raise ValueError("no photo in the zip has this name")
+    return archive.read(found)
+
+
+def _keep(products: Iterator[dict[str, Any]], features: Features, folder: Path) -> Dataset:
+    """A dataset in a new Arrow file, so that its photos needn't be held in memory."""
+    schema = features.arrow_schema
+    with (
+        tempfile.NamedTemporaryFile(dir=folder, prefix="products-", suffix=".arrow", delete=False) as file,
+        pa.ipc.new_stream(file, schema) as writer,
+    ):
+        while part := list(islice(products, ROWS_PER_WRITE)):
+            writer.write_batch(pa.RecordBatch.from_pylist(part, schema))
+    return Dataset.from_file(file.name)
