@@ -87,7 +87,7 @@ def score_title_phrases(phrases: torch.Tensor, titles: torch.Tensor, relevant: S
 
 
 def knowledge_kept(model_scores: np.ndarray, backbone_scores: np.ndarray) -> float:
-    """The model's mean over the backbone's, both of [`score_title_phrases`] on the same phrases; NaN if the latter is 0.
+    """The model's mean over the backbone's, both of [`score_title_phrases`] on the same phrases; NaN over 0.
 
     1 means that as much is known as before, less that something was forgotten; a model can exceed 1.
     """

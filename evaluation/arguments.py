@@ -92,8 +92,8 @@ class NaturalQueryArguments:
     num_title_phrases: Annotated[int, Bound("be at least 0", lambda value: value >= 0)] = field(
         default=500,
         metadata={
-            "help": "Number of title phrases (one to three neighbouring words) on which the checkpoint is compared with the "
-            "first of --text_baselines; 0 for none."
+            "help": "Number of title phrases (one to three neighbouring words) on which the checkpoint is compared "
+            "with the first of --text_baselines, its untrained backbone; 0 for none."
         },
     )
     drop_missing_relevant: bool = field(
@@ -302,3 +302,4 @@ def parse_arguments(argv: Sequence[str] | None = None, description: str = "") ->
         return EvaluationArguments(**{name: getattr(values, name) for name in names_of(EvaluationArguments)})
     except ValueError as error:
         parser.error(str(error))
+        raise  # never reached: the parser has exited

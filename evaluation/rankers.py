@@ -143,16 +143,14 @@ def make_rankers(task: Task, vectors: Vectors, baselines: Baselines) -> list[Ran
         rankers.append(Ranker(RAW_PATCHES, note, scores))
     if task.no_titles:
         return rankers + [Ranker(name, task.no_titles, None) for name in baselines.names]
-    on_titles = {
-        baseline.name: Ranker(baseline.name, baseline.description, partial(_score_queries, task, baseline))
-        for baseline in baselines.on_titles(task)
-    }
-    rankers += on_titles.values()
-    if bm25 := on_titles.get(Bm25Baseline.name):
-        for name, other in ((FUSED_BASELINES, on_titles.get(TextEncoderBaseline.name)), (FUSED_MODEL, rankers[0])):
-            if other is not None:
-                fused = partial(_fuse, bm25.score, other.score)
-                rankers.append(Ranker(name, "reciprocal rank fusion, k = 60", fused))
+    made = baselines.on_titles(task)
+    scores = {baseline.name: partial(_score_queries, task, baseline) for baseline in made}
+    rankers += [Ranker(baseline.name, baseline.description, scores[baseline.name]) for baseline in made]
+    if bm25 := scores.get(Bm25Baseline.name):
+        note = "reciprocal rank fusion, k = 60"
+        if text := scores.get(TextEncoderBaseline.name):
+            rankers.append(Ranker(FUSED_BASELINES, note, partial(_fuse, bm25, text)))
+        rankers.append(Ranker(FUSED_MODEL, note, partial(_fuse, bm25, ours)))
     return rankers
 
 

@@ -30,9 +30,9 @@ from acebert.evaluation.tasks import (
     attribute_task,
     image_task,
     judged_task,
-    title_phrases_task,
     restrict_task,
     template_queries,
+    title_phrases_task,
 )
 from acebert.evaluation.training_texts import TrainingTexts
 
@@ -100,18 +100,20 @@ def make_tasks(
     tasks = _natural_tasks(args, files, catalog, galleries)
     tasks += _knowledge_tasks(args, catalog, galleries)
     tasks += _judged_synthetic_tasks(args, catalog, galleries)
+    synonyms = read_synonyms(args, catalog)
+    hidden = hide_attributes(catalog, args.hidden_columns, synonyms) if args.hidden_words else None
     for suffix, rows in galleries.items():
         for column in args.attribute_columns:
             bands = training.frequency_bands(column) if training else {}
             tasks.append(attribute_task(column, catalog, rows, suffix, bands))
-    tasks += _shopper_tasks(args, catalog, galleries, training)
-    if args.photo_queries:
-        assert args.kind_column and args.colour_column  # as the flags' check has made sure
-        bands = training.frequency_bands(args.kind_column) if training else {}
-        query_rows = galleries.get(UNSEEN, galleries[""])
-        for suffix, rows in galleries.items():
+        if args.shopper_queries or hidden is not None:
+            tasks += _shopper_tasks(args, catalog, hidden, rows, suffix, synonyms, training)
+        if args.photo_queries:
+            assert args.kind_column and args.colour_column  # as the flags' check has made sure
+            bands = training.frequency_bands(args.kind_column) if training else {}
             columns = (args.kind_column, args.colour_column)
             limits = (args.num_photo_queries, args.min_relevant, args.seed)
+            query_rows = galleries.get(UNSEEN, galleries[""])
             tasks.append(image_task(catalog, rows, query_rows, suffix, columns, *limits, bands))
     return tasks
 
@@ -210,23 +212,24 @@ def _judged_synthetic_tasks(
 
 
 def _shopper_tasks(
-    args: EvaluationArguments, catalog: Catalog, galleries: dict[str, np.ndarray], training: TrainingTexts | None
+    args: EvaluationArguments,
+    catalog: Catalog,
+    hidden: Catalog | None,
+    rows: np.ndarray,
+    suffix: str,
+    synonyms: Synonyms,
+    training: TrainingTexts | None,
 ) -> list[Task]:
-    if not (args.shopper_queries or args.hidden_words):
-        return []
+    templates = QueryTemplates(args.shopper_templates)
+    limits = (args.num_shopper_queries, args.min_relevant, args.seed)
+    queries = make_shopper_queries(catalog, rows, templates, synonyms, *limits)
+    columns = (args.kind_column, args.colour_column)
+    plain, synonym = shopper_tasks(queries, synonyms, catalog, rows, suffix, *columns, training)
     tasks = []
-    templates, synonyms = QueryTemplates(args.shopper_templates), read_synonyms(args, catalog)
-    if args.hidden_words:
-        hidden = hide_attributes(catalog, args.hidden_columns, synonyms)
-    for suffix, rows in galleries.items():
-        limits = (args.num_shopper_queries, args.min_relevant, args.seed)
-        queries = make_shopper_queries(catalog, rows, templates, synonyms, *limits)
-        columns = (args.kind_column, args.colour_column)
-        plain, synonym = shopper_tasks(queries, synonyms, catalog, rows, suffix, *columns, training)
-        if args.shopper_queries:
-            tasks += [plain, synonym] if synonyms.words else [plain]
-        if args.hidden_words:
-            tasks.append(hidden_words_task(plain, hidden, args.hidden_columns, suffix))
+    if args.shopper_queries:
+        tasks += [plain, synonym] if synonyms.words else [plain]
+    if hidden is not None:
+        tasks.append(hidden_words_task(plain, hidden, args.hidden_columns, suffix))
     return tasks
 
 

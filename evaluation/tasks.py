@@ -38,8 +38,8 @@ class Task:
         rows: the catalogue's rows that are ranked, ascending.
         metrics: the metrics to report, such as "recall@10".
         main_metric: the one for paired tests, slices and plots.
-        kind: natural queries that were judged; those of a text benchmark, another catalogue's; title phrases; or queries
-            made from the catalogue.
+        kind: natural queries that were judged; those of a text benchmark, another catalogue's; title phrases; or
+            queries made from the catalogue.
         sides: what the model sees of a product: "title", "image" or both.
         photo_queries: the rows whose photos are the queries; None for queries of text.
         excluded: for each query the rows that it must not find, such as its own; None for none.
@@ -220,7 +220,7 @@ def template_queries(
     for row in rows:
         if len(relevance) == num_queries:
             break
-        values = {column: catalog.attributes[column][row] for column in templates.attributes}
+        values: dict[str, Any] = {column: catalog.attributes[column][row] for column in templates.attributes}
         query, stated = templates.make(values, rng) or ("", [])
         if stated:
             found = set.intersection(*(catalog.members[column][values[column]] for column in stated))

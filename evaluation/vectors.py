@@ -75,8 +75,8 @@ def encode_modality_gaps(
     for name in (args.model_name_or_path, *args.compare_with):
         other = encoder
         if name != args.model_name_or_path:
-            options = {"batch_size": encoder.batch_size}
-            other = Encoder.from_pretrained(name, encoder.accelerator, encoder.cache, **options)
+            batch_size = encoder.batch_size
+            other = Encoder.from_pretrained(name, encoder.accelerator, encoder.cache, batch_size=batch_size)
         collate = partial(collate_products, catalog=catalog, processor=other.processor, sides=TITLE_AND_PHOTO)
         products = other.encode(other.model.get_product_features, collate, rows)
         gaps.append((name, torch.stack(list(other.queries(texts).values())), products))

@@ -13,19 +13,20 @@ from helpers import draw
 from acebert.data.corpus import Catalog
 from acebert.data.query_templates import QueryTemplates
 from acebert.data.sources import Columns
-from acebert.evaluation.tasks import (
+from acebert.evaluation.queries import read_queries, read_query_config
+from acebert.evaluation.shopper_queries import (
     Synonyms,
-    attribute_task,
     hidden_words_task,
     hide_attributes,
     hide_words,
-    image_task,
-    judged_task,
     make_shopper_queries,
-    read_queries,
-    read_query_config,
     shopper_tasks,
     word_forms,
+)
+from acebert.evaluation.tasks import (
+    attribute_task,
+    image_task,
+    judged_task,
 )
 from acebert.evaluation.training_texts import TrainingTexts
 
