@@ -24,12 +24,13 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sample test test-pythons test-real test-slow test-transformers benchmark quality types style audit clean
+.PHONY: help demo sample test test-pythons test-real test-server test-slow test-transformers benchmark quality types style audit clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make demo MODEL=<folder or Hub id> DATA=<folder or Hub id> PORT=<port> FLAGS=\"--title_column <name>\""
+	@echo "  make test-server QDRANT=<URL of a Qdrant server>"
 	@echo "  make test-real DATA=<folder of the real catalogue>"
 	@echo "  make test-pythons PYTHONS=\"<interpreters>\" ($(PYTHONS))"
 	@echo "  make benchmark ROWS=\"<names>\" (of limits, processor, query, product, training)"
@@ -68,6 +69,11 @@ test-pythons: ## Run the fast tests under each of PYTHONS that can be had
 test-real: $(DEV_READY) ## Run the tests on the real catalogue: DATA=<folder>
 	@test -d "$(DATA)" || { echo "make test-real: DATA='$(DATA)' is no folder; give the catalogue's folder: make test-real DATA=<folder>" >&2; exit 2; }
 	HF_HUB_OFFLINE=1 ACEBERT_DATA="$(abspath $(DATA))" $(BIN)/python -m pytest -m real
+
+# Each test has a name of its own on the server, and removes what it makes. QDRANT_API_KEY is the key, where one is needed.
+test-server: $(DEV_READY) ## Run the catalogue's tests on a Qdrant server: QDRANT=<url>
+	@test -n "$(QDRANT)" || { echo "make test-server: name the server, as QDRANT=http://127.0.0.1:6333" >&2; exit 2; }
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 ACEBERT_QDRANT="$(QDRANT)" $(BIN)/python -m pytest -n 2 tests/catalog -k server
 
 test-slow: $(DEV_READY) ## Run the tests that take minutes, then test-pythons
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow --timeout 1800 $(TIMES)

@@ -27,12 +27,12 @@ from typing import Any
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from acebert.encoding.corpus_encoder import Encoder
+from acebert.encoding.corpus_encoder import CorpusEncoder
 from acebert.evaluation.arguments import parse_arguments
 from acebert.evaluation.queries import QueryFile
 from acebert.evaluation.report import make_report, write_report
 from acebert.evaluation.scoring import choose_photo_weight, score_task
-from acebert.evaluation.suite import load_catalog, load_training, make_baselines, make_tasks, make_tuning_tasks
+from acebert.evaluation.suite import load_corpus, load_training, make_baselines, make_tasks, make_tuning_tasks
 from acebert.evaluation.vectors import Vectors, encode_modality_gaps
 
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
 
     # 1. The model, the catalogue and the tasks. Whatever is wrong with them shows before the long work starts.
     with timed(seconds, "load model"), accelerator.main_process_first():
-        encoder = Encoder.from_pretrained(
+        encoder = CorpusEncoder.from_pretrained(
             args.model_name_or_path,
             accelerator,
             output_dir / "vectors",
@@ -62,10 +62,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
         )
     with timed(seconds, "load catalogue and make tasks"):
         files = [QueryFile.read(path) for path in args.queries_file]
-        catalog = load_catalog(args, files, accelerator)
+        corpus = load_corpus(args, files, accelerator)
         training = load_training(args, accelerator)
         with accelerator.main_process_first():
-            tasks = make_tasks(args, files, catalog, training)
+            tasks = make_tasks(args, files, corpus, training)
         tuning = make_tuning_tasks(args, training)
     with timed(seconds, "load and train baselines"):
         baselines = make_baselines(args, tasks, encoder, training) if accelerator.is_main_process else None
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     with timed(seconds, "encode"):
         vectors = Vectors.encode(encoder, tasks, args.fusion_baselines)
         tuning_vectors = Vectors.encode(encoder, tuning, args.fusion_baselines)
-        gap_vectors = encode_modality_gaps(args, encoder, catalog, tasks)
+        gap_vectors = encode_modality_gaps(args, encoder, corpus, tasks)
 
     # 3. Rank, on the main process.
     report = None
@@ -83,12 +83,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
             for task in tuning:
                 baselines.photo_weights[task.hidden_columns] = choose_photo_weight(task, tuning_vectors)
             widths = encoder.model.config.matryoshka_dims or []
-            held_out = zip(catalog.ids, catalog.splits, strict=True)
+            held_out = zip(corpus.ids, corpus.splits, strict=True)
             unseen = {product for product, split in held_out if split == args.validation_split}
             results = [score_task(task, vectors, baselines, widths, unseen) for task in tqdm(tasks, desc="tasks")]
 
         # 4. Test and report.
-        report = make_report(args, encoder, catalog, results, gap_vectors, seconds)
+        report = make_report(args, encoder, corpus, results, gap_vectors, seconds)
         write_report(report, results, output_dir)
         if args.plots:
             # Here, because only this needs matplotlib.

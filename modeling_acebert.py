@@ -413,7 +413,7 @@ class AceBertProductEncoder(AceBertPreTrainedModel):
             ),
             **kwargs,
         ).last_hidden_state
-        pooled = _pool(encoded, mask, self.config.pooling)
+        pooled = pool(encoded, mask, self.config.pooling)
         if order is not None:
             encoded = _put_back(encoded, order, num_tokens)
         return BaseModelOutputWithPooling(last_hidden_state=encoded, pooler_output=pooled)
@@ -448,7 +448,7 @@ def _put_back(hidden: torch.Tensor, order: torch.Tensor, num_tokens: int) -> tor
     return hidden.new_zeros(hidden.shape[0], num_tokens, hidden.shape[-1]).scatter(1, places, hidden)
 
 
-def _pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
     """(batch, tokens, width) and its (batch, tokens) mask to (batch, width)."""
     if pooling == "cls":
         return hidden[:, 0]
@@ -549,7 +549,7 @@ class AceBertModel(AceBertPreTrainedModel):
             return self.get_product_features(input_ids, attention_mask, return_dict=True, **kwargs)
         outputs = self.query_encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        pooled = _pool(outputs.last_hidden_state, mask, self.config.pooling)
+        pooled = pool(outputs.last_hidden_state, mask, self.config.pooling)
         return BaseModelOutputWithPooling(
             last_hidden_state=outputs.last_hidden_state,
             pooler_output=self._to_unit_vector(self.query_projection(pooled)),
@@ -670,6 +670,7 @@ class AceBertModel(AceBertPreTrainedModel):
                     # Data parallelism wants every process to use the same weights in every step.
                     rows = rows.new_zeros(1)
                 arguments = [None if argument is None else argument[rows] for argument in arguments]
+        assert self.image_encoder is not None and self.image_projection is not None, "needs `vision_config`"
         outputs = self.image_encoder(*arguments, return_dict=True, **kwargs)
         image = F.normalize(self.image_projection(outputs.pooler_output).float(), dim=-1)
         if rows is not None:

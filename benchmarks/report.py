@@ -15,6 +15,7 @@ from timing import OURS, Row, Spread
 from workload import Workload
 
 from acebert.utils.hardware import has_bfloat16
+from acebert.utils.markdown import table
 from acebert.utils.plotting import BLACK, BLUE, STYLE
 
 START, END = "<!-- benchmark: start -->", "<!-- benchmark: end -->"
@@ -88,17 +89,16 @@ def to_markdown(machine: Mapping[str, Any], groups: Mapping[str, Sequence[Row]])
     for title, rows in groups.items():
         lines += [f"### {title}", ""]
         measured = [row for row in rows if row.skipped is None]
-        if measured:
-            lines += [
-                f"| work | by | figure | {OURS} / other | share of the matrix products' rate |",
-                "| --- | --- | --- | --- | --- |",
-            ]
+        cells = []
         for row in measured:
             for position, (name, spread) in enumerate(row.figures.items()):
                 ratio = show(row.ratios[name]) if name in row.ratios else ""
                 share = show(row.shares[name], "{:.0%}".format) if name in row.shares else ""
                 work = row.name if position == 0 else ""
-                lines.append(f"| {work} | {name} | {show(spread)} {row.unit} | {ratio} | {share} |")
+                cells.append([work, name, f"{show(spread)} {row.unit}", ratio, share])
+        if measured:
+            header = ["work", "by", "figure", f"{OURS} / other", "share of the matrix products' rate"]
+            lines += table(header, cells)
         notes = [note for row in rows for note in row.notes]
         notes += [f"{row.name} was not run: {row.skipped}" for row in rows if row.skipped is not None]
         lines += ["", *(f"- {note}" for note in notes), ""] if notes else [""]

@@ -13,14 +13,16 @@ from accelerate import PartialState
 from filelock import FileLock, Timeout
 from transformers.utils import logging
 
-from acebert.catalog.build import Source, plan_sha256, write_parts
+from acebert.catalog.build import write_parts
 from acebert.catalog.indexes.connection import ServerOptions, parse_address
 from acebert.catalog.maintenance import index_folder, write_applied
 from acebert.catalog.opening import open_index
 from acebert.catalog.server_index import ServerPlace, is_server
+from acebert.catalog.source import Source
 from acebert.catalog.store import ProductStore, Settings, products_folder
 from acebert.data.cleaning import BadRow, OnBadRow, write_bad_rows
-from acebert.encoding.encoder import ProductEncoder
+from acebert.encoding.encoder import Encoder
+from acebert.utils.files import atomic_write
 
 logger = logging.get_logger(__name__)
 
@@ -61,7 +63,7 @@ class BuildOptions:
                 raise ValueError(f"{name} must be at least {least}, got {number}.")
 
 
-def build_catalog(encoder: ProductEncoder, dataset: datasets.Dataset, path: Path, options: BuildOptions) -> bool:
+def build_catalog(encoder: Encoder, dataset: datasets.Dataset, path: Path, options: BuildOptions) -> bool:
     """Encodes a dataset's products into a catalogue's folder. Its index is made when the catalogue is loaded.
 
     Args:
@@ -113,7 +115,7 @@ def build_catalog(encoder: ProductEncoder, dataset: datasets.Dataset, path: Path
                 begun = _read_settings(target) if replacing else None  # a stopped call may have the name already
                 place.check_free(*(each.catalog_id for each in (old, begun) if each))
                 place.server.close()
-            _start_building(target, plan_sha256(source, settings, rows), options.overwrite, replacing)
+            _start_building(target, source.plan_sha256(settings, rows), options.overwrite, replacing)
             folder.mkdir(parents=True, exist_ok=True)
         state.wait_for_everyone()
         write_parts(
@@ -216,4 +218,4 @@ def _start_building(path: Path, plan: str, overwrite: bool, replacing: bool) -> 
             f"{path} holds an unfinished catalogue of other products, settings or weights: pass overwrite=True to "
             "start again."
         )
-    file.write_text(json.dumps({"plan": plan}), encoding="utf-8")
+    atomic_write(file, json.dumps({"plan": plan}))

@@ -12,6 +12,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
+from json import JSONDecodeError
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -19,6 +20,7 @@ from tqdm.auto import tqdm
 from acebert.catalog.indexes.base import CatalogIndex
 from acebert.catalog.indexes.edge import EdgeIndex
 from acebert.catalog.store import Location, Products, ProductStore, read_attributes, read_change
+from acebert.utils.files import atomic_write
 
 EXACT_UP_TO = 300_000  # products; beyond, an exact search takes longer than 50 ms on one core (docs/catalog.md)
 FLUSH_EVERY = 20  # batches, of 1,024 products: unflushed, a million products take gigabytes of write-ahead log
@@ -32,16 +34,14 @@ def index_folder(path: Path, generation: int) -> Path:
 
 def read_applied(folder: Path) -> int | None:
     """The last change that an index has for certain; None where there is no whole index."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, JSONDecodeError):  # a file may be empty after a power cut
         return json.loads((folder / "applied.json").read_text(encoding="utf-8"))["change"]
     return None
 
 
 def write_applied(folder: Path, change: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / "applied.unfinished"
-    unfinished.write_text(json.dumps({"change": change}), encoding="utf-8")
-    os.replace(unfinished, folder / "applied.json")
+    atomic_write(folder / "applied.json", json.dumps({"change": change}))
 
 
 def to_key(product_id: str | int) -> str:

@@ -13,6 +13,8 @@ import shutil
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,14 +58,14 @@ from acebert.catalog.records import (
 from acebert.catalog.server_index import is_server
 from acebert.catalog.store import Products, ProductStore, Settings
 from acebert.data.cleaning import OnBadRow
-from acebert.encoding.encoder import ProductEncoder, find_title_error
+from acebert.encoding.encoder import Encoder, find_title_error
 from acebert.image_processing_acebert import to_numpy
 from acebert.processing_acebert import LONE_SURROGATE
+from acebert.utils.ranking import reciprocal_rank_fusion
 
 logger = logging.get_logger(__name__)
 
 HYBRID_DEPTH = 100  # ranks of each list that rank fusion looks at
-RRF_K = 60  # as in Cormack, Clarke and Buettcher 2009, "Reciprocal Rank Fusion"
 FLUSH_EVERY = 256  # changes between two flushes of the index: what a start after a kill has to apply again
 ENCODE_BATCH = 64
 CATCH_UP_EVERY = 0.5  # seconds between looks whether a server is back
@@ -77,7 +79,7 @@ class ChangeKeptError(IndexUnavailableError):
 class ProductCatalog:
     """A catalogue that is open. Made by [`ProductCatalog.build`] or [`ProductCatalog.load`]; threads may share one."""
 
-    def __init__(self, store: ProductStore, index: CatalogIndex, encoder: ProductEncoder | None, lock: FileLock | None):
+    def __init__(self, store: ProductStore, index: CatalogIndex, encoder: Encoder | None, lock: FileLock | None):
         self._store, self._encoder, self._lock = store, encoder, lock
         self._open_index: CatalogIndex | None = index
         self._changing = threading.Lock()
@@ -163,7 +165,7 @@ class ProductCatalog:
             on_bad_row,
             overwrite,
         )
-        if not build_catalog(ProductEncoder(model, processor), dataset, Path(path), options):
+        if not build_catalog(Encoder(model, processor), dataset, Path(path), options):
             return None
         return cls.load(path, model, processor, index_options=index_options)
 
@@ -213,7 +215,7 @@ class ProductCatalog:
         store = ProductStore(folder)
         encoder = None
         if model is not None:
-            encoder = ProductEncoder(model, processor)
+            encoder = Encoder(model, processor)
             _check_same_model(store.settings.model, encoder.describe(), path)
         lock = None
         if not read_only:
@@ -288,7 +290,7 @@ class ProductCatalog:
         return self._store.path
 
     @property
-    def encoder(self) -> ProductEncoder | None:
+    def encoder(self) -> Encoder | None:
         """The model and the processor; None for a catalogue that was opened without them."""
         return self._encoder
 
@@ -677,18 +679,16 @@ def _as_batch(text: Any, image: Any, like: Any, vector: Any) -> tuple[list[str] 
 
 
 def fuse_ranks(lists: Sequence[Sequence[Match]]) -> list[Match]:
-    """Joins ranked lists by reciprocal rank fusion; the score is the sum of 1 / (60 + rank).
-
-    Source: Cormack, Clarke and Buettcher 2009, https://doi.org/10.1145/1571941.1572114
-    """
-    scores: dict[str, float] = {}
+    """Joins ranked lists by [`reciprocal_rank_fusion`], whose sum is the score."""
     matches: dict[str, Match] = {}
-    for ranked in lists:
-        for rank, match in enumerate(ranked, start=1):
-            scores[match.key] = scores.get(match.key, 0.0) + 1 / (RRF_K + rank)
-            matches.setdefault(match.key, match)
-    order = sorted(scores, key=lambda key: -scores[key])
-    return [Match(key, scores[key], matches[key].payload, matches[key].vectors) for key in order]
+    for match in chain.from_iterable(lists):
+        matches.setdefault(match.key, match)
+    column = {key: number for number, key in enumerate(matches)}
+    ranks = np.full((len(lists), len(matches)), np.inf)
+    for row, ranked in zip(ranks, lists, strict=True):
+        row[[column[match.key] for match in ranked]] = np.arange(1, len(ranked) + 1)
+    scores, found = reciprocal_rank_fusion(ranks), list(matches.values())
+    return [replace(found[i], score=float(scores[i])) for i in np.argsort(-scores, kind="stable")]
 
 
 def _check_same_model(made_by: Mapping[str, Any], given: Mapping[str, Any], path: Any) -> None:

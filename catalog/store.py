@@ -5,11 +5,10 @@
     products/00000/part-00000.parquet ...   all products when the generation was written
     changes/00000001.parquet ...     each call that changed products since, in order
 
-A file is written beside and renamed once it is whole, so a process that is killed leaves nothing torn.
+Files are written atomically, so a process that is killed leaves none torn.
 """
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Image, List, Value
+
+from acebert.utils.files import atomic_write
 
 FORMAT = 2
 PART_ROWS = 2048
@@ -390,34 +391,13 @@ def _by_file(locations: Mapping[Any, Location]) -> dict[str, list[int]]:
 
 
 def write_table(table: pa.Table, file: Path) -> None:
-    """Writes beside and renames, so that the file is there whole and on the disk, or not at all."""
-    unfinished = file.with_suffix(".unfinished")
-    with open(unfinished, "wb") as stream:
-        pq.write_table(table, stream, row_group_size=ROW_GROUP, compression="zstd")
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(unfinished, file)
-    _sync_folder(file.parent)
+    """Writes a Parquet file atomically."""
+    atomic_write(file, lambda stream: pq.write_table(table, stream, row_group_size=ROW_GROUP, compression="zstd"))
 
 
 def write_settings(path: Path, settings: Settings) -> None:
     """Writes `catalog.json`, and the `README.md` by which `datasets` finds the generation's files."""
     card = f"---\nconfigs:\n- config_name: default\n  data_files: products/{settings.generation:05d}/*.parquet\n---\n\n"
     card += "A catalogue encoded by ACE-BERT: products with their photos, attributes and vectors.\n"
-    for name, text in (("README.md", card), ("catalog.json", json.dumps(asdict(settings), indent=2) + "\n")):
-        unfinished = path / f"{name}.unfinished"
-        with open(unfinished, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(unfinished, path / name)
-    _sync_folder(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    atomic_write(path / "README.md", card)
+    atomic_write(path / "catalog.json", json.dumps(asdict(settings), indent=2) + "\n")

@@ -19,6 +19,8 @@ COMMANDS = {
     },
     "Search": {
         "build-catalog": ("Encode a catalogue into a folder that can be searched.", "catalog"),
+        "move-index": ("Move a catalogue's index to a Qdrant server, or back, without encoding anything.", "server"),
+        "snapshot": ("Save a backup of a catalogue while it is in use.", "catalog"),
         "space": ("Search a catalogue in the browser.", "space"),
         "export-onnx": ("Export the encoders to ONNX, in float32 and 8 bits.", "onnx"),
     },

@@ -35,7 +35,8 @@ from scipy.stats import t as student_t
 from tqdm.auto import tqdm
 
 from acebert.training.command_line import default_settings, parse_arguments, to_argv
-from acebert.utils.files import write_whole
+from acebert.utils.files import atomic_write
+from acebert.utils.markdown import format_mean, table
 from acebert.utils.plotting import BLUE, STYLE
 
 ROOT = Path(__file__).parent.parent
@@ -282,7 +283,7 @@ def execute(run: Run, output_dir: Path, launch: Launch) -> bool:
         record["seconds"] += time.perf_counter() - start
         if status == 0:
             record["metrics"] = last_metrics(folder / "train_log.jsonl")
-        write_whole(folder / "run.json", json.dumps(record, indent=2))
+        atomic_write(folder / "run.json", json.dumps(record, indent=2))
     if status == 0:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # three times the model's size, for resuming alone
     return status == 0
@@ -390,8 +391,8 @@ def report(trials: Sequence[Trial], descriptions: dict[str, str], output_dir: Pa
                 by_seed = {str(seed): value for seed, value in paired.items()}  # as JSON has it
                 arm["differences"][metric] = {**t_interval(list(paired.values())), "by_seed": by_seed}
     output_dir.mkdir(parents=True, exist_ok=True)
-    write_whole(output_dir / "ablations.json", json.dumps({"arms": arms}, indent=2))
-    write_whole(output_dir / "ablations.md", to_markdown(arms))
+    atomic_write(output_dir / "ablations.json", json.dumps({"arms": arms}, indent=2))
+    atomic_write(output_dir / "ablations.md", to_markdown(arms))
     if any(arm["differences"] for arm in arms.values()):
         plot_differences(arms, output_dir / "ablations.png")
     return {"arms": arms}
@@ -412,13 +413,7 @@ def to_words(difference: dict[str, Any]) -> str:
 
 def to_markdown(arms: dict[str, Any]) -> str:
     """The report's tables."""
-
-    def show(value: dict[str, Any], sign: str = "") -> str:
-        interval = "" if value["low"] is None else f" [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
-        return f"{value['mean']:{sign}.3f}{interval}"
-
-    lines = ["# Ablations", "", "| arm | what it is | seeds | products seen | wall time, min |"]
-    lines += ["| --- | --- | --- | --- | --- |"]
+    rows = []
     for name, arm in arms.items():
         trials = arm["trials"]
         cells = [name, arm["description"], str(len(trials))]
@@ -427,22 +422,24 @@ def to_markdown(arms: dict[str, Any]) -> str:
             cells += [f"{trials[0]['products']:,}", f"{minutes:.1f}"]
         else:
             cells += ["", ""]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
+        rows.append(cells)
+    lines = [
+        "# Ablations",
+        "",
+        *table(["arm", "what it is", "seeds", "products seen", "wall time, min"], rows),
         "",
         "Products are those that one process sees. Both columns count a pre-training with every arm that uses it.",
     ]
     for metric, meaning in METRICS.items():
-        rows = {name: arm for name, arm in arms.items() if metric in arm["means"]}
-        if not rows:
-            continue
-        lines += ["", f"## {metric}", "", meaning, "", f"| arm | mean | difference to {BASE} | | seeds |"]
-        lines += ["| --- | --- | --- | --- | --- |"]
-        for name, arm in rows.items():
-            difference = arm["differences"].get(metric)
-            compared = [show(difference, "+"), to_words(difference)] if difference else ["", ""]
-            cells = [name, show(arm["means"][metric]), *compared, str(len(_by_seed(arm, metric)))]
-            lines.append(f"| {' | '.join(cells)} |")
+        rows = []
+        for name, arm in arms.items():
+            if metric in arm["means"]:
+                difference = arm["differences"].get(metric)
+                compared = [format_mean(difference, "+"), to_words(difference)] if difference else ["", ""]
+                rows.append([name, format_mean(arm["means"][metric]), *compared, str(len(_by_seed(arm, metric)))])
+        if rows:
+            header = ["arm", "mean", f"difference to {BASE}", "", "seeds"]
+            lines += ["", f"## {metric}", "", meaning, "", *table(header, rows)]
     compared = sum(d["low"] is not None for arm in arms.values() for d in arm["differences"].values())
     lines += [
         "",

@@ -18,7 +18,9 @@ from datasets import concatenate_datasets
 from transformers import AutoModel, AutoProcessor
 
 from acebert.catalog import ProductCatalog
-from acebert.data.sources import Columns, load_products, open_source
+from acebert.catalog.indexes.connection import ServerOptions
+from acebert.data.columns import Columns
+from acebert.data.sources import load_products
 from acebert.utils.command_line import make_parser
 from acebert.utils.hardware import has_bfloat16
 
@@ -87,7 +89,9 @@ class OutputArguments:
     _argument_group_name: ClassVar[str] = "Output"
 
     output_dir: str = field(metadata={"help": "Folder to write the catalogue to."})
-    overwrite_output_dir: bool = field(default=False, metadata={"help": "Remove what --output_dir holds first."})
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Replace what --output_dir holds, once it is complete."}
+    )
     sides: bool = field(
         default=True,
         metadata={
@@ -100,8 +104,13 @@ class OutputArguments:
     index: str = field(
         default="edge",
         metadata={
-            "help": "Index to search by: edge (embedded Qdrant), memory, or http://host:6333/collection (Qdrant)."
+            "help": "Index to search by: edge (embedded Qdrant), memory, or http://host:6333/name (a Qdrant server; "
+            "several of its addresses joined by commas)."
         },
+    )
+    index_options: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Options of a server's index, as shard_number=6 replication_factor=2 quantization=scalar."},
     )
 
 
@@ -120,16 +129,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     source, encoding, output = parser.parse_args_into_dataclasses(argv)
     state = PartialState()
-    splits = source.split.split("+")
+    attributes = source.attribute_columns
+    columns = Columns(id=source.id_column, title=source.title, image=source.image, attributes=attributes or [])
     with state.main_process_first():
-        attributes = source.attribute_columns
-        if attributes is None:
-            opened = [
-                open_source(name, source.dataset_revision, source.dataset_config_name) for name in source.dataset_name
-            ]
-            names = dict.fromkeys(name for dataset in opened for name in dataset[splits[0]].column_names)
-            attributes = [name for name in names if name not in (source.id_column, source.title, source.image)]
-        columns = Columns(id=source.id_column, title=source.title, image=source.image, attributes=attributes)
         products = [
             load_products(
                 source.dataset_name,
@@ -138,8 +140,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 source.dataset_revision,
                 source.dataset_config_name,
                 on_bad_row=source.on_bad_row,
+                keep_others=attributes is None,
             )
-            for split in splits
+            for split in source.split.split("+")
         ]
     options = {"revision": encoding.revision, "trust_remote_code": True}
     processor = AutoProcessor.from_pretrained(encoding.model_name_or_path, **options)
@@ -155,10 +158,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             id_column=source.id_column,
             title_column=source.title,
             image_column=source.image,
-            attribute_columns=source.attribute_columns,
+            attribute_columns=attributes,
             sides=output.sides,
             photo_size=output.photo_size,
             index=output.index,
+            index_options=ServerOptions.read_flags(output.index_options),
             batch_size=encoding.per_device_batch_size,
             num_workers=encoding.dataloader_num_workers,
             on_bad_row=source.on_bad_row,

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from acebert.data.cleaning import OnBadRow
+from acebert.data.columns import Columns
 from acebert.data.query_templates import QueryTemplates
-from acebert.data.sources import Columns
 from acebert.utils.arguments import Probability
 
 

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from acebert.data.batching import _length_keys, select_rows, split_by_sides, trim_padding
-from acebert.data.cleaning import (
-    SKIP,
-)
+from acebert.data.batching import length_keys, select_rows, split_by_sides, trim_padding
+from acebert.data.cleaning import SKIP
 from acebert.data.open_texts import OpenTexts
 from acebert.data.pairs import ProductPairs, ProductParts
 
-MEND_QUERY = "Mend it in the file or the column that it comes from."  # no query makes its row a bad one
+FIX_QUERY = "Fix it in the file or the column that it comes from."  # a bad query makes no bad row
 
 
 def process_named(
@@ -96,11 +94,11 @@ class PairCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         texts = [row["query"] for row in rows]
-        queries = process_named(self.processor.process_queries, name_rows(rows), MEND_QUERY, queries=texts)
+        queries = process_named(self.processor.process_queries, name_rows(rows), FIX_QUERY, queries=texts)
         titles, images = [row["title"] for row in rows], [row["image"] for row in rows]
         rng = np.random.default_rng((self.seed, self.dataset.epoch if self.dataset else 0, rows[0]["row"], len(rows)))
-        budget = {"max_num_patches": int(rng.choice(self.patch_budgets))} if self.patch_budgets else {}
-        products = _process(self.processor, rows, titles=titles, images=images, **budget)
+        budget = int(rng.choice(self.patch_budgets)) if self.patch_budgets else None
+        products = _process(self.processor, rows, budget, titles=titles, images=images)
         if self.drop_patch_probability:
             _drop_patches(products, self.drop_patch_probability, rng)
         queries = {f"query_{name}": value for name, value in queries.items()}
@@ -109,7 +107,7 @@ class PairCollator:
         shown = torch.tensor(
             [2 * (title is not None) + (image is not None) for title, image in zip(titles, images, strict=True)]
         )
-        parts = split_by_sides(shown, _length_keys(words, patches), self.chunk_size)
+        parts = split_by_sides(shown, length_keys(words, patches), self.chunk_size)
         product_order = torch.cat(parts)
         query_order = queries["query_attention_mask"].sum(1).argsort(stable=True)
         chunks = [
@@ -223,7 +221,7 @@ class QueryCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, list[dict[str, torch.Tensor]]]:
         texts = [row["query"] for row in rows]
-        inputs = process_named(self.processor.process_queries, name_rows(rows), MEND_QUERY, queries=texts)
+        inputs = process_named(self.processor.process_queries, name_rows(rows), FIX_QUERY, queries=texts)
         inputs = {f"query_{name}": value for name, value in inputs.items()}
         for name in ("product_id", "query_id", "from_title", "sides"):
             inputs[name] = torch.tensor([int(row[name]) for row in rows])

@@ -11,15 +11,10 @@ import torch
 from datasets import Dataset
 from PIL import ImageOps
 
-from acebert.data.cleaning import (
-    SKIP,
-    read_photo,
-    read_text,
-    read_value,
-)
+from acebert.data.cleaning import SKIP, clean_photo, have_photos, read_column, read_texts
+from acebert.data.columns import Columns
 from acebert.data.grouping import group_products, hash_text
 from acebert.data.query_templates import QueryTemplates
-from acebert.data.sources import Columns
 from acebert.image_processing_acebert import open_photo, to_upright_rgb
 
 SMALLEST_SIDE = 64  # pixels, of a photo that was shrunk
@@ -82,23 +77,16 @@ class ProductPairs(torch.utils.data.Dataset):
         self.flip_probability, self.crop_probability = flip_probability, crop_probability
         self.downscale_probability = downscale_probability
         self.photos = products.select_columns([columns.image]) if columns.image in products.column_names else None
-
-        def read(column: str | None) -> list[Any]:
-            return products[column][:] if column in products.column_names else [None] * len(products)
-
-        self.ids, self.titles = read(columns.id), [read_text(value) for value in read(columns.title)]
-        self.queries = [read_text(value) for value in read(columns.query)]
-        self.hot_queries = [read_text(value) for value in read(columns.hot_query)]
+        self.ids, self.titles = read_column(products, columns.id), read_texts(products, columns.title)
+        self.queries, self.hot_queries = (read_texts(products, name) for name in (columns.query, columns.hot_query))
         self.groups = group_products(self.ids, self.titles)
         self.attribute_names = templates.attributes if templates else []
-        self.attributes = {name: [read_value(value) for value in read(name)] for name in self.attribute_names}
+        self.attributes = {name: read_texts(products, name) for name in self.attribute_names}
         self.codes = np.full((len(products), len(self.attribute_names)), -1, dtype=np.int64)
         for column, name in enumerate(self.attribute_names):
             for row, value in enumerate(self.attributes[name]):
-                if isinstance(value, list | dict):
-                    raise ValueError(f"{name} of row {row} is {value!r}: a query template takes single values.")
                 if value is not None:
-                    self.codes[row, column] = hash_text(str(value))
+                    self.codes[row, column] = hash_text(value)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -115,7 +103,7 @@ class ProductPairs(torch.utils.data.Dataset):
 
     def photo(self, row: int, rng: np.random.Generator) -> Any | None:
         """The row's photo as the processor takes it, cut, shrunk and mirrored at random, or None. Colours stay."""
-        photo = None if self.photos is None else read_photo(self.photos[row][self.columns.image])
+        photo = None if self.photos is None else clean_photo(self.photos[row][self.columns.image])
         if photo is None:
             return None
         cut, mirror = rng.random(2) < (self.crop_probability, self.flip_probability)
@@ -230,7 +218,7 @@ class WholeProducts(torch.utils.data.Dataset):
         pairs = self.pairs
         title, photo = pairs.titles[row], None
         if pairs.photos is not None:
-            photo = read_photo(pairs.photos[row][pairs.columns.image])
+            photo = clean_photo(pairs.photos[row][pairs.columns.image])
         query = title or pairs.hot_queries[row] or (pairs.make_query(row, pairs.rng(row)) or (None,))[0]
         if query is None:
             raise ValueError(f"Product {pairs.ids[row]!r} (row {row}) has no words to mine hard negatives by.")
@@ -286,7 +274,7 @@ class ProductQueries(ProductPairs):
         self.balanced_query_probability = balanced_query_probability
         self.has_photo = [False] * len(self)
         if self.photos is not None:
-            self.has_photo = [read_photo(photo) is not None for photo in self.photos[self.columns.image]]
+            self.has_photo = have_photos(self.photos, self.columns.image).tolist()
         for row, (title, photo) in enumerate(zip(self.titles, self.has_photo, strict=True)):
             if title is None and not photo:
                 raise ValueError(f"Product {self.ids[row]!r} (row {row}) has neither a title nor a photo. {SKIP}")

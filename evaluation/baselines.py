@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from acebert.data.grouping import hash_text
 from acebert.data.pairs import ProductPairs
 from acebert.losses_acebert import find_positives, info_nce_loss
+from acebert.utils.ranking import reciprocal_rank_fusion
 from acebert.utils.tokenization import tokenize
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -230,29 +231,8 @@ class TextEncoderBaseline:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def late_fusion(
-    title_embeds: torch.Tensor,
-    photo_embeds: torch.Tensor,
-    has_title: torch.Tensor,
-    has_photo: torch.Tensor,
-    photo_weight: float = 0.5,
-) -> torch.Tensor:
-    """Product vectors whose dot product with a query is the weighted mean of the title's and the photo's.
-
-    With equal weights this ranks as the two vectors put end to end do. A product that lacks a side is scored by the
-    other alone.
-
-    Args:
-        title_embeds, photo_embeds: (products, width).
-        has_title, has_photo: (products,) booleans.
-        photo_weight: in [0, 1].
-    """
-    weight = torch.where(has_title & has_photo, photo_weight, has_photo.float())[:, None]
-    return (1 - weight) * title_embeds + weight * photo_embeds
-
-
-def reciprocal_rank_fusion(*scores: torch.Tensor, k: int = 60) -> torch.Tensor:
-    """Sum of 1 / (k + rank) over several rankings (Cormack, Clarke and Buettcher, SIGIR 2009, who chose k = 60).
+def fuse_rankings(*scores: torch.Tensor) -> torch.Tensor:
+    """Joins several rankings by [`reciprocal_rank_fusion`].
 
     Args:
         scores: each (queries, products); -inf for products that a ranking doesn't hold, which add nothing.
@@ -260,12 +240,14 @@ def reciprocal_rank_fusion(*scores: torch.Tensor, k: int = 60) -> torch.Tensor:
     Returns:
         (queries, products); -inf for products that no ranking holds.
     """
-    fused = torch.zeros_like(scores[0])
+    ranks = []
     for part in scores:
         order = part.argsort(dim=1, descending=True, stable=True)
-        ranks = torch.empty_like(order).scatter_(1, order, torch.arange(1, part.shape[1] + 1).expand_as(order))
-        fused += torch.where(part > -torch.inf, 1 / (k + ranks), 0.0)
-    return torch.where(fused > 0, fused, -torch.inf)
+        counted = torch.arange(1, part.shape[1] + 1, dtype=part.dtype).expand_as(order)
+        placed = torch.empty_like(part).scatter_(1, order, counted)
+        ranks.append(placed.masked_fill(part == -torch.inf, torch.inf))
+    fused = reciprocal_rank_fusion(ranks)
+    return fused.masked_fill(fused == 0, -torch.inf)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from typing import Any
 
 import datasets
 
-from acebert.data.cleaning import is_blank, read_text
-from acebert.data.corpus import Catalog
+from acebert.data.cleaning import clean_text, is_blank
+from acebert.data.corpus import Corpus
 from acebert.processing_acebert import LONE_SURROGATE
 
 GRADED = "a JSON object {query: {product id: grade}}"
@@ -78,23 +78,23 @@ class QueryFile:
         """The columns that conditions name."""
         return list(dict.fromkeys(column for where in self.conditions.values() for column in where))
 
-    def judge(self, catalog: Catalog) -> Judgements:
+    def judge(self, corpus: Corpus) -> Judgements:
         """The judgements of a catalogue's products: those of the file, or grade 1 for what meets the conditions.
 
         Args:
-            catalog: with the columns that conditions name.
+            corpus: with the columns that conditions name.
         """
         if not self.conditions:
             return self.judgements
         return {
-            query: {catalog.ids[row]: 1.0 for row in sorted(find_members(catalog, where))}
+            query: {corpus.ids[row]: 1.0 for row in sorted(find_members(corpus, where))}
             for query, where in self.conditions.items()
         }
 
 
-def find_members(catalog: Catalog, where: Mapping[str, Sequence[str]]) -> set[int]:
+def find_members(corpus: Corpus, where: Mapping[str, Sequence[str]]) -> set[int]:
     """The rows that have one of the values listed in every column named."""
-    rows = (set().union(*(catalog.members[c].get(value, set()) for value in values)) for c, values in where.items())
+    rows = (set().union(*(corpus.members[c].get(value, set()) for value in values)) for c, values in where.items())
     return set.intersection(*rows)
 
 
@@ -132,7 +132,7 @@ def _check_conditions(entries: list[Any], path: str) -> dict[str, dict[str, list
         queries[query] = {}
         for column, values in where.items():
             # As the catalogue's own values are read, so that 2012 meets a column of floats.
-            texts = [read_text(value) for value in values] if isinstance(values, list) else []
+            texts = [clean_text(value) for value in values] if isinstance(values, list) else []
             if not texts or None in texts:
                 raise ValueError(
                     f"{path}: query {query!r} asks for {reprlib.repr(values)} in {column!r}; expected a list of values."
@@ -176,7 +176,7 @@ def read_query_config(source: str, config_name: str, query_column: str, ids_colu
     return queries
 
 
-def read_text_benchmark(folder: str) -> tuple[Catalog, Judgements]:
+def read_text_benchmark(folder: str) -> tuple[Corpus, Judgements]:
     """Reads judged queries over titles alone, of a catalogue of their own.
 
     Products with one title become one, with the highest of their grades: a system that reads titles alone can't tell
@@ -197,7 +197,7 @@ def read_text_benchmark(folder: str) -> tuple[Catalog, Judgements]:
     first: dict[str, str] = {}  # title to the id that stands for all products with it
     stands_for: dict[str, str] = {}
     for product, fields in products.items():
-        title = read_text(fields.get("title")) if isinstance(fields, dict) else None
+        title = clean_text(fields.get("title")) if isinstance(fields, dict) else None
         if title is None:
             raise ValueError(f"{path / 'products.json'}: product {product!r} has no title; expected {form}.")
         stands_for[product] = first.setdefault(title, product)
@@ -219,4 +219,4 @@ def read_text_benchmark(folder: str) -> tuple[Catalog, Judgements]:
     titles = {product: title for title, product in first.items()}
     ids = sorted(titles, reverse=True)
     name = path.resolve().name
-    return Catalog(name, ids, [titles[product] for product in ids], None, {}, [""] * len(ids)), judgements
+    return Corpus(name, ids, [titles[product] for product in ids], None, {}, [""] * len(ids)), judgements

@@ -10,18 +10,18 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from acebert.data.corpus import Catalog
+from acebert.data.corpus import Corpus
 from acebert.evaluation.baselines import (
     Bm25Baseline,
     TextAdapters,
     TextEncoder,
     TextEncoderBaseline,
-    late_fusion,
+    fuse_rankings,
     raw_patch_vectors,
-    reciprocal_rank_fusion,
 )
 from acebert.evaluation.tasks import TITLE_AND_PHOTO, Task
 from acebert.evaluation.vectors import Vectors
+from acebert.utils.ranking import late_fusion
 
 MODEL = "ACE-BERT"
 TITLE_ONLY, PHOTO_ONLY = f"{MODEL} (title only)", f"{MODEL} (photo only)"
@@ -98,9 +98,9 @@ class Baselines:
 
     def on_titles(self, task: Task) -> list[Any]:
         """BM25, text embeddings and adapted text embeddings, as far as they are wanted, over the ranked titles."""
-        key = (task.catalog.sha256, task.rows.tobytes())
+        key = (task.corpus.sha256, task.rows.tobytes())
         if key not in self.made:
-            titles = [task.catalog.titles[row] for row in task.rows]
+            titles = [task.corpus.titles[row] for row in task.rows]
             made: list[Any] = [Bm25Baseline(titles)] if self.bm25 else []
             for name, text in zip(self.text_names, self.texts, strict=True):
                 made.append(TextEncoderBaseline(text, titles, name=name))
@@ -109,19 +109,19 @@ class Baselines:
             self.made[key] = made
         return self.made[key]
 
-    def raw_patches(self, catalog: Catalog) -> torch.Tensor:
+    def raw_patches(self, corpus: Corpus) -> torch.Tensor:
         """(products, pixels): what the processor makes of all photos, less their mean, at unit length."""
-        if catalog.photos_sha256 not in self.made:
-            parts = np.array_split(np.arange(len(catalog)), 1 + len(catalog) // 1000)
+        if corpus.photos_sha256 not in self.made:
+            parts = np.array_split(np.arange(len(corpus)), 1 + len(corpus) // 1000)
             pixels = torch.cat(
                 [
-                    raw_patch_vectors(catalog.read_photos(rows), self.image_processor)
+                    raw_patch_vectors(corpus.read_photos(rows), self.image_processor)
                     for rows in tqdm(parts, desc="raw patches")
                 ]
             )
-            centred = pixels - pixels[torch.from_numpy(catalog.has_photo)].mean(0)
-            self.made[catalog.photos_sha256] = F.normalize(centred, dim=1)
-        return self.made[catalog.photos_sha256]
+            centred = pixels - pixels[torch.from_numpy(corpus.has_photo)].mean(0)
+            self.made[corpus.photos_sha256] = F.normalize(centred, dim=1)
+        return self.made[corpus.photos_sha256]
 
 
 def make_rankers(task: Task, vectors: Vectors, baselines: Baselines) -> list[Ranker]:
@@ -133,8 +133,8 @@ def make_rankers(task: Task, vectors: Vectors, baselines: Baselines) -> list[Ran
     if baselines.fusion and task.sides == TITLE_AND_PHOTO:
         rankers += _rankers_by_modality(task, vectors, baselines.photo_weights.get(task.hidden_columns))
     if task.photo_queries is not None:
-        pixels = baselines.raw_patches(task.catalog)
-        has_photo = torch.from_numpy(task.catalog.has_photo[task.rows])
+        pixels = baselines.raw_patches(task.corpus)
+        has_photo = torch.from_numpy(task.corpus.has_photo[task.rows])
         note = (
             "cosine similarity of the pixels that the processor hands to the model, on a grid of 16 by 16, less their "
             "mean"
@@ -158,7 +158,7 @@ def _rankers_by_modality(task: Task, vectors: Vectors, tuned_weight: float | Non
     """The model with titles alone and photos alone, and late fusion of the two, also with a tuned weight."""
     rankers = []
     for name, side in ((TITLE_ONLY, "title"), (PHOTO_ONLY, "image")):
-        if task.catalog.shows([side])[task.rows].any():
+        if task.corpus.shows([side])[task.rows].any():
             note = f"the same model, with {'photos' if side == 'title' else 'titles'} missing"
             scores = dot_products(vectors.of_queries(task), *vectors.of_products(task, (side,)))
             rankers.append(Ranker(name, note, scores))
@@ -192,4 +192,4 @@ def _score_queries(task: Task, baseline: Any, part: slice) -> torch.Tensor:
 
 
 def _fuse(first: Score, second: Score, part: slice) -> torch.Tensor:
-    return reciprocal_rank_fusion(first(part), second(part))
+    return fuse_rankings(first(part), second(part))

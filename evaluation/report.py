@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from transformers.utils.hub import cached_file, extract_commit_hash
 
-from acebert.data.corpus import Catalog
-from acebert.encoding.corpus_encoder import Encoder
+from acebert.data.corpus import Corpus
+from acebert.encoding.corpus_encoder import CorpusEncoder
 from acebert.evaluation.arguments import EvaluationArguments
 from acebert.evaluation.baselines import Bm25Baseline, TextEncoderBaseline
 from acebert.evaluation.leaderboards import LEADERBOARDS, Leaderboard
@@ -159,7 +159,7 @@ def _slices(result: TaskResult, rankers: Sequence[RankerResult], statistics: Sta
 def _unseen(result: TaskResult, statistics: Statistics) -> list[dict[str, Any]]:
     """How the first ten divide into products that were trained on and others, and how often each are relevant."""
     task = result.task
-    ids = [task.catalog.ids[row] for row in task.rows]
+    ids = [task.corpus.ids[row] for row in task.rows]
     share = sum(product in result.unseen for product in ids) / len(ids)
     rows = []
     for one in result.applied:
@@ -193,8 +193,8 @@ def _synonym_cost(result: TaskResult, plain: TaskResult, statistics: Statistics)
 
 def make_report(
     args: EvaluationArguments,
-    encoder: Encoder,
-    catalog: Catalog,
+    encoder: CorpusEncoder,
+    corpus: Corpus,
     results: Sequence[TaskResult],
     gap_vectors: Sequence[tuple[str, torch.Tensor, torch.Tensor]],
     seconds: dict[str, float],
@@ -222,9 +222,9 @@ def make_report(
         "dataset": {
             "name": " + ".join(args.dataset_name),
             "local": Path(args.dataset_name[0]).exists(),
-            "split": args.split or "+".join(sorted(set(catalog.splits))),
-            "num_products": len(catalog),
-            "sha256": catalog.sha256,
+            "split": args.split or "+".join(sorted(set(corpus.splits))),
+            "num_products": len(corpus),
+            "sha256": corpus.sha256,
         },
         "knowledge": {
             "backbone": args.text_baselines[0] if args.text_baselines else None,

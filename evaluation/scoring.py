@@ -91,7 +91,7 @@ def score_task(
     by_width[queries.shape[1]] = results[0].per_query[task.main_metric]
     best = [sorted(grades, key=grades.__getitem__, reverse=True)[:10] for grades in task.relevance]
     ceiling = {metric: float(scores.mean()) for metric, scores in score_rankings(task, best).items()}
-    ranked = {task.catalog.ids[row] for row in task.rows}
+    ranked = {task.corpus.ids[row] for row in task.rows}
     return TaskResult(task, results, ceiling, by_width, unseen & ranked if ranked - unseen else set())
 
 
@@ -121,7 +121,7 @@ def rank(task: Task, score: Callable[[slice], torch.Tensor], depth: int) -> list
     Raises:
         ValueError: if a score is NaN.
     """
-    ids = [task.catalog.ids[row] for row in task.rows]
+    ids = [task.corpus.ids[row] for row in task.rows]
     place = {row: column for column, row in enumerate(task.rows.tolist())}
     step = queries_per_chunk(len(ids))
     rankings = []

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from acebert.data.corpus import Catalog
+from acebert.data.corpus import Corpus
 from acebert.data.query_templates import QueryTemplates
 from acebert.evaluation.queries import read_json
 from acebert.evaluation.tasks import Task, length_slice
@@ -39,7 +39,7 @@ class Synonyms:
                     meanings.setdefault(word, set()).add(value)
 
     @classmethod
-    def read(cls, path: str, catalog: Catalog) -> "Synonyms":
+    def read(cls, path: str, corpus: Corpus) -> "Synonyms":
         """Reads a JSON file; values that no product of the catalogue has are allowed.
 
         Raises:
@@ -50,7 +50,7 @@ class Synonyms:
         form = "expected {column: {value: [word, ...]}}."
         if not isinstance(words, dict) or not words:
             raise ValueError(f"{path} holds no synonyms; {form}")
-        own = {token for column in words for value in catalog.members.get(column, ()) for token in tokenize(value)}
+        own = {token for column in words for value in corpus.members.get(column, ()) for token in tokenize(value)}
         for column, listed in words.items():
             if not isinstance(listed, dict):
                 raise ValueError(f"{path}: column {column!r} holds {listed!r}; {form}")
@@ -63,9 +63,9 @@ class Synonyms:
                             f"{path}: {word!r}, for {column} {value!r}, consists of words of the catalogue's own "
                             "values, which training queries say: choose a word that is new, or leave it out."
                         )
-        if not set(words) & set(catalog.attributes):
+        if not set(words) & set(corpus.attributes):
             raise ValueError(
-                f"{path} has the columns {sorted(words)}, the catalogue's attributes are {sorted(catalog.attributes)}: "
+                f"{path} has the columns {sorted(words)}, the catalogue's attributes are {sorted(corpus.attributes)}: "
                 "give --synonyms_file for yours."
             )
         return cls(words)
@@ -88,7 +88,7 @@ class ShopperQuery:
 
 
 def make_shopper_queries(
-    catalog: Catalog,
+    corpus: Corpus,
     rows: np.ndarray,
     templates: QueryTemplates,
     synonyms: Synonyms,
@@ -103,7 +103,7 @@ def make_shopper_queries(
     are known at all.
 
     Args:
-        catalog, rows: the products ranked.
+        corpus, rows: the products ranked.
         templates: with columns of the catalogue as fields.
         synonyms: their words.
         num_queries: at most so many.
@@ -117,7 +117,7 @@ def make_shopper_queries(
     rng = np.random.default_rng(seed)
     pools: list[list[tuple[str, ...]]] = []
     for fields in templates.fields:
-        columns = [catalog.attributes[column] for column in fields]
+        columns = [corpus.attributes[column] for column in fields]
         counts = Counter(tuple(column[row] for column in columns) for row in rows)
         usable = sorted(
             values
@@ -162,7 +162,7 @@ def make_shopper_queries(
 def shopper_tasks(
     queries: Sequence[ShopperQuery],
     synonyms: Synonyms,
-    catalog: Catalog,
+    corpus: Corpus,
     rows: np.ndarray,
     suffix: str,
     kind_column: str | None,
@@ -174,7 +174,7 @@ def shopper_tasks(
     Args:
         queries: of [`make_shopper_queries`].
         synonyms: their words.
-        catalog, rows: the products ranked.
+        corpus, rows: the products ranked.
         suffix: of the tasks' names, for the products ranked.
         kind_column, colour_column: to slice the queries by, where the catalogue has them.
         training: for slices by training frequency and by new words.
@@ -190,8 +190,8 @@ def shopper_tasks(
             asked = {value}
             if with_synonyms and column in query.words:
                 asked = synonyms.values[column][query.words[column]]
-            found = found & set().union(*(catalog.members[column].get(v, set()) for v in asked))
-        return {catalog.ids[row]: 1.0 for row in sorted(found)}
+            found = found & set().union(*(corpus.members[column].get(v, set()) for v in asked))
+        return {corpus.ids[row]: 1.0 for row in sorted(found)}
 
     slices = {}
     if colour_column is not None:
@@ -208,7 +208,7 @@ def shopper_tasks(
         'queries in training, such as "men black formal shoes". The products with all of them are relevant.',
         queries=[query.plain for query in queries],
         relevance=[answers(query, with_synonyms=False) for query in queries],
-        catalog=catalog,
+        corpus=corpus,
         rows=rows,
         metrics=SHOPPER_METRICS,
         main_metric="ndcg@10",
@@ -272,15 +272,15 @@ def hide_words(title: str, forms: Collection[str]) -> str | None:
     return " ".join(kept) or None
 
 
-def hide_attributes(catalog: Catalog, columns: Sequence[str], synonyms: Synonyms) -> Catalog:
+def hide_attributes(corpus: Corpus, columns: Sequence[str], synonyms: Synonyms) -> Corpus:
     """The catalogue with titles that don't say any value of the columns, nor a synonym of one."""
-    phrases = {value for column in columns for value in catalog.members[column]}
+    phrases = {value for column in columns for value in corpus.members[column]}
     phrases |= {word for column in columns for word in synonyms.values.get(column, ())}
     forms = word_forms(phrases)
-    return replace(catalog, titles=[title and hide_words(title, forms) for title in catalog.titles])
+    return replace(corpus, titles=[title and hide_words(title, forms) for title in corpus.titles])
 
 
-def hidden_words_task(plain: Task, hidden: Catalog, columns: Sequence[str], suffix: str) -> Task:
+def hidden_words_task(plain: Task, hidden: Corpus, columns: Sequence[str], suffix: str) -> Task:
     """The plain shopper queries on titles without the words that answer them."""
     return replace(
         plain,
@@ -288,6 +288,6 @@ def hidden_words_task(plain: Task, hidden: Catalog, columns: Sequence[str], suff
         description="Synthetic queries: the plain ones. Every word of any value of "
         f"{', '.join(f'`{column}`' for column in columns)}, or of a synonym, is taken out of every title, for every "
         "system, so that the photo has to tell. Brands and other words that are left may still hint.",
-        catalog=hidden,
+        corpus=hidden,
         hidden_columns=tuple(columns),
     )

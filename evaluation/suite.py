@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 from accelerate import Accelerator
 
-from acebert.data.corpus import Catalog
+from acebert.data.cleaning import find_good_rows
+from acebert.data.corpus import Corpus
 from acebert.data.pairs import ProductPairs
 from acebert.data.query_templates import QueryTemplates
-from acebert.data.sources import find_good_rows, load_products, open_source
-from acebert.encoding.corpus_encoder import Encoder
+from acebert.data.sources import load_products, open_source
+from acebert.encoding.corpus_encoder import CorpusEncoder
 from acebert.evaluation.arguments import EvaluationArguments
 from acebert.evaluation.baselines import TextAdapters, TextEncoder
 from acebert.evaluation.queries import QueryFile, read_queries, read_query_config, read_text_benchmark
@@ -44,11 +45,11 @@ TUNING_PRODUCTS, TUNING_QUERIES = 2000, 500  # of the training split, to choose 
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def load_catalog(args: EvaluationArguments, files: Sequence[QueryFile], accelerator: Accelerator) -> Catalog:
+def load_corpus(args: EvaluationArguments, files: Sequence[QueryFile], accelerator: Accelerator) -> Corpus:
     """The products to rank, with the columns that queries ask for, in all processes.
 
     Raises:
-        ValueError: as `Catalog.load`, and if there is no such split as --validation_split.
+        ValueError: as `Corpus.load`, and if there is no such split as --validation_split.
     """
     asked = [*args.synthetic_columns, *(column for file in files for column in file.columns)]
     if args.split:
@@ -58,7 +59,7 @@ def load_catalog(args: EvaluationArguments, files: Sequence[QueryFile], accelera
             splits = list(open_source(args.dataset_name[0], args.dataset_revision, args.dataset_config_name))
     if args.validation_split and args.validation_split not in splits:
         raise ValueError(f"--validation_split is {args.validation_split!r}, but the splits ranked are {splits}.")
-    return Catalog.load(
+    return Corpus.load(
         args.dataset_name,
         splits,
         args.columns(list(dict.fromkeys(asked))),
@@ -91,42 +92,42 @@ def load_training(args: EvaluationArguments, accelerator: Accelerator) -> Traini
 
 
 def make_tasks(
-    args: EvaluationArguments, files: Sequence[QueryFile], catalog: Catalog, training: TrainingTexts | None
+    args: EvaluationArguments, files: Sequence[QueryFile], corpus: Corpus, training: TrainingTexts | None
 ) -> list[Task]:
     """The tasks that the flags ask for, on all products and on the held-out ones alone, natural queries first."""
-    galleries = {"": np.flatnonzero(catalog.shows(TITLE_AND_PHOTO))}
-    if args.validation_split and set(catalog.splits) != {args.validation_split}:
-        galleries[UNSEEN] = np.array([row for row in galleries[""] if catalog.splits[row] == args.validation_split])
-    tasks = _natural_tasks(args, files, catalog, galleries)
-    tasks += _knowledge_tasks(args, catalog, galleries)
-    tasks += _judged_synthetic_tasks(args, catalog, galleries)
-    synonyms = read_synonyms(args, catalog)
-    hidden = hide_attributes(catalog, args.hidden_columns, synonyms) if args.hidden_words else None
+    galleries = {"": np.flatnonzero(corpus.shows(TITLE_AND_PHOTO))}
+    if args.validation_split and set(corpus.splits) != {args.validation_split}:
+        galleries[UNSEEN] = np.array([row for row in galleries[""] if corpus.splits[row] == args.validation_split])
+    tasks = _natural_tasks(args, files, corpus, galleries)
+    tasks += _knowledge_tasks(args, corpus, galleries)
+    tasks += _judged_synthetic_tasks(args, corpus, galleries)
+    synonyms = read_synonyms(args, corpus)
+    hidden = hide_attributes(corpus, args.hidden_columns, synonyms) if args.hidden_words else None
     for suffix, rows in galleries.items():
         for column in args.attribute_columns:
             bands = training.frequency_bands(column) if training else {}
-            tasks.append(attribute_task(column, catalog, rows, suffix, bands))
+            tasks.append(attribute_task(column, corpus, rows, suffix, bands))
         if args.shopper_queries or hidden is not None:
-            tasks += _shopper_tasks(args, catalog, hidden, rows, suffix, synonyms, training)
+            tasks += _shopper_tasks(args, corpus, hidden, rows, suffix, synonyms, training)
         if args.photo_queries:
             assert args.kind_column and args.colour_column  # as the flags' check has made sure
             bands = training.frequency_bands(args.kind_column) if training else {}
             columns = (args.kind_column, args.colour_column)
             limits = (args.num_photo_queries, args.min_relevant, args.seed)
             query_rows = galleries.get(UNSEEN, galleries[""])
-            tasks.append(image_task(catalog, rows, query_rows, suffix, columns, *limits, bands))
+            tasks.append(image_task(corpus, rows, query_rows, suffix, columns, *limits, bands))
     return tasks
 
 
 def _natural_tasks(
-    args: EvaluationArguments, files: Sequence[QueryFile], catalog: Catalog, galleries: dict[str, np.ndarray]
+    args: EvaluationArguments, files: Sequence[QueryFile], corpus: Corpus, galleries: dict[str, np.ndarray]
 ) -> list[Task]:
     tasks = []
     for file in files:
         whole = judged_task(
-            file.judge(catalog),
+            file.judge(corpus),
             file.name,
-            catalog,
+            corpus,
             args.drop_missing_relevant,
             name="natural queries" if len(files) == 1 else f"natural queries ({file.name})",
             description=f"Queries of `{file.name}`, against title and photo together. nDCG has linear gain.",
@@ -144,7 +145,7 @@ def _restricted(task: Task, galleries: dict[str, np.ndarray]) -> list[Task]:
     return [part for part in parts if part is not None]
 
 
-def _knowledge_tasks(args: EvaluationArguments, catalog: Catalog, galleries: dict[str, np.ndarray]) -> list[Task]:
+def _knowledge_tasks(args: EvaluationArguments, corpus: Corpus, galleries: dict[str, np.ndarray]) -> list[Task]:
     """Text benchmarks, and title phrases of the held-out products, or of all where none are held out."""
     tasks = []
     for folder in args.text_benchmarks:
@@ -166,14 +167,12 @@ def _knowledge_tasks(args: EvaluationArguments, catalog: Catalog, galleries: dic
         tasks.append(task)
     if args.num_title_phrases and args.text_baselines:
         suffix, rows = list(galleries.items())[-1]
-        phrases = title_phrases_task(catalog, rows, suffix, args.num_title_phrases, args.seed)
+        phrases = title_phrases_task(corpus, rows, suffix, args.num_title_phrases, args.seed)
         tasks += [phrases] if phrases else []
     return tasks
 
 
-def _judged_synthetic_tasks(
-    args: EvaluationArguments, catalog: Catalog, galleries: dict[str, np.ndarray]
-) -> list[Task]:
+def _judged_synthetic_tasks(args: EvaluationArguments, corpus: Corpus, galleries: dict[str, np.ndarray]) -> list[Task]:
     """Judged queries that no shopper typed: those that come with a dataset, and titles that have to find photos."""
     tasks = []
     if args.queries_config:
@@ -182,7 +181,7 @@ def _judged_synthetic_tasks(
         whole = judged_task(
             read_query_config(*names),
             source,
-            catalog,
+            corpus,
             args.drop_missing_relevant,
             name=f"queries of configuration {args.queries_config}",
             description=f"Queries of `{source}`, against title and photo together.",
@@ -196,12 +195,12 @@ def _judged_synthetic_tasks(
             judged_task(
                 read_queries(args.text_to_image_file),
                 args.text_to_image_file,
-                catalog,
+                corpus,
                 args.drop_missing_relevant,
                 name="text-to-image",
                 description="Queries are the products' own titles, not words of shoppers, against every product's "
                 "photo alone. The products with the title are relevant.",
-                rows=np.flatnonzero(catalog.has_photo),
+                rows=np.flatnonzero(corpus.has_photo),
                 sides=("image",),
                 metrics=("recall@1", "recall@10", "AvgRecall", "mrr@10"),
                 main_metric="recall@10",
@@ -213,8 +212,8 @@ def _judged_synthetic_tasks(
 
 def _shopper_tasks(
     args: EvaluationArguments,
-    catalog: Catalog,
-    hidden: Catalog | None,
+    corpus: Corpus,
+    hidden: Corpus | None,
     rows: np.ndarray,
     suffix: str,
     synonyms: Synonyms,
@@ -222,9 +221,9 @@ def _shopper_tasks(
 ) -> list[Task]:
     templates = QueryTemplates(args.shopper_templates)
     limits = (args.num_shopper_queries, args.min_relevant, args.seed)
-    queries = make_shopper_queries(catalog, rows, templates, synonyms, *limits)
+    queries = make_shopper_queries(corpus, rows, templates, synonyms, *limits)
     columns = (args.kind_column, args.colour_column)
-    plain, synonym = shopper_tasks(queries, synonyms, catalog, rows, suffix, *columns, training)
+    plain, synonym = shopper_tasks(queries, synonyms, corpus, rows, suffix, *columns, training)
     tasks = []
     if args.shopper_queries:
         tasks += [plain, synonym] if synonyms.words else [plain]
@@ -233,8 +232,8 @@ def _shopper_tasks(
     return tasks
 
 
-def read_synonyms(args: EvaluationArguments, catalog: Catalog) -> Synonyms:
-    return Synonyms.read(args.synonyms_file, catalog) if args.synonyms_file else Synonyms({})
+def read_synonyms(args: EvaluationArguments, corpus: Corpus) -> Synonyms:
+    return Synonyms.read(args.synonyms_file, corpus) if args.synonyms_file else Synonyms({})
 
 
 def make_tuning_tasks(args: EvaluationArguments, training: TrainingTexts | None) -> list[Task]:
@@ -252,24 +251,24 @@ def make_tuning_tasks(args: EvaluationArguments, training: TrainingTexts | None)
     first = {product_id: row for row, product_id in reversed(list(enumerate(ids)))}
     rows = rng.permutation(sorted(first.values()))[:TUNING_PRODUCTS]
     products = training.products.select(sorted(rows.tolist()))
-    catalog = Catalog.from_products(products, ["train"] * len(products), training.columns, "the training split")
-    order = rng.permutation(len(catalog)).tolist()
-    relevance = template_queries(catalog, order, training.templates, TUNING_QUERIES, rng)
+    corpus = Corpus.from_products(products, ["train"] * len(products), training.columns, "the training split")
+    order = rng.permutation(len(corpus)).tolist()
+    relevance = template_queries(corpus, order, training.templates, TUNING_QUERIES, rng)
     whole = Task(
         name="tuning",
         description="",
         queries=list(relevance),
         relevance=list(relevance.values()),
-        catalog=catalog,
-        rows=np.arange(len(catalog)),
+        corpus=corpus,
+        rows=np.arange(len(corpus)),
         metrics=("ndcg@10",),
         main_metric="ndcg@10",
     )
     tasks = [whole]
     if args.hidden_words:
-        hidden = hide_attributes(catalog, args.hidden_columns, read_synonyms(args, catalog))
+        hidden = hide_attributes(corpus, args.hidden_columns, read_synonyms(args, corpus))
         tasks.append(hidden_words_task(whole, hidden, args.hidden_columns, ""))
-    return [task for task in tasks if relevance and all(task.catalog.shows([side]).any() for side in TITLE_AND_PHOTO)]
+    return [task for task in tasks if relevance and all(task.corpus.shows([side]).any() for side in TITLE_AND_PHOTO)]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -278,7 +277,7 @@ def make_tuning_tasks(args: EvaluationArguments, training: TrainingTexts | None)
 
 
 def make_baselines(
-    args: EvaluationArguments, tasks: Sequence[Task], encoder: Encoder, training: TrainingTexts | None
+    args: EvaluationArguments, tasks: Sequence[Task], encoder: CorpusEncoder, training: TrainingTexts | None
 ) -> Baselines:
     """What the flags ask for and some task can use, the adapters trained where there are queries to train them on."""
     texts = []

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from transformers.utils import logging
 
-from acebert.data.corpus import Catalog
+from acebert.data.corpus import Corpus
 from acebert.data.grouping import group_products
 from acebert.data.query_templates import QueryTemplates
 from acebert.encoding.knowledge import draw_title_phrases
@@ -34,7 +34,7 @@ class Task:
         description: what a query is and what is ranked, for the report.
         queries: the queries' texts; of photo queries the products' ids.
         relevance: for each query {product id: grade}.
-        catalog: the products with the titles to be seen.
+        corpus: the products with the titles to be seen.
         rows: the catalogue's rows that are ranked, ascending.
         metrics: the metrics to report, such as "recall@10".
         main_metric: the one for paired tests, slices and plots.
@@ -55,7 +55,7 @@ class Task:
     description: str
     queries: list[str]
     relevance: list[dict[str, float]]
-    catalog: Catalog
+    corpus: Corpus
     rows: np.ndarray
     metrics: tuple[str, ...]
     main_metric: str
@@ -83,14 +83,14 @@ def length_slice(queries: Sequence[str]) -> list[str]:
 
 
 def judged_task(
-    queries: Mapping[str, Mapping[str, float]], source: str, catalog: Catalog, drop_missing: bool, **fields: Any
+    queries: Mapping[str, Mapping[str, float]], source: str, corpus: Corpus, drop_missing: bool, **fields: Any
 ) -> Task:
     """A task of judged queries.
 
     Args:
         queries: {query: {product id: grade}}.
         source: where they come from, for messages.
-        catalog: the products.
+        corpus: the products.
         drop_missing: drop judged products that the catalogue lacks, and queries left without a product of grade 1 or
             more, instead of raising.
         fields: the rest of the `Task`.
@@ -98,7 +98,7 @@ def judged_task(
     Raises:
         ValueError: if a judged product isn't in the catalogue, a query has no relevant one, or nothing is left.
     """
-    known = set(catalog.ids)
+    known = set(corpus.ids)
     missing = [(query, product) for query, grades in queries.items() for product in grades if product not in known]
     if missing and not drop_missing:
         query, product = missing[0]
@@ -121,7 +121,7 @@ def judged_task(
     return Task(
         queries=list(kept),
         relevance=list(kept.values()),
-        catalog=catalog,
+        corpus=corpus,
         slices={"query length": length_slice(list(kept))},
         num_dropped_ids=len(missing),
         num_dropped_queries=len(queries) - len(kept),
@@ -140,7 +140,7 @@ def restrict_task(task: Task, rows: np.ndarray, suffix: str) -> Task | None:
     Returns:
         The task, without queries that have no relevant product among those ranked; None if no query has one.
     """
-    ranked = {task.catalog.ids[row] for row in rows}
+    ranked = {task.corpus.ids[row] for row in rows}
     relevance = [
         {product: grade for product, grade in grades.items() if product in ranked} for grades in task.relevance
     ]
@@ -166,17 +166,17 @@ def restrict_task(task: Task, rows: np.ndarray, suffix: str) -> Task | None:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def title_phrases_task(catalog: Catalog, rows: np.ndarray, suffix: str, num_phrases: int, seed: int) -> Task | None:
+def title_phrases_task(corpus: Corpus, rows: np.ndarray, suffix: str, num_phrases: int, seed: int) -> Task | None:
     """Neighbouring words of titles, against titles alone; None if no title has words.
 
     Args:
-        catalog, rows: the products ranked, as far as they have titles.
+        corpus, rows: the products ranked, as far as they have titles.
         suffix: of the task's name, for the products ranked.
         num_phrases: at most so many.
         seed: of the draw.
     """
-    rows = rows[catalog.shows(["title"])[rows]]
-    drawn = draw_title_phrases([catalog.titles[row] or "" for row in rows], num_phrases, seed=seed)
+    rows = rows[corpus.shows(["title"])[rows]]
+    drawn = draw_title_phrases([corpus.titles[row] or "" for row in rows], num_phrases, seed=seed)
     if not drawn.phrases:
         return None
     return Task(
@@ -185,8 +185,8 @@ def title_phrases_task(catalog: Catalog, rows: np.ndarray, suffix: str, num_phra
         "whose titles hold all of the words are relevant, so a system that compares words has it easy: it is the "
         "text backbone that the model is to be compared with.",
         queries=drawn.phrases,
-        relevance=[{catalog.ids[rows[title]]: 1.0 for title in sorted(titles)} for titles in drawn.relevant],
-        catalog=catalog,
+        relevance=[{corpus.ids[rows[title]]: 1.0 for title in sorted(titles)} for titles in drawn.relevant],
+        corpus=corpus,
         rows=rows,
         metrics=JUDGED_METRICS,
         main_metric="ndcg@10",
@@ -202,12 +202,12 @@ def title_phrases_task(catalog: Catalog, rows: np.ndarray, suffix: str, num_phra
 
 
 def template_queries(
-    catalog: Catalog, rows: Sequence[int], templates: QueryTemplates, num_queries: int, rng: np.random.Generator
+    corpus: Corpus, rows: Sequence[int], templates: QueryTemplates, num_queries: int, rng: np.random.Generator
 ) -> Judgements:
     """Queries that templates make from the attributes of some products, each with all products that have what it asks.
 
     Args:
-        catalog: with the templates' attributes.
+        corpus: with the templates' attributes.
         rows: the products to make queries from, in this order.
         templates: a template with words of its own makes no query, since more than its attributes may be asked.
         num_queries: at most so many.
@@ -220,25 +220,25 @@ def template_queries(
     for row in rows:
         if len(relevance) == num_queries:
             break
-        values: dict[str, Any] = {column: catalog.attributes[column][row] for column in templates.attributes}
+        values: dict[str, Any] = {column: corpus.attributes[column][row] for column in templates.attributes}
         query, stated = templates.make(values, rng) or ("", [])
         if stated:
-            found = set.intersection(*(catalog.members[column][values[column]] for column in stated))
-            relevance[query] = {catalog.ids[member]: 1.0 for member in sorted(found)}
+            found = set.intersection(*(corpus.members[column][values[column]] for column in stated))
+            relevance[query] = {corpus.ids[member]: 1.0 for member in sorted(found)}
     return relevance
 
 
-def attribute_task(column: str, catalog: Catalog, rows: np.ndarray, suffix: str, bands: Mapping[str, str]) -> Task:
+def attribute_task(column: str, corpus: Corpus, rows: np.ndarray, suffix: str, bands: Mapping[str, str]) -> Task:
     """Each distinct value of a column as a query, relevant to the products that have it.
 
     Args:
         column: of the catalogue.
-        catalog, rows: the products ranked.
+        corpus, rows: the products ranked.
         suffix: of the task's name, for the products ranked.
         bands: value to its frequency in training; empty where that isn't known.
     """
     ranked = set(rows.tolist())
-    relevant = {value: members & ranked for value, members in catalog.members[column].items()}
+    relevant = {value: members & ranked for value, members in corpus.members[column].items()}
     queries = sorted(value for value, members in relevant.items() if members)
     if not queries:
         raise ValueError(f"--attribute_columns holds {column!r}, but no product has a value in that column.")
@@ -250,8 +250,8 @@ def attribute_task(column: str, catalog: Catalog, rows: np.ndarray, suffix: str,
         description=f"Synthetic queries: the values of `{column}`, against title and photo together. The products with "
         "the value are relevant.",
         queries=queries,
-        relevance=[{catalog.ids[row]: 1.0 for row in sorted(relevant[query])} for query in queries],
-        catalog=catalog,
+        relevance=[{corpus.ids[row]: 1.0 for row in sorted(relevant[query])} for query in queries],
+        corpus=corpus,
         rows=rows,
         metrics=ATTRIBUTE_METRICS,
         main_metric="precision@10",
@@ -265,7 +265,7 @@ def attribute_task(column: str, catalog: Catalog, rows: np.ndarray, suffix: str,
 
 
 def image_task(
-    catalog: Catalog,
+    corpus: Corpus,
     rows: np.ndarray,
     query_rows: np.ndarray,
     suffix: str,
@@ -281,7 +281,7 @@ def image_task(
     size.
 
     Args:
-        catalog, rows: the products ranked.
+        corpus, rows: the products ranked.
         query_rows: the products to draw the query photos from.
         suffix: of the task's name.
         columns: kind and colour, by which products are alike.
@@ -290,22 +290,22 @@ def image_task(
         seed: of the draw.
         bands: kind to its frequency in training; empty where that isn't known.
     """
-    groups = group_products(catalog.ids, catalog.titles)
+    groups = group_products(corpus.ids, corpus.titles)
     in_group: dict[int, set[int]] = {}
     for row, group in enumerate(groups):
         in_group.setdefault(group, set()).add(row)
     ranked = set(rows.tolist())
     alike: dict[tuple[str | None, ...], set[int]] = {}
     for row in rows.tolist():
-        alike.setdefault(tuple(catalog.attributes[column][row] for column in columns), set()).add(row)
+        alike.setdefault(tuple(corpus.attributes[column][row] for column in columns), set()).add(row)
 
     queries, relevance, excluded = [], [], []
     for row in np.random.default_rng(seed).permutation(query_rows).tolist():
-        values = tuple(catalog.attributes[column][row] for column in columns)
+        values = tuple(corpus.attributes[column][row] for column in columns)
         found = alike.get(values, set()) - in_group[groups[row]]
-        if None not in values and catalog.has_photo[row] and len(found) >= min_relevant:
+        if None not in values and corpus.has_photo[row] and len(found) >= min_relevant:
             queries.append(row)
-            relevance.append({catalog.ids[other]: 1.0 for other in sorted(found)})
+            relevance.append({corpus.ids[other]: 1.0 for other in sorted(found)})
             excluded.append(in_group[groups[row]] & ranked)
         if len(queries) == num_queries:
             break
@@ -314,7 +314,7 @@ def image_task(
             f"No product has a photo and {min_relevant} others with the same {' and '.join(columns)}: lower "
             "--min_relevant."
         )
-    kinds, colours = ([catalog.attributes[column][row] for row in queries] for column in columns)
+    kinds, colours = ([corpus.attributes[column][row] for row in queries] for column in columns)
     slices = {"colour": colours}
     if bands:
         slices[f"{columns[0]} in training"] = [bands.get(kind, "not in training") for kind in kinds]
@@ -323,9 +323,9 @@ def image_task(
         description="Queries are photos of products, without their titles. Products of the same "
         f"{' and '.join(f'`{column}`' for column in columns)} are relevant; the product itself and those with its "
         "title are left out. Labels are the shop's, and coarse: two black shirts may look nothing alike.",
-        queries=[catalog.ids[row] for row in queries],
+        queries=[corpus.ids[row] for row in queries],
         relevance=relevance,
-        catalog=catalog,
+        corpus=corpus,
         rows=rows,
         metrics=("precision@10", "precision@1", "mrr@10"),
         main_metric="precision@10",

@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from acebert.data.corpus import Catalog
-from acebert.encoding.corpus_encoder import Encoder, collate_products
+from acebert.data.corpus import Corpus
+from acebert.encoding.corpus_encoder import CorpusEncoder, collate_products
 from acebert.evaluation.arguments import EvaluationArguments
 from acebert.evaluation.tasks import TITLE_AND_PHOTO, Task
 
@@ -28,36 +28,38 @@ class Vectors:
     products: dict[tuple[str, tuple[str, ...]], torch.Tensor]
 
     @classmethod
-    def encode(cls, encoder: Encoder, tasks: Sequence[Task], fusion: bool) -> "Vectors":
+    def encode(cls, encoder: CorpusEncoder, tasks: Sequence[Task], fusion: bool) -> "Vectors":
         """Encodes each text and each view of a catalogue once; `fusion` is for either side alone too."""
         texts = [text for task in tasks if task.photo_queries is None for text in task.queries]
-        views: dict[tuple[str, tuple[str, ...]], Catalog] = {}
+        views: dict[tuple[str, tuple[str, ...]], Corpus] = {}
         for task in tasks:
             sides = [task.sides]
             if task.photo_queries is not None:
                 sides.append(("image",))
             if fusion and task.sides == TITLE_AND_PHOTO:
                 sides += [("title",), ("image",)]
-            views |= {(task.catalog.sha256, view): task.catalog for view in sides if task.catalog.shows(view).any()}
-        queries = encoder.queries(list(dict.fromkeys(texts))) if texts else {}
-        return cls(queries, {(key, view): encoder.products(catalog, view) for (key, view), catalog in views.items()})
+            views |= {(task.corpus.sha256, view): task.corpus for view in sides if task.corpus.shows(view).any()}
+        queries = encoder.encode_queries(list(dict.fromkeys(texts))) if texts else {}
+        return cls(
+            queries, {(key, view): encoder.encode_products(corpus, view) for (key, view), corpus in views.items()}
+        )
 
     def of_queries(self, task: Task) -> torch.Tensor:
         """(queries, projection_dim): of the texts, or of the photos alone."""
         if task.photo_queries is not None:
-            return self.products[task.catalog.sha256, ("image",)][task.photo_queries]
+            return self.products[task.corpus.sha256, ("image",)][task.photo_queries]
         return torch.stack([self.queries[text] for text in task.queries])
 
     def of_products(self, task: Task, sides: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
         """(ranked products, projection_dim), and booleans (ranked products,): which have one of the sides."""
-        shown = torch.from_numpy(task.catalog.shows(sides)[task.rows])
+        shown = torch.from_numpy(task.corpus.shows(sides)[task.rows])
         if not shown.any():
-            raise ValueError(f"No product of {task.catalog.name} has any of: {', '.join(sides)}.")
-        return self.products[task.catalog.sha256, sides][task.rows], shown
+            raise ValueError(f"No product of {task.corpus.name} has any of: {', '.join(sides)}.")
+        return self.products[task.corpus.sha256, sides][task.rows], shown
 
 
 def encode_modality_gaps(
-    args: EvaluationArguments, encoder: Encoder, catalog: Catalog, tasks: Sequence[Task]
+    args: EvaluationArguments, encoder: CorpusEncoder, corpus: Corpus, tasks: Sequence[Task]
 ) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
     """Vectors of the tasks' queries and of a sample of products, for the modality gap of every checkpoint.
 
@@ -69,15 +71,15 @@ def encode_modality_gaps(
     texts = list(dict.fromkeys(text for task in asked for text in task.queries))
     if not texts:
         return []
-    rows = np.flatnonzero(catalog.shows(TITLE_AND_PHOTO))
+    rows = np.flatnonzero(corpus.shows(TITLE_AND_PHOTO))
     rows = sorted(np.random.default_rng(args.seed).permutation(rows)[:GAP_VECTORS].tolist())
     gaps = []
     for name in (args.model_name_or_path, *args.compare_with):
         other = encoder
         if name != args.model_name_or_path:
             batch_size = encoder.batch_size
-            other = Encoder.from_pretrained(name, encoder.accelerator, encoder.cache, batch_size=batch_size)
-        collate = partial(collate_products, catalog=catalog, processor=other.processor, sides=TITLE_AND_PHOTO)
+            other = CorpusEncoder.from_pretrained(name, encoder.accelerator, encoder.cache, batch_size=batch_size)
+        collate = partial(collate_products, corpus=corpus, processor=other.processor, sides=TITLE_AND_PHOTO)
         products = other.encode(other.model.get_product_features, collate, rows)
-        gaps.append((name, torch.stack(list(other.queries(texts).values())), products))
+        gaps.append((name, torch.stack(list(other.encode_queries(texts).values())), products))
     return gaps

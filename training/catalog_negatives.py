@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from accelerate.utils import broadcast
 
-from acebert.data.corpus import Catalog
+from acebert.data.corpus import Corpus
 from acebert.data.grouping import hash_text
 from acebert.data.pairs import SIDES, ProductQueries
-from acebert.encoding.corpus_encoder import Encoder
+from acebert.encoding.corpus_encoder import CorpusEncoder
 
 
 @dataclass
@@ -39,7 +39,7 @@ class CatalogNegatives:
     first_group: int = 0
 
     @classmethod
-    def encode(cls, data: ProductQueries, encoder: Encoder, name: str) -> "CatalogNegatives":
+    def encode(cls, data: ProductQueries, encoder: CorpusEncoder, name: str) -> "CatalogNegatives":
         """Encodes all products with each of `SIDES`, but for what the encoder's cache holds.
 
         Rows that share an id are one product, as in a log of queries: the first of those that have most to show is
@@ -58,7 +58,7 @@ class CatalogNegatives:
         codes = np.full((len(kept), data.codes.shape[1]), -1, dtype=np.int64)
         for row, product in zip(order[::-1], products[::-1], strict=True):  # the kept row's own values win
             codes[product] = np.where(data.codes[row] >= 0, data.codes[row], codes[product])
-        catalog = Catalog(
+        catalog = Corpus(
             name=name,
             ids=[ids[row] for row in kept],
             titles=[data.titles[row] for row in kept],
@@ -72,7 +72,7 @@ class CatalogNegatives:
             shown = torch.from_numpy(np.flatnonzero(catalog.shows(sides)))
             whole = torch.zeros(len(catalog), model.config.projection_dim)
             if len(shown):  # a side that no product has is never ranked
-                encoded = encoder.products(catalog, sides)
+                encoded = encoder.encode_products(catalog, sides)
                 whole = broadcast((encoded if encoder.accelerator.is_main_process else whole).to(device))
             widths = (whole.shape[1], *(model.config.matryoshka_dims or []))
             vectors.append([F.normalize(whole[shown.to(device), :width], dim=-1) for width in widths])

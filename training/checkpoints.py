@@ -28,7 +28,8 @@ from acebert.processing_acebert import AceBertProcessor
 from acebert.training.arguments import TrainingArguments, find_places
 from acebert.training.loading import Model
 from acebert.utils.arguments import defaults_of
-from acebert.utils.files import UNFINISHED, flush, sha256_of, write_whole, writing
+from acebert.utils.files import UNFINISHED, atomic_write, sync_file, sync_folder, writing
+from acebert.utils.fingerprints import file_sha256
 
 MANIFEST = "manifest.json"
 VERSIONS = "versions.json"
@@ -128,6 +129,7 @@ class RunFolder:
                 (unfinished / VERSIONS).write_text(json.dumps(installed_versions(), indent=2), encoding="utf-8")
                 write_manifest(unfinished)
                 os.replace(unfinished, folder)
+                sync_folder(folder.parent)
             for old in checkpoints_of(self.path)[: -self.checkpoints_total_limit]:
                 leaving = old.with_name(old.name + UNFINISHED)  # no longer a checkpoint, before its first file goes
                 os.replace(old, leaving)
@@ -194,7 +196,7 @@ def record_settings(settings: Mapping[str, Any], args: TrainingArguments) -> Non
         if new:
             print(f"Warning: {folder} holds a run that recorded less. It is taken to have had {new}.")
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(file, json.dumps({**settings, "places": places | find_places(settings)}, indent=2))
+    atomic_write(file, json.dumps({**settings, "places": places | find_places(settings)}, indent=2))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -280,9 +282,9 @@ def write_manifest(folder: Path) -> None:
     """Brings a checkpoint's files to the disk and lists them with size and SHA-256."""
     entries = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        flush(file)
-        entries[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
-    write_whole(folder / MANIFEST, json.dumps(entries, indent=2))
+        sync_file(file)
+        entries[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
+    atomic_write(folder / MANIFEST, json.dumps(entries, indent=2))
 
 
 def find_fault(folder: Path) -> str | None:
@@ -299,7 +301,7 @@ def find_fault(folder: Path) -> str | None:
             return f"{name} is missing"
         if file.stat().st_size != entry["bytes"]:
             return f"{name} has {file.stat().st_size} bytes in place of {entry['bytes']}"
-        if sha256_of(file) != entry["sha256"]:
+        if file_sha256(file) != entry["sha256"]:
             return f"the bytes of {name} have changed"
     return None
 
@@ -319,10 +321,11 @@ def replace_model(unfinished: Path, folder: Path) -> None:
     others = [file for file in sorted(unfinished.iterdir()) if file not in weights]
     same = [(folder / file.name).is_file() and filecmp.cmp(file, folder / file.name, shallow=False) for file in others]
     for file in (*others, *weights):  # all before the old weights leave: here a full disk may show
-        flush(file)
+        sync_file(file)
     if not all(same):
         for old in folder.glob("*.safetensors"):
             old.unlink()
     for file in (*others, *weights):
         os.replace(file, folder / file.name)
+    sync_folder(folder)
     unfinished.rmdir()

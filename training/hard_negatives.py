@@ -21,8 +21,7 @@ from acebert.data.workers import worker_options
 from acebert.modeling_acebert import AceBertForRetrieval
 from acebert.processing_acebert import AceBertProcessor
 from acebert.training.contrastive import encode_chunks
-
-SCORES_PER_CHUNK = 2**24  # scores held at a time: 64 MB in float32
+from acebert.utils.ranking import queries_per_chunk
 
 
 @torch.no_grad()
@@ -97,9 +96,8 @@ def find_hard_negatives(
         (n, count) int64, best first, -1 where there are no more.
     """
     found = []
-    for part in torch.arange(len(query_embeds), device=query_embeds.device).split(
-        max(1, SCORES_PER_CHUNK // len(product_embeds))
-    ):
+    rows = torch.arange(len(query_embeds), device=query_embeds.device)
+    for part in rows.split(queries_per_chunk(len(product_embeds))):
         scores = query_embeds[part] @ product_embeds.t()
         own = scores.gather(1, part[:, None])
         relevant = (product_ids[part, None] == product_ids) | (query_ids[part, None] == query_ids)

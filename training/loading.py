@@ -10,8 +10,10 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 
 from acebert.configuration_acebert import AceBertConfig
+from acebert.data.cleaning import find_good_rows
+from acebert.data.columns import Columns
 from acebert.data.query_templates import QueryTemplates
-from acebert.data.sources import Columns, find_good_rows, hold_out, load_products
+from acebert.data.sources import hold_out, load_products
 from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.modeling_acebert import AceBertForPreTraining, AceBertForRetrieval
 from acebert.processing_acebert import AceBertProcessor
@@ -96,7 +98,7 @@ def _describe(products: Dataset) -> str:
 
 
 def load_checkpoint(
-    args: TrainingArguments, model_class: type[Model], split_encoders: bool = False, **config_changes: float
+    args: TrainingArguments, model_class: type[Model], split_encoders: bool = False, **config_changes: Any
 ) -> tuple[Model, AceBertProcessor]:
     """The model and the processor of `--model_name_or_path`, in float32.
 
@@ -127,7 +129,7 @@ def load_checkpoint(
 
 
 def build_model(
-    args: FromBackboneArguments, model_class: type[Model], **config_changes: float
+    args: FromBackboneArguments, model_class: type[Model], **config_changes: Any
 ) -> tuple[Model, AceBertProcessor]:
     """A new model around `--backbone`, and its processor.
 

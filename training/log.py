@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from acebert.utils.files import write_whole
+from acebert.utils.files import atomic_write
 
 
 class LogWindow:
@@ -58,7 +58,7 @@ class TrainLog:
         if self.accelerator.is_main_process and self.file.exists():
             lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
-            write_whole(self.file, "".join(kept))
+            atomic_write(self.file, "".join(kept))
 
     def write(self, step: int, seconds: float, entry: dict[str, Any]) -> None:
         """Adds a line: the step, the seconds trained so far, and the entry."""

@@ -1,6 +1,6 @@
 """The best of each row of scores, fused rankings, fused vectors. By NumPy alone, so that it is imported quickly."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ def top_k(scores: np.ndarray, k: int) -> list[np.ndarray]:
     return best
 
 
-def reciprocal_rank_fusion(ranks: Sequence[Any], k: int = RRF_K) -> Any:
+def reciprocal_rank_fusion(ranks: Iterable[Any], k: int = RRF_K) -> Any:
     """Sum of 1 / (k + rank) over several rankings.
 
     Source: Cormack, Clarke and Buettcher 2009, "Reciprocal Rank Fusion Outperforms Condorcet and Individual Rank

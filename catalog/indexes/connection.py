@@ -118,6 +118,27 @@ class ServerOptions:
                 raise ValueError(f"Unknown index option {name!r}: a server's index takes {', '.join(known)}.")
         return cls(**(values or {}))
 
+    @classmethod
+    def read_flags(cls, flags: Sequence[str]) -> dict[str, Any]:
+        """Options as a command takes them, `name=value` each.
+
+        Raises:
+            ValueError: for another spelling, an unknown name, a value that can't be, or the key.
+        """
+        values: dict[str, Any] = {}
+        for flag in flags:
+            name, equals, text = flag.partition("=")
+            if not equals:
+                raise ValueError(f"An index option is written name=value, as shard_number=6; got {flag[:80]!r}.")
+            if name == "api_key":
+                raise ValueError("The key isn't taken as a flag, which others could read: set QDRANT_API_KEY.")
+            try:
+                values[name] = json.loads(text)
+            except json.JSONDecodeError:
+                values[name] = text
+        cls.of(values)
+        return values
+
     def to_keep(self) -> dict[str, Any]:
         """What differs from the defaults, without the key: a catalogue keeps it on disk."""
         default = ServerOptions()

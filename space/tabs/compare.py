@@ -13,6 +13,7 @@ from acebert.catalog.product_catalog import Hit, ProductCatalog
 from acebert.space.cards import notice, show_title
 from acebert.space.rendering import read_script, render
 from acebert.space.shop import MOST_HITS, Shop, read_text, search_one
+from acebert.utils.ranking import late_fusion
 
 SHOWN = 10
 FUSED = 200  # ranks of each of the two lists that late fusion joins
@@ -50,9 +51,12 @@ def fuse(by_title: Sequence[Hit], by_photo: Sequence[Hit]) -> list[Hit]:
 
     A product that lacks a side is scored by the other alone.
     """
-    products = {hit.id: hit for hit in (*by_title, *by_photo)}
-    sides = {key: [s for s in (hit.title_score, hit.image_score) if s is not None] for key, hit in products.items()}
-    fused = [replace(hit, score=sum(sides[key]) / len(sides[key])) for key, hit in products.items()]
+    hits = list({hit.id: hit for hit in (*by_title, *by_photo)}.values())
+    scores = [(hit.title_score, hit.image_score) for hit in hits]
+    known = np.array([[score is not None for score in pair] for pair in scores]).reshape(-1, 2)
+    values = np.array([[score or 0.0 for score in pair] for pair in scores]).reshape(-1, 2)
+    means = late_fusion(values[:, :1], values[:, 1:], known[:, 0], known[:, 1])[:, 0].tolist()
+    fused = [replace(hit, score=score) for hit, score in zip(hits, means, strict=True)]
     return sorted(fused, key=lambda hit: -hit.score)
 
 

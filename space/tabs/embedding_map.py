@@ -10,14 +10,17 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+import torch
 from markupsafe import Markup
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from sklearn.manifold import TSNE
 
 from acebert.catalog.product_catalog import Product, ProductCatalog
+from acebert.losses_acebert import modality_gap
 from acebert.space.cards import label, notice, show_facts, show_title
 from acebert.space.rendering import STATIC, read_script, render
 from acebert.space.shop import Shop, read_text
+from acebert.utils.files import atomic_write
 
 PRODUCTS = 1500
 QUERIES = 100
@@ -78,14 +81,6 @@ def make_queries(
     return list(queries)
 
 
-def modality_gap(queries: np.ndarray, products: np.ndarray) -> float:
-    """Euclidean distance between the centres of two sets of (n, dim) unit vectors, in [0, 2].
-
-    Liang et al. 2022, "Mind the Gap", arXiv 2203.02053, section 2; there between images and texts.
-    """
-    return float(np.linalg.norm(queries.mean(0) - products.mean(0)))
-
-
 def lay_out(vectors: np.ndarray) -> np.ndarray:
     """(n, 2) positions of (n, dim) unit vectors by t-SNE, in the drawing's units."""
     tsne = TSNE(metric="cosine", init="pca", perplexity=min(30, (len(vectors) - 1) / 3), random_state=SEED)
@@ -118,10 +113,8 @@ def make_map(catalog: ProductCatalog, attributes: Sequence[str], cache: Path) ->
     else:
         positions = lay_out(np.concatenate([vectors, query_vectors]))
         cache.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(".unfinished")
-        save_file({"positions": positions}, unfinished)
-        unfinished.replace(file)
-    gap = modality_gap(query_vectors, vectors) if queries else float("nan")
+        atomic_write(file, save({"positions": positions}))
+    gap = float(modality_gap(torch.from_numpy(query_vectors), torch.from_numpy(vectors))) if queries else float("nan")
     return Map(products, vectors, positions[: len(products)], queries, positions[len(products) :], gap)
 
 

@@ -14,10 +14,11 @@ from PIL import Image
 
 from acebert.data.batching import split_by_length
 from acebert.data.collators import MaskingCollator, PairCollator
+from acebert.data.columns import Columns
 from acebert.data.grouping import group_products, hash_text
 from acebert.data.pairs import ProductPairs, ProductParts, WholeProducts
 from acebert.data.query_templates import QueryTemplates
-from acebert.data.sources import Columns, hold_out, load_products
+from acebert.data.sources import hold_out, load_products
 from acebert.processing_acebert import AceBertProcessor
 
 COLUMNS = Columns(attributes=["colour", "kind"])

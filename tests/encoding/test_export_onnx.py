@@ -26,7 +26,7 @@ from acebert.evaluation.onnx_recall import load_tasks, measure_recall, to_markdo
 from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
-from acebert.sample_catalog import generate
+from acebert.sample_catalog.generate import write_sample_catalog
 
 ROOT = Path(acebert.__file__).parent
 QUERIES = ["red shirt", "the black shoe of the men", "mug", "a b c d e f g h i j red green blue black shirt shoe bag"]
@@ -287,9 +287,8 @@ def test_a_shared_encoder_is_exported_for_both_sides(tmp_path: Path, processor: 
 @pytest.mark.slow
 def test_the_released_checkpoint_keeps_its_ranking_in_8_bits(tmp_path: Path) -> None:
     """How near single vectors come depends on the checkpoint; that what is found stays the same must hold for each."""
-    sample = str(tmp_path / "sample")
-    generate.main(["--output", sample, "--num_products", "1000"])
-    arguments = ["--model_name_or_path", str(ROOT), "--output_dir", str(tmp_path / "onnx"), "--measure_on", sample]
+    sample = write_sample_catalog(tmp_path / "sample", num_products=1000)
+    arguments = ["--model_name_or_path", str(ROOT), "--output_dir", str(tmp_path / "onnx"), "--measure_on", str(sample)]
     record = script.main(arguments)
     for row in record["recall"]:
         in_8_bits = "int8" in (row["queries_by"], row["products_by"])

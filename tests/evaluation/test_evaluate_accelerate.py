@@ -291,7 +291,7 @@ def test_bad_flags(
         (["--id_column", "sku"], r"No column \['sku'\] .*--id_column"),
         (["--id_column", "subCategory"], "share the subCategory '.*': ids have to be unique"),
         (["--id_column", "articleType"], "Row 4 has no articleType"),
-        (["--title_column", "id"], "--title_column 'id' holds .*; titles are strings"),
+        (["--title_column", "id"], "The title column 'id' holds .*, not texts"),
         (["--attribute_columns", "season"], r"No column \['season'\]"),
         (["--validation_split", "test"], r"--validation_split is 'test', but the splits ranked are \['train', 'valid"),
     ],
@@ -393,7 +393,7 @@ def test_product_vectors_are_encoded_once_and_an_interrupted_run_goes_on(
     run: Callable[..., dict[str, Any]], catalog: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoding, "SHARD", 4)
-    encode, encoded = encoding.Encoder.encode, []
+    encode, encoded = encoding.CorpusEncoder.encode, []
     interrupt_after = 2
 
     def count(self: Any, features: Any, collate: Any, items: list[int]) -> torch.Tensor:
@@ -403,7 +403,7 @@ def test_product_vectors_are_encoded_once_and_an_interrupted_run_goes_on(
             encoded.append(items)
         return encode(self, features, collate, items)
 
-    monkeypatch.setattr(encoding.Encoder, "encode", count)
+    monkeypatch.setattr(encoding.CorpusEncoder, "encode", count)
     flags = ["--attribute_columns", "subCategory", "--no_fusion_baselines", "--no_plots"]
     with pytest.raises(KeyboardInterrupt):
         run(catalog, *flags)
@@ -416,7 +416,7 @@ def test_product_vectors_are_encoded_once_and_an_interrupted_run_goes_on(
     assert without_seconds(second)["tasks"] == expected
     shard = min(tmp_path.rglob("*.npy"))
     shard.write_bytes(shard.read_bytes()[:-7])
-    with pytest.raises(ValueError, match=f"{shard.name} can't be read: .*Remove it; the same command makes it anew"):
+    with pytest.raises(ValueError, match=f"{shard.name} can't be read: .*Remove it; the same command then encodes"):
         run(catalog, *flags)
     shard.unlink()
     assert without_seconds(run(catalog, *flags))["tasks"] == expected

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from acebert.data.corpus import Catalog
+from acebert.data.corpus import Corpus
 from acebert.evaluation.leaderboards import LEADERBOARDS
 from acebert.evaluation.markdown import to_markdown
 from acebert.evaluation.plots import plot_modality_gap, plot_systems, plot_training, plot_widths, save_plots
@@ -21,14 +21,14 @@ from acebert.losses_acebert import modality_gap
 
 STATISTICS = Statistics(resamples=1000, permutations=1000, seed=0)
 IDS = ["4", "3", "2", "1"]
-CATALOG = Catalog("drawn", IDS, ["a", "b", "c", "d"], None, {}, ["train", "train", "new", "new"])
+CATALOG = Corpus("drawn", IDS, ["a", "b", "c", "d"], None, {}, ["train", "train", "new", "new"])
 
 
 def make_result(ours: np.ndarray, theirs: np.ndarray, **fields: Any) -> TaskResult:
     n = len(ours)
     defaults: dict[str, Any] = {
         "name": "task", "description": "Synthetic.", "queries": [f"query {i}" for i in range(n)],
-        "relevance": [{"4": 1.0, "2": 1.0}] * n, "catalog": CATALOG, "rows": np.arange(4),
+        "relevance": [{"4": 1.0, "2": 1.0}] * n, "corpus": CATALOG, "rows": np.arange(4),
         "metrics": ("precision@10",), "main_metric": "precision@10",
     }  # fmt: skip
     systems = [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from acebert.data.corpus import Catalog
+from acebert.data.corpus import Corpus
 from acebert.evaluation.scoring import rank, score_rankings
 from acebert.evaluation.tasks import Task
 from acebert.metrics.retrieval import retrieval
@@ -17,10 +17,10 @@ from acebert.utils.ranking import top_k
 
 
 def make_task(ids: list[str], num_queries: int, **fields: Any) -> Task:
-    catalog = Catalog("drawn", ids, [None] * len(ids), None, {}, ["train"] * len(ids))
+    corpus = Corpus("drawn", ids, [None] * len(ids), None, {}, ["train"] * len(ids))
     defaults = {
         "name": "task", "description": "", "queries": [f"query {i}" for i in range(num_queries)],
-        "relevance": [{ids[i]: 1.0} for i in range(num_queries)], "catalog": catalog, "rows": np.arange(len(ids)),
+        "relevance": [{ids[i]: 1.0} for i in range(num_queries)], "corpus": corpus, "rows": np.arange(len(ids)),
         "metrics": ("precision@10",), "main_metric": "precision@10",
     }  # fmt: skip
     return Task(**{**defaults, **fields})

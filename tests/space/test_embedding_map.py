@@ -1,4 +1,4 @@
-"""The common space: queries made of attributes, the gap by hand, the map and where a query lies on it."""
+"""The common space: queries made of attributes, the map and where a query lies on it."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,6 @@ from acebert.space.tabs.embedding_map import (
     draw,
     make_map,
     make_queries,
-    modality_gap,
     show_gap,
 )
 
@@ -53,12 +52,6 @@ def test_queries_are_values_of_one_product_in_order() -> None:
     assert len(queries) == len(set(queries)) == 20
     assert queries == make_queries(many, ["kind"], count=20) != make_queries(many, ["kind"], count=20, seed=1)
     assert make_queries([product(1)], ["kind"]) == []
-
-
-def test_the_gap_is_the_distance_of_the_centres() -> None:
-    queries, products = np.array([[1.0, 0], [0, 1]]), np.array([[0.0, -1], [-1, 0]])
-    assert modality_gap(queries, products) == pytest.approx(np.sqrt(2))
-    assert modality_gap(queries, queries[::-1]) == 0
 
 
 def test_a_query_lies_in_the_middle_of_its_nearest_products() -> None:

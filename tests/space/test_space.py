@@ -26,7 +26,7 @@ from transformers import BertTokenizer
 
 from acebert.catalog.product_catalog import ProductCatalog
 from acebert.configuration_acebert import AceBertConfig
-from acebert.encoding.encoder import ProductEncoder
+from acebert.encoding.encoder import Encoder
 from acebert.encoding.explain import Explanation
 from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.modeling_acebert import AceBertModel
@@ -149,13 +149,13 @@ def ids_in(page: str) -> list[int]:
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many products each encoding took, as it goes on."""
     counts = []
-    encode = ProductEncoder.encode
+    encode = Encoder.encode
 
-    def count_products(self: ProductEncoder, inputs: dict, *arguments: Any) -> dict:
+    def count_products(self: Encoder, inputs: dict, *arguments: Any) -> dict:
         counts.append(len(next(iter(inputs.values()))))
         return encode(self, inputs, *arguments)
 
-    monkeypatch.setattr(ProductEncoder, "encode", count_products)
+    monkeypatch.setattr(Encoder, "encode", count_products)
     return counts
 
 
@@ -186,15 +186,15 @@ def test_a_dataset_is_encoded_once_until_it_or_the_model_changes(
 
 def test_a_stopped_encoding_goes_on(loaded: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_dataset(tmp_path / "data", product_rows())
-    encode = ProductEncoder.encode
+    encode = Encoder.encode
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ProductEncoder, "encode", stop)
+    monkeypatch.setattr(Encoder, "encode", stop)
     with pytest.raises(KeyboardInterrupt):
         open_catalog(*loaded, source, tmp_path / "cache", attributes=ATTRIBUTES)
-    monkeypatch.setattr(ProductEncoder, "encode", encode)
+    monkeypatch.setattr(Encoder, "encode", encode)
     assert len(open_catalog(*loaded, source, tmp_path / "cache", attributes=ATTRIBUTES)) == 9
 
 

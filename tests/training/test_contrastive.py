@@ -12,9 +12,9 @@ from helpers import product_rows
 
 from acebert.configuration_acebert import AceBertConfig
 from acebert.data.collators import PairCollator
+from acebert.data.columns import Columns
 from acebert.data.pairs import ProductPairs
 from acebert.data.query_templates import QueryTemplates
-from acebert.data.sources import Columns
 from acebert.losses_acebert import find_positives
 from acebert.modeling_acebert import AceBertForRetrieval
 from acebert.processing_acebert import AceBertProcessor

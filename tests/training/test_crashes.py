@@ -25,8 +25,9 @@ from datasets import Dataset, Features, Image, Value, load_dataset
 from helpers import FORKS, assert_same_weights, free_port, product_rows, read_log, without_times
 
 from acebert import train_accelerate as script
+from acebert.data.columns import Columns
 from acebert.data.pairs import ProductPairs
-from acebert.data.sources import Columns, load_products
+from acebert.data.sources import load_products
 from acebert.training import checkpoints
 from acebert.training.arguments import FinetuningArguments
 from acebert.training.checkpoints import RunFolder
@@ -200,7 +201,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(
     def fail(*args: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(module, "save" if module is torch else "flush", fail)
+    monkeypatch.setattr(module, "save" if module is torch else "sync_file", fail)
     with pytest.raises(SystemExit, match=r"checkpoint of step 4 can't be written.*MiB are free.*No space left"):
         counter.save(4)
     monkeypatch.undo()

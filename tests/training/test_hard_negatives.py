@@ -44,7 +44,7 @@ class TestFindHardNegatives:
     def test_chunks_change_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         queries, products, ids = unit_vectors(40, 8, seed=1), unit_vectors(40, 8, seed=2), torch.arange(40) // 2
         whole = find_hard_negatives(queries, products, ids, ids, count=4, margin=0.1)
-        monkeypatch.setattr("acebert.training.hard_negatives.SCORES_PER_CHUNK", 40 * 7)
+        monkeypatch.setattr("acebert.utils.ranking.SCORES_PER_CHUNK", 40 * 7)
         assert torch.equal(find_hard_negatives(queries, products, ids, ids, 4, 0.1), whole)
 
 

@@ -20,11 +20,11 @@ from safetensors.torch import load_file, save_file
 from acebert import train_accelerate as script
 from acebert.commands import find_learning_rate
 from acebert.data.collators import QueryCollator
+from acebert.data.columns import Columns
 from acebert.data.grouping import hash_text
 from acebert.data.pairs import SIDES, ProductQueries
 from acebert.data.query_templates import QueryTemplates
-from acebert.data.sources import Columns
-from acebert.encoding.corpus_encoder import Encoder
+from acebert.encoding.corpus_encoder import CorpusEncoder
 from acebert.losses_acebert import answer_loss, matryoshka_answer_loss
 from acebert.modeling_acebert import AceBertForRetrieval, AceBertModel
 from acebert.processing_acebert import AceBertProcessor
@@ -168,7 +168,7 @@ def test_rows_of_one_product_are_ranked_once_and_answer_together(
     ]
     features = Features({**dict.fromkeys(("id", "title", "asked"), Value("string")), "image": Image(decode=False)})
     data = ProductQueries(Dataset.from_list(rows, features=features), Columns(query="asked"), title_query_probability=0)
-    encoder = Encoder(tiny_model, tiny_processor, Accelerator(cpu=True), tmp_path, "tiny")
+    encoder = CorpusEncoder(tiny_model, tiny_processor, Accelerator(cpu=True), tmp_path, "tiny")
     ranked = CatalogNegatives.encode(data, encoder, "log")
     assert [len(vectors[0]) for vectors in ranked.vectors] == [2, 2, 2]
     whole = tiny_processor.process_products(["shoe"], [draw("shoe", "red", 0)], return_tensors="pt")
@@ -192,7 +192,7 @@ def test_rows_of_one_product_share_their_values(
     ]
     columns = Columns(attributes=["colour", "kind"])
     data = ProductQueries(Dataset.from_list(rows), columns, QueryTemplates(["{colour} {kind}"]))
-    encoder = Encoder(AceBertModel(tiny_config()).eval(), tiny_processor, Accelerator(cpu=True), tmp_path, "tiny")
+    encoder = CorpusEncoder(AceBertModel(tiny_config()).eval(), tiny_processor, Accelerator(cpu=True), tmp_path, "tiny")
     expected = [[hash_text("red"), hash_text("shoe")], [hash_text("red"), hash_text("bag")]]
     assert CatalogNegatives.encode(data, encoder, "log").attributes.tolist() == expected
     # None has a photo, so no query is a title: all that aren't balanced are drawn row by row.
@@ -250,7 +250,7 @@ def test_a_resumed_run_ends_with_the_same_bits_and_encodes_nothing_again(
     whole, entries = read_weights(tmp_path / "run"), read_log(tmp_path / "run")
     for step in (4, 6):
         shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step_{step}")
-    monkeypatch.setattr(Encoder, "encode", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr(CorpusEncoder, "encode", lambda *_: pytest.fail("encoded again"))
     script.main(arguments)
     resumed = read_weights(tmp_path / "run")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -260,15 +260,15 @@ def test_a_resumed_run_ends_with_the_same_bits_and_encodes_nothing_again(
 def test_a_stop_while_encoding_keeps_what_is_done(
     frozen: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode, done = Encoder.encode, []
+    encode, done = CorpusEncoder.encode, []
 
-    def stop_at_third(self: Encoder, *others: Any) -> torch.Tensor:
+    def stop_at_third(self: CorpusEncoder, *others: Any) -> torch.Tensor:
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(others)
         return encode(self, *others)
 
-    monkeypatch.setattr(Encoder, "encode", stop_at_third)
+    monkeypatch.setattr(CorpusEncoder, "encode", stop_at_third)
     with pytest.raises(SystemExit, match="Stopped while products were encoded; the same command goes on from there"):
         script.main(frozen(max_train_steps=1))
     assert len(list((tmp_path / "run").rglob("*.npy"))) == 2
@@ -300,7 +300,7 @@ def test_a_learning_rate_can_be_looked_for_first(
     assert find_learning_rate.main(frozen(num_steps=6, query_learning_rate=1e-3)) > 0
     suggested = capsys.readouterr().out
     assert "--query_learning_rate" in suggested and "--image_learning_rate" not in suggested
-    monkeypatch.setattr(Encoder, "encode", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr(CorpusEncoder, "encode", lambda *_: pytest.fail("encoded again"))
     script.main(frozen(max_train_steps=1, learning_rate=1e-4))
 
 

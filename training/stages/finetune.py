@@ -9,6 +9,7 @@ import torch
 from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader
 
+from acebert.configuration_acebert import AceBertVisionConfig
 from acebert.data.collators import PairCollator
 from acebert.data.open_texts import OpenTexts
 from acebert.data.pairs import ProductPairs
@@ -133,7 +134,7 @@ class Finetuning(Stage[FinetuningArguments]):
     def learning_rates(self) -> dict[str, float]:
         args, vision = self.args, self.config.vision_config
         of_the_eye = {}
-        if vision is not None:
+        if isinstance(vision, AceBertVisionConfig):
             rate, decay, depth = args.image_learning_rate or 1e-4, args.image_layer_decay, vision.num_hidden_layers
             layers = {f"image_encoder.layers.{i}.": rate * decay ** (depth - i) for i in range(depth)}
             of_the_eye = {**layers, "image_encoder.embeddings.": rate * decay ** (depth + 1), "image_encoder.": rate}
@@ -173,6 +174,7 @@ class Finetuning(Stage[FinetuningArguments]):
         Returns:
             `anchor_loss`, without its weight.
         """
+        assert self.teacher is not None, "without a teacher there is no anchor"
         with self.accelerator.no_sync(model):  # the batch's own backward pass follows, and takes these with it
             outputs = model(**anchor["inputs"], return_loss=False)
             loss = anchor_loss(outputs.query_embeds, self.teacher(anchor["queries"]))

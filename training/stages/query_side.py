@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from acebert.data.collators import QueryCollator
 from acebert.data.pairs import ProductPairs, ProductQueries
-from acebert.encoding.corpus_encoder import Encoder
+from acebert.encoding.corpus_encoder import CorpusEncoder
 from acebert.losses_acebert import matryoshka_answer_loss, modality_gap
 from acebert.modeling_acebert import AceBertForRetrieval
 from acebert.processing_acebert import AceBertProcessor
@@ -68,7 +68,7 @@ class QuerySideFinetuning(Stage[QuerySideArguments]):
     def prepare(self, model: torch.nn.Module) -> None:
         """Encodes the catalogue once; the vectors are kept in `vectors/` of the run's folder."""
         args, accelerator = self.args, self.accelerator
-        encoder = Encoder(
+        encoder = CorpusEncoder(
             accelerator.unwrap_model(model).eval().acebert,
             self.processor,
             accelerator,
