@@ -376,6 +376,8 @@ class AceBertConfig(PreTrainedConfig):
     def save_pretrained(self, save_directory: str, push_to_hub: bool = False, **kwargs: Any) -> None:
         """Saves `config.json` and `modules.json` with the code references of all that the folder serves."""
         self.auto_map = dict(AUTO_MAP)
+        if self.vision_config is not None:  # pre-training needs title and photo in one encoder
+            del self.auto_map["AutoModelForPreTraining"]
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
         modules = Path(save_directory, "modules.json")
         if not modules.exists():  # one that is there may list modules that a user has added

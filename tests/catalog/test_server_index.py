@@ -302,6 +302,23 @@ def test_all_addresses_of_a_name_are_tried(qdrant: QdrantStandIn, monkeypatch: p
     server.close()
 
 
+def test_a_collection_whose_making_was_acknowledged_to_nobody_is_taken(
+    qdrant: QdrantStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = QdrantClient.create_collection
+
+    def lose_the_answer(client: QdrantClient, name: str, *args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(QdrantClient, "create_collection", create)
+        client.create_collection(name, *args, **kwargs)
+        qdrant.fail(500, path=f"/collections/{name}")
+        return client.create_collection(name, *args, **kwargs)
+
+    monkeypatch.setattr(QdrantClient, "create_collection", lose_the_answer)
+    index = ServerIndex.create(f"{qdrant.url}/products", DIM, {})
+    assert index.count() == 0
+    index.close()
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Failures that stay
 # ----------------------------------------------------------------------------------------------------------------------

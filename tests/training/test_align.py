@@ -17,6 +17,7 @@ from acebert.training.stages.finetune import Finetuning
 from acebert.training.teacher import TextTeacher
 
 NEW = {"patch_size": None, "projection_dim": None}
+WIDTH = 32  # of the text backbone
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +33,14 @@ def image_backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def align(flags: Callable[..., list[str]], image_backbone: str) -> Callable[..., list[str]]:
     def make(**changes: object) -> list[str]:
-        new = {**NEW, "image_backbone": image_backbone, "share_encoders": True, "dropout": 0, "attention_dropout": 0}
+        new = {
+            **NEW,
+            "projection_dim": WIDTH,
+            "image_backbone": image_backbone,
+            "share_encoders": True,
+            "dropout": 0,
+            "attention_dropout": 0,
+        }
         return flags("align", "aligned", **{**new, "query_templates": None, "adversarial_strength": 0, **changes})
 
     return make
@@ -107,7 +115,7 @@ def test_a_teacher_of_another_width_is_an_error(align: Callable[..., list[str]],
 
 
 def test_rates_fall_from_layer_to_layer_and_frozen_ones_stay(align: Callable[..., list[str]]) -> None:
-    flags = align(image_learning_rate=0.1, image_layer_decay=0.5, freeze_image_layers=1, head_learning_rate=0.3)
+    flags = align(image_encoder_learning_rate=0.1, image_layer_decay=0.5, freeze_image_layers=1, head_learning_rate=0.3)
     stage = Finetuning(parse_arguments(flags), Accelerator(cpu=True))
     stage.teacher = None
     model = stage.load_model()

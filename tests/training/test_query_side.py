@@ -338,15 +338,15 @@ def test_a_chunk_makes_no_difference(frozen: Callable[..., list[str]], monkeypat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hard_negatives": 2}, "Not flags of --stage query_side: --hard_negatives is of finetune."),
-        ({"adversarial_strength": 0.0}, "--adversarial_strength is of finetune."),
+        ({"hard_negatives": 2}, "Not flags of --stage query_side: --hard_negatives is of align and finetune."),
+        ({"adversarial_strength": 0.0}, "--adversarial_strength is of align and finetune."),
         ({"balanced_query_probability": 1.5}, "--balanced_query_probability must lie in [0, 1], got 1.5"),
         ({"stage": "finetune", "balanced_query_probability": 0.5}, "--balanced_query_probability is of query_side."),
-        ({"label_smoothing": 0.1}, "--label_smoothing is of pretrain and finetune."),
+        ({"label_smoothing": 0.1}, "--label_smoothing is of pretrain and align and finetune."),
         ({"image_learning_rate": 0.1, "mlm_probability": 0.1}, "finetune; --mlm_probability is of pretrain."),
         ({"balanced_query_probability": 0.5, "query_templates": None}, "for --query_templates: give some"),
         ({"model_name_or_path": None}, "needs a fine-tuned checkpoint: give --model_name_or_path"),
-        ({"backbone": "b"}, "--backbone is of pretrain and finetune."),
+        ({"backbone": "b"}, "--backbone is of pretrain and align and finetune."),
     ],
 )
 def test_bad_settings(

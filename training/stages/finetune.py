@@ -118,12 +118,19 @@ class Finetuning(Stage[FinetuningArguments]):
             teacher = TextTeacher(name, self.accelerator.device)
         except ValueError as error:
             raise SystemExit(str(error)) from error
-        if teacher.dim != model.config.projection_dim:
-            raise SystemExit(
-                f"The text teacher '{name[:80]}' has vectors of {teacher.dim} numbers, the model's have "
-                f"{model.config.projection_dim}: train without an anchor, --text_teacher none."
-            )
-        return teacher
+        if teacher.dim == model.config.projection_dim:
+            return teacher
+        problem = (
+            f"The text teacher '{name[:80]}' has vectors of {teacher.dim} numbers, the model's have "
+            f"{model.config.projection_dim}"
+        )
+        if args.text_teacher:
+            raise SystemExit(f"{problem}: train without an anchor, --text_teacher none.")
+        self.accelerator.print(
+            f"{problem}: texts are not anchored, and may lose words that the backbone knows. A new model is anchored "
+            f"with --projection_dim {teacher.dim}."
+        )
+        return None
 
     def is_trainable(self, name: str) -> bool:
         """All but the image encoder's first `--freeze_image_layers` layers, with what stands before them."""
@@ -135,12 +142,12 @@ class Finetuning(Stage[FinetuningArguments]):
         args, vision = self.args, self.config.vision_config
         of_the_eye = {}
         if isinstance(vision, AceBertVisionConfig):
-            rate, decay, depth = args.image_learning_rate or 1e-4, args.image_layer_decay, vision.num_hidden_layers
+            rate, decay, depth = args.image_encoder_learning_rate, args.image_layer_decay, vision.num_hidden_layers
             layers = {f"image_encoder.layers.{i}.": rate * decay ** (depth - i) for i in range(depth)}
             of_the_eye = {**layers, "image_encoder.embeddings.": rate * decay ** (depth + 1), "image_encoder.": rate}
         return {
             **of_the_eye,
-            ".image_embeddings.": args.image_learning_rate or 1e-3,
+            ".image_embeddings.": args.image_learning_rate,
             "query_encoder.": args.query_learning_rate or args.learning_rate,
             "product_encoder.": args.learning_rate,
             "": args.head_learning_rate,

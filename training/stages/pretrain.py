@@ -48,7 +48,7 @@ class Pretraining(Stage[PretrainingArguments]):
     def learning_rates(self) -> dict[str, float]:
         args = self.args
         return {
-            ".image_embeddings.": args.image_learning_rate or 1e-3,
+            ".image_embeddings.": args.image_learning_rate,
             "product_encoder.": args.learning_rate,
             "": args.head_learning_rate,
         }
