@@ -392,7 +392,7 @@ def report(trials: Sequence[Trial], descriptions: dict[str, str], output_dir: Pa
                 arm["differences"][metric] = {**t_interval(list(paired.values())), "by_seed": by_seed}
     output_dir.mkdir(parents=True, exist_ok=True)
     atomic_write(output_dir / "ablations.json", json.dumps({"arms": arms}, indent=2))
-    atomic_write(output_dir / "ablations.md", to_markdown(arms))
+    atomic_write(output_dir / "ablations.md", ablations_markdown(arms))
     if any(arm["differences"] for arm in arms.values()):
         plot_differences(arms, output_dir / "ablations.png")
     return {"arms": arms}
@@ -411,7 +411,7 @@ def to_words(difference: dict[str, Any]) -> str:
     return "lower" if difference["high"] < 0 else "no difference shown"
 
 
-def to_markdown(arms: dict[str, Any]) -> str:
+def ablations_markdown(arms: dict[str, Any]) -> str:
     """The report's tables."""
     rows = []
     for name, arm in arms.items():

@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     tasks = []
     if recall.dataset_name:
         # Here, because only this needs what an evaluation needs; and first, because the catalogue may not fit.
-        from acebert.evaluation.onnx_recall import load_tasks, measure_recall, to_markdown
+        from acebert.evaluation.onnx_recall import load_tasks, measure_recall, recall_markdown
 
         columns = (recall.id_column, recall.title_column, recall.image_column)
         splits = recall.split.split("+")
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             )
         if tasks:
             record["recall"] = measure_recall(tasks, model, exported, processor, recall.per_device_batch_size)
-            print(to_markdown(record["recall"]))
+            print(recall_markdown(record["recall"]))
         (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         if output_dir.exists():
             shutil.rmtree(output_dir)

@@ -17,7 +17,7 @@ from torch.utils.data import Sampler
 from acebert.data.batching import PREFETCH_BATCHES
 from acebert.data.corpus import Corpus
 from acebert.data.grouping import hash_text
-from acebert.data.pairs import ProductPairs
+from acebert.data.pairs import PairDataset
 from acebert.encoding.corpus_encoder import CorpusEncoder, collate_products, collate_queries
 from acebert.modeling_acebert import AceBertForRetrieval
 from acebert.processing_acebert import AceBertProcessor
@@ -27,7 +27,7 @@ from acebert.utils.ranking import queries_per_chunk
 @torch.no_grad()
 def mine_hard_negatives(
     model: AceBertForRetrieval,
-    data: ProductPairs,
+    data: PairDataset,
     processor: AceBertProcessor,
     accelerator: Accelerator,
     *,

@@ -22,7 +22,7 @@ from acebert.catalog.product_catalog import ProductCatalog
 from acebert.configuration_acebert import AceBertConfig
 from acebert.encoding import onnx_export
 from acebert.encoding.onnx_model import OnnxAceBertModel
-from acebert.evaluation.onnx_recall import load_tasks, measure_recall, to_markdown
+from acebert.evaluation.onnx_recall import load_tasks, measure_recall, recall_markdown
 from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
@@ -200,7 +200,7 @@ def test_recall_is_measured_against_the_checkpoints_own(
         assert 0 < row["recall_cap@10"] <= 1
         if "int8" not in (row["queries_by"], row["products_by"]):
             assert row["share_of_checkpoint"] == row["same_top10"] == 1
-    assert to_markdown(results).count("\n") == len(results) + 1
+    assert recall_markdown(results).count("\n") == len(results) + 1
 
     other = AceBertModel.from_pretrained(save_checkpoint(tmp_path, seed=1)).eval()
     strange = measure_recall(tasks, other, {"float32": exported["float32"]}, processor, batch_size=5)
