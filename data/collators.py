@@ -100,7 +100,7 @@ class PairCollator:
         budget = int(rng.choice(self.patch_budgets)) if self.patch_budgets else None
         products = _process(self.processor, rows, budget, titles=titles, images=images)
         if self.drop_patch_probability:
-            _drop_patches(products, self.drop_patch_probability, rng)
+            drop_patches(products, self.drop_patch_probability, rng)
         queries = {f"query_{name}": value for name, value in queries.items()}
 
         words, patches = products["attention_mask"].sum(1), products["pixel_attention_mask"].sum(1)
@@ -136,7 +136,7 @@ class PairCollator:
         return {"inputs": inputs, "queries": texts, "titles": titles}
 
 
-def _drop_patches(products: dict[str, torch.Tensor], probability: float, rng: np.random.Generator) -> None:
+def drop_patches(products: dict[str, torch.Tensor], probability: float, rng: np.random.Generator) -> None:
     """Leaves patches out at random, in place: those that stay move to the front of their row, in their order."""
     mask = products["pixel_attention_mask"].bool()
     draws = torch.from_numpy(rng.random(mask.shape)).masked_fill(~mask, 2.0)

@@ -140,6 +140,17 @@ class ProductPairs(torch.utils.data.Dataset):
             kinds += [made] if made else []
         return kinds[rng.integers(len(kinds))] if kinds else None
 
+    def words_of(self, row: int) -> str:
+        """The words that stand for a whole product: its title, else its hot query, its real query or one by a template.
+
+        Raises:
+            ValueError: if it has none of them.
+        """
+        words = self.titles[row] or self.hot_queries[row] or (self.make_query(row, self.rng(row)) or (None,))[0]
+        if words is None:
+            raise ValueError(f"Product {self.ids[row]!r} (row {row}) has no words to mine hard negatives by.")
+        return words
+
     def asked_codes(self, row: int, stated: list[str]) -> np.ndarray:
         """The codes of the stated attributes, -1 for the others: (attributes,) int64."""
         return np.where(np.isin(self.attribute_names, stated), self.codes[row], -1)
@@ -200,29 +211,6 @@ class ProductPairs(torch.utils.data.Dataset):
             "query_attributes": self.asked_codes(row, stated),
             "from_title": title is None and self.titles[row] == query,
         }
-
-
-class WholeProducts(torch.utils.data.Dataset):
-    """The rows of [`ProductPairs`] with all that each shows and its own words as the query, nothing drawn.
-
-    The words are the row's title, else its hot query, its real query or one made by a template.
-    """
-
-    def __init__(self, pairs: ProductPairs):
-        self.pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        pairs = self.pairs
-        title, photo = pairs.titles[row], None
-        if pairs.photos is not None:
-            photo = clean_photo(pairs.photos[row][pairs.columns.image])
-        query = title or pairs.hot_queries[row] or (pairs.make_query(row, pairs.rng(row)) or (None,))[0]
-        if query is None:
-            raise ValueError(f"Product {pairs.ids[row]!r} (row {row}) has no words to mine hard negatives by.")
-        return pairs.item(row, query, [], title, photo)
 
 
 class ProductParts(ProductPairs):

@@ -40,8 +40,14 @@ if args.catalog is None:
 # 2. Train. There is no query log here, so that queries are made of attributes by templates, and of titles.
 command = [sys.executable, "-m", "acebert", "train", "--stage", "finetune", "--backbone", args.backbone]
 command += ["--dataset_name", str(args.catalog), "--query_templates", "{colour} {kind}", "{kind}"]
-command += ["--max_steps", args.max_steps, "--per_device_batch_size", "32"]
-command += ["--output_dir", str(args.output_dir / "model")]
+command += [
+    "--max_steps",
+    args.max_steps,
+    "--per_device_batch_size",
+    "32",
+    "--output_dir",
+    str(args.output_dir / "model"),
+]
 subprocess.run(command, check=True)
 
 # 3. Encode the catalogue, and search it.

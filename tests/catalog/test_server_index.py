@@ -250,15 +250,20 @@ def test_a_server_that_is_down_is_named(qdrant: QdrantStandIn, index: ServerInde
     assert "ResponseHandlingException" not in message and "b'" not in message
 
 
-def test_the_limits_are_kept(qdrant: QdrantStandIn) -> None:
-    server = Server([qdrant.url], ServerOptions(timeout=1, retries=3))
+def test_the_limits_are_kept(qdrant: QdrantStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     qdrant.stop()
+    pauses: list[float] = []
+    monkeypatch.setattr(connection.time, "sleep", pauses.append)
+    with pytest.raises(IndexUnavailableError, match=r"Tried 7 times in \d\.\d s"):
+        Server([qdrant.url], ServerOptions(timeout=60, retries=6)).check()
+    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0], rel=0.26)  # each a little longer or shorter
+    monkeypatch.undo()
     started = time.monotonic()
-    with pytest.raises(IndexUnavailableError, match=r"Tried 4 times in 0\.\d s"):
-        server.call("count", lambda client: client.get_collections())
-    assert time.monotonic() - started < 1.5
+    with pytest.raises(IndexUnavailableError, match=r"Tried \d times? in 0\.\d s"):
+        Server([qdrant.url], ServerOptions(timeout=1, retries=100)).check()
+    assert time.monotonic() - started < 2
     with pytest.raises(IndexUnavailableError, match="Tried 1 time in"):
-        Server([qdrant.url], ServerOptions(retries=0)).call("count", lambda client: client.get_collections())
+        Server([qdrant.url], ServerOptions(retries=0)).check()
 
 
 def test_a_frozen_server_is_named(qdrant: QdrantStandIn) -> None:

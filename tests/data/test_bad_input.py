@@ -41,7 +41,9 @@ from acebert.data.pairs import ProductPairs
 from acebert.data.query_templates import QueryTemplates
 from acebert.data.sources import hold_out, load_products
 from acebert.encoding.corpus_encoder import collate_queries
-from acebert.evaluation.tasks import Synonyms, judged_task, read_queries, read_query_config
+from acebert.evaluation.queries import read_queries, read_query_config
+from acebert.evaluation.shopper_queries import Synonyms
+from acebert.evaluation.tasks import judged_task
 from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.modeling_acebert import AceBertForRetrieval, AceBertModel
 from acebert.processing_acebert import AceBertProcessor
@@ -893,7 +895,7 @@ def test_two_processes_leave_the_same_rows_out(flags: Callable[..., list[str]], 
     launch(train_accelerate, flags(**options, on_bad_row="skip"))
     assert listed(run / "bad_rows_train.jsonl") == [(3, "image"), (5, "title and image"), (7, "id")]
     arguments = f"--model_name_or_path {run} --dataset_name {data} --split train --title_column title --on_bad_row skip"
-    arguments += f" --attribute_columns kind --text_baseline= --no_plots --output_dir {tmp_path / 'report'}"
+    arguments += f" --attribute_columns kind --text_baselines none --no_plots --output_dir {tmp_path / 'report'}"
     launch(evaluate_accelerate, arguments.split())
     assert listed(tmp_path / "report" / "bad_rows.jsonl") == [(3, "image"), (5, "title and image"), (7, "id")]
     report = json.loads((tmp_path / "report" / "report.json").read_text())
@@ -1034,7 +1036,7 @@ def test_an_evaluation_leaves_bad_rows_out(
     AceBertForRetrieval(tiny_config()).save_pretrained(checkpoint)
     processor.save_pretrained(checkpoint)
     flags = ["--model_name_or_path", str(checkpoint), "--dataset_name", data, "--output_dir", str(tmp_path / "report")]
-    flags += ["--title_column", "title", "--attribute_columns", "kind", "--text_baseline", "", "--no_plots"]
+    flags += ["--title_column", "title", "--attribute_columns", "kind", "--text_baselines", "none", "--no_plots"]
     with pytest.raises(ValueError, match=r"Row 7 has no id.*--on_bad_row skip"):
         evaluate_accelerate.main(flags)
     report = evaluate_accelerate.main([*flags, "--on_bad_row", "skip"])

@@ -16,7 +16,7 @@ from acebert.data.batching import split_by_length
 from acebert.data.collators import MaskingCollator, PairCollator
 from acebert.data.columns import Columns
 from acebert.data.grouping import group_products, hash_text
-from acebert.data.pairs import ProductPairs, ProductParts, WholeProducts
+from acebert.data.pairs import ProductPairs, ProductParts
 from acebert.data.query_templates import QueryTemplates
 from acebert.data.sources import hold_out, load_products
 from acebert.processing_acebert import AceBertProcessor
@@ -194,17 +194,18 @@ class TestPairs:
             assert (windows == part).all(axis=(-3, -2, -1)).any()  # a part of the photo, colours untouched
         assert len(sizes) > 10
 
-    def test_whole_products_are_not_drawn(self, products: Dataset) -> None:
-        data = ProductPairs(products, COLUMNS, TEMPLATES, 0.5, flip_probability=1.0, crop_probability=1.0)
-        whole = WholeProducts(data)
-        for row in range(len(whole)):
-            item = whole[row]
-            assert item["query"] == item["title"] == products[row]["title"]
-            assert item["image"] == products[row]["image"]
-            assert (item["query_attributes"] == -1).all() and not item["from_title"]
-        wordless = ProductPairs(Dataset.from_list([{"id": "p9", "title": None, "image": None}]), Columns())
-        with pytest.raises(ValueError, match=r"'p9' \(row 0\) has no words"):
-            WholeProducts(wordless)[0]
+    def test_words_stand_for_a_product(self, products: Dataset) -> None:
+        data = ProductPairs(products, COLUMNS, TEMPLATES, title_query_probability=0.5)
+        assert [data.words_of(row) for row in range(len(data))] == products["title"][:]
+        columns = Columns(query="query", hot_query="hot", image=None, attributes=["colour"])
+        rows = [{"id": i, "title": None, "query": None, "hot": None, "colour": None} for i in range(4)]
+        rows[0] |= {"hot": "hot words", "query": "real words", "colour": "red"}
+        rows[1] |= {"query": "real words"}
+        rows[2] |= {"colour": "red"}
+        untitled = ProductPairs(Dataset.from_list(rows), columns, QueryTemplates(["{colour} thing"]))
+        assert [untitled.words_of(row) for row in range(3)] == ["hot words", "real words", "red thing"]
+        with pytest.raises(ValueError, match=r"3 \(row 3\) has no words"):
+            untitled.words_of(3)
 
     def test_a_mirrored_photo_is_read_as_the_processor_reads_it(self, tiny_processor: AceBertProcessor) -> None:
         """Transparency on white, and upright; and a broken one is named by its product."""
