@@ -1,6 +1,6 @@
 """What a user does with a folder, in one environment: load, encode, take a gradient, save, load again, encode again.
 
-Run by `matrix.py` as a program: `load_and_save.py LIBRARIES TARGET SOURCE ...`. `LIBRARIES` is a folder that comes first
+Run by `matrix.py` as a program: `load_and_save.py LIBRARIES TARGET SOURCE ...`. `LIBRARIES` is a folder that is first
 on the path; of each source, `TARGET/<its number>` gets the vectors and `again`, the folder that was saved.
 """
 
