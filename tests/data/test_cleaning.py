@@ -1,4 +1,4 @@
-"""The one rule for cells, columns and rows: the same answers for every form of a column and for every part that reads."""
+"""The one rule for cells, columns and rows: the same answers for every form of a column and every reader."""
 
 import math
 from pathlib import Path
