@@ -29,7 +29,7 @@ from acebert.utils.command_line import make_parser
 class ExportArguments:
     """What to export, and where to."""
 
-    _argument_group_name: ClassVar[str] = "Export"
+    _argument_group_name: ClassVar[str] = "export"
 
     output_dir: str = field(metadata={"help": "Folder to write the export to."})
     overwrite_output_dir: bool = field(default=False, metadata={"help": "Replace the export that --output_dir holds."})
@@ -50,7 +50,7 @@ class ExportArguments:
 class RecallArguments:
     """The catalogue that recall is measured on."""
 
-    _argument_group_name: ClassVar[str] = "Recall on a catalogue, before and after"
+    _argument_group_name: ClassVar[str] = "recall on a catalogue, before and after"
 
     dataset_name: str | None = field(
         default=None,

@@ -1,4 +1,4 @@
-"""The one rule for cells, columns and rows: the same answers for every form of a column and every reader."""
+"""The one rule for cells, columns and rows: equal answers for every form of a column and every part that reads."""
 
 import math
 from pathlib import Path

@@ -288,8 +288,11 @@ def test_a_shared_encoder_is_exported_for_both_sides(tmp_path: Path, processor: 
 def test_the_released_checkpoint_keeps_its_ranking_in_8_bits(tmp_path: Path) -> None:
     """How near single vectors come depends on the checkpoint; that what is found stays the same must hold for each."""
     sample = write_sample_catalog(tmp_path / "sample", num_products=1000)
-    arguments = ["--model_name_or_path", str(ROOT), "--output_dir", str(tmp_path / "onnx"), "--measure_on", str(sample)]
-    record = script.main(arguments)
+    arguments = ["--model_name_or_path", str(ROOT), "--output_dir", str(tmp_path / "onnx")]
+    catalog = ["--dataset_name", str(sample), "--title_column", "productDisplayName"]
+    templates = ["--query_templates", "{gender} {baseColour} {articleType}", "{usage} {articleType}", "{subCategory}"]
+    record = script.main([*arguments, *catalog, *templates])
+    assert len(record["recall"]) == 2 * 7
     for row in record["recall"]:
         in_8_bits = "int8" in (row["queries_by"], row["products_by"])
         assert row["share_of_checkpoint"] > (0.98 if in_8_bits else 0.9999), row
