@@ -1,4 +1,4 @@
-"""How products are written to Parquet files with their vectors: by all processes, file by file, so that it can resume."""
+"""How products are written to Parquet files with their vectors: by all processes, resumable file by file."""
 
 import io
 import json
