@@ -21,8 +21,8 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from PIL import Image as PilImage
 
-from acebert.catalog import ProductCatalog, building, store
-from acebert.catalog import build as parts
+from acebert.catalog import ProductCatalog, parts, store
+from acebert.catalog import build as building
 from acebert.commands import build_catalog
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
@@ -271,8 +271,8 @@ def test_two_processes_make_the_same_catalogue(
 ) -> None:
     root = Path(__file__).parents[2]
     script = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1)); from acebert.catalog import build; "
-        "build.PART_ROWS = 16; from acebert.commands import build_catalog; build_catalog.main()"
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); from acebert.catalog import parts; "
+        "parts.PART_ROWS = 16; from acebert.commands import build_catalog; build_catalog.main()"
     )
     (tmp_path / "small_parts.py").write_text(script)
     paths = [tmp_path / "one", tmp_path / "two"]
