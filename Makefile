@@ -5,6 +5,7 @@ VENV ?= .venv
 MODEL ?= .
 PORT ?= 7860
 DATA ?=
+FLAGS ?=
 PYTHONS ?= python3.10 python3.13
 
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ DEMO_READY := $(VENV)/.ready-demo
 DEV_READY := $(VENV)/.ready-dev
 SAMPLE := build/sample-catalog
 EXPORT := build/onnx
-PARTS := catalog commands data encoding evaluation hub metrics sample_catalog training utils
+PARTS := catalog commands data encoding evaluation hub metrics sample_catalog space training utils
 
 # The interpreter is checked before anything is built on it.
 define CHECK_PYTHON
@@ -23,19 +24,20 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sample test test-pythons test-real test-slow test-transformers benchmark quality types style audit clean
+.PHONY: help demo docs sample test test-pythons test-real test-server test-slow test-transformers test-versions benchmark quality types style audit clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  make demo MODEL=<folder or Hub id> DATA=<folder or Hub id> PORT=<port>"
+	@echo "  make demo MODEL=<folder or Hub id> DATA=<folder or Hub id> PORT=<port> FLAGS=\"--title_column <name>\""
+	@echo "  make test-server QDRANT=<URL of a Qdrant server>"
 	@echo "  make test-real DATA=<folder of the real catalogue>"
 	@echo "  make test-pythons PYTHONS=\"<interpreters>\" ($(PYTHONS))"
 	@echo "  make benchmark ROWS=\"<names>\" (of limits, processor, query, product, training)"
 	@echo "  PYTHON=<interpreter> chooses the Python that a new $(VENV) is made with"
 
 demo: $(DEMO_READY) $(if $(DATA),,sample) ## Search a catalogue in the browser, on 127.0.0.1:7860
-	$(BIN)/python space/app.py --model $(MODEL) --catalog $(or $(DATA),$(SAMPLE)) --port $(PORT)
+	$(BIN)/acebert space --model_name_or_path $(MODEL) --catalog $(or $(DATA),$(SAMPLE) --preset sample) --port $(PORT) $(FLAGS)
 
 sample: $(SAMPLE)/.ready ## Draw the sample catalogue that the demo searches
 
@@ -68,9 +70,17 @@ test-real: $(DEV_READY) ## Run the tests on the real catalogue: DATA=<folder>
 	@test -d "$(DATA)" || { echo "make test-real: DATA='$(DATA)' is no folder; give the catalogue's folder: make test-real DATA=<folder>" >&2; exit 2; }
 	HF_HUB_OFFLINE=1 ACEBERT_DATA="$(abspath $(DATA))" $(BIN)/python -m pytest -m real
 
+# Each test has a name of its own on the server, and removes what it makes. QDRANT_API_KEY is the key, where one is needed.
+test-server: $(DEV_READY) ## Run the catalogue's tests on a Qdrant server: QDRANT=<url>
+	@test -n "$(QDRANT)" || { echo "make test-server: name the server, as QDRANT=http://127.0.0.1:6333" >&2; exit 2; }
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 ACEBERT_QDRANT="$(QDRANT)" $(BIN)/python -m pytest -n 2 tests/catalog -k server
+
 test-slow: $(DEV_READY) ## Run the tests that take minutes, then test-pythons
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow --timeout 1800 $(TIMES)
 	@$(MAKE) --no-print-directory test-pythons
+
+test-versions: $(DEV_READY) ## Load and save checkpoints under every transformers that is promised (fetches them)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/versions/matrix.py
 
 test-transformers: $(DEV_READY) ## Run transformers' own common tests on tiny models (fetches them)
 	source=$$($(BIN)/python tests/transformers_common/fetch.py "$(CURDIR)/build/transformers") && cd tests/transformers_common && \
@@ -90,6 +100,12 @@ types: $(DEV_READY) ## Check the types
 	@mkdir -p build/types
 	@ln -sfn ../.. build/types/acebert
 	cd build/types && "$(abspath $(BIN))/mypy" --config-file acebert/pyproject.toml acebert/*.py $(addprefix acebert/,$(PARTS))
+
+# mkdocstrings finds the package by its name: its folder here has the package's name and links to its parts.
+docs: $(DEV_READY) ## Build the documentation into build/site, all links checked
+	@rm -rf build/package && mkdir -p build/package/acebert
+	@ln -s $(addprefix ../../../,$(wildcard *.py) $(PARTS)) build/package/acebert/
+	$(BIN)/mkdocs build --strict --quiet
 
 style: $(DEV_READY) ## Fix the style
 	$(BIN)/ruff check --fix .

@@ -114,6 +114,22 @@ def domain_loss(
     return loss / 2, right.detach()
 
 
+def anchor_loss(embeds: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """How far vectors have moved from where a frozen model has them: one minus the cosine, mean over the rows.
+
+    On texts that no training pair holds it keeps what an encoder knows (docs/training.md); the frozen model's weights
+    are where the encoder's own began. Ours; close to feature distillation (Romero et al. 2015, arXiv 1412.6550).
+
+    Args:
+        embeds: (rows, dim), of any length.
+        reference: (rows, dim), of any length, without gradient.
+
+    Returns:
+        A scalar in [0, 2].
+    """
+    return (1 - F.cosine_similarity(embeds.float(), reference.float(), dim=-1)).mean()
+
+
 def reverse_gradient(x: torch.Tensor, strength: float | torch.Tensor) -> torch.Tensor:
     """Gradient reversal (Ganin and Lempitsky 2015, arXiv 1409.7495): `x`, with minus `strength` times its gradient."""
     return (1 + strength) * x.detach() - strength * x

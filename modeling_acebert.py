@@ -413,7 +413,7 @@ class AceBertProductEncoder(AceBertPreTrainedModel):
             ),
             **kwargs,
         ).last_hidden_state
-        pooled = _pool(encoded, mask, self.config.pooling)
+        pooled = pool(encoded, mask, self.config.pooling)
         if order is not None:
             encoded = _put_back(encoded, order, num_tokens)
         return BaseModelOutputWithPooling(last_hidden_state=encoded, pooler_output=pooled)
@@ -448,7 +448,7 @@ def _put_back(hidden: torch.Tensor, order: torch.Tensor, num_tokens: int) -> tor
     return hidden.new_zeros(hidden.shape[0], num_tokens, hidden.shape[-1]).scatter(1, places, hidden)
 
 
-def _pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
     """(batch, tokens, width) and its (batch, tokens) mask to (batch, width)."""
     if pooling == "cls":
         return hidden[:, 0]
@@ -504,6 +504,29 @@ class AceBertModel(AceBertPreTrainedModel):
         self.logit_bias = nn.Parameter(torch.tensor(float(config.logit_bias_init_value))) if has_bias else None
         self.post_init()
 
+    def split_encoders(self, num_hidden_layers: int | None = None) -> None:
+        """Gives queries an encoder of their own, which starts as a copy of the one that they shared with titles.
+
+        Args:
+            num_hidden_layers: of the new encoder, evenly spaced ones with the first and the last; all by default.
+
+        Raises:
+            `ValueError`: if queries have their own encoder already, or more layers are wanted than there are.
+        """
+        if self.query_encoder is not None:
+            raise ValueError("Queries have an encoder of their own already: leave `split_encoders` out.")
+        source, config = self.product_encoder.bert, self.config
+        config.share_encoders = False
+        config.query_config = copy.deepcopy(config.text_config)
+        if num_hidden_layers is not None:
+            config.query_config.num_hidden_layers = num_hidden_layers
+        self.query_encoder = BertModel(config.query_config, add_pooling_layer=False).to(source.device, source.dtype)
+        _copy_bert(self.query_encoder, source, "query encoder")
+        self.query_projection = copy.deepcopy(self.product_projection)
+        self._tied_weights_keys = {"query_encoder.embeddings.word_embeddings.weight": _WORD_EMBEDDINGS}
+        self.all_tied_weights_keys = self.get_expanded_tied_weights_keys(all_submodels=False)
+        self.tie_weights()
+
     @can_return_tuple
     def get_text_features(
         self,
@@ -529,7 +552,7 @@ class AceBertModel(AceBertPreTrainedModel):
             return self.get_product_features(input_ids, attention_mask, return_dict=True, **kwargs)
         outputs = self.query_encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        pooled = _pool(outputs.last_hidden_state, mask, self.config.pooling)
+        pooled = pool(outputs.last_hidden_state, mask, self.config.pooling)
         return BaseModelOutputWithPooling(
             last_hidden_state=outputs.last_hidden_state,
             pooler_output=self._to_unit_vector(self.query_projection(pooled)),
@@ -650,6 +673,7 @@ class AceBertModel(AceBertPreTrainedModel):
                     # Data parallelism wants every process to use the same weights in every step.
                     rows = rows.new_zeros(1)
                 arguments = [None if argument is None else argument[rows] for argument in arguments]
+        assert self.image_encoder is not None and self.image_projection is not None, "needs `vision_config`"
         outputs = self.image_encoder(*arguments, return_dict=True, **kwargs)
         image = F.normalize(self.image_projection(outputs.pooler_output).float(), dim=-1)
         if rows is not None:

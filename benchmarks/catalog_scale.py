@@ -28,7 +28,7 @@ from transformers import AutoModel, AutoProcessor
 from acebert.catalog import maintenance
 from acebert.catalog.product_catalog import ProductCatalog
 from acebert.catalog.store import Products, ProductStore, Settings, part_path, products_folder, write_table
-from acebert.encoding.encoder import ProductEncoder
+from acebert.encoding.encoder import Encoder
 
 CHUNK = 2048  # products in a part
 CATEGORIES = 100
@@ -43,7 +43,7 @@ FILTERS: dict[str, dict[str, Any] | None] = {
 NOISE = 0.35
 
 
-def encode_real(encoder: ProductEncoder, args: argparse.Namespace) -> tuple[np.ndarray, list[str]]:
+def encode_real(encoder: Encoder, args: argparse.Namespace) -> tuple[np.ndarray, list[str]]:
     """Vectors and titles of real products."""
     dataset = load_dataset(args.dataset_name, split=args.split)
     vectors = []
@@ -160,7 +160,7 @@ def measure_while_writing(catalog: ProductCatalog, queries: np.ndarray, seconds:
     return percentiles(times) | rates
 
 
-def build(path: Path, encoder: ProductEncoder, args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+def build(path: Path, encoder: Encoder, args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     """Makes the catalogue; what it took, and the titles."""
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
@@ -198,7 +198,7 @@ def main() -> None:
 
     model = AutoModel.from_pretrained(args.model_name_or_path, trust_remote_code=True, dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(args.model_name_or_path, trust_remote_code=True)
-    encoder = ProductEncoder(model, processor)
+    encoder = Encoder(model, processor)
     path = args.output_dir / "catalog"
     written = args.output_dir / "scale.json"
     if args.reuse:

@@ -14,7 +14,7 @@ from timing import OURS, REFERENCE, Row, interleave, percentile, rates, timed
 from transformers import AutoConfig
 from workload import MINILM, Workload, make_query_texts
 
-from acebert.encoding.encoder import ProductEncoder
+from acebert.encoding.encoder import Encoder
 from acebert.encoding.onnx_model import OnnxAceBertModel
 
 PEER = "all-MiniLM-L6-v2"
@@ -28,7 +28,7 @@ def find_ours(workload: Workload) -> dict[str, Encode]:
     encoders = {OURS: workload.encoder}
     if workload.export:
         exported = OnnxAceBertModel(workload.export, num_threads=torch.get_num_threads())
-        encoders[f"{OURS}, ONNX {exported.precision}"] = ProductEncoder(exported, workload.processor)
+        encoders[f"{OURS}, ONNX {exported.precision}"] = Encoder(exported, workload.processor)
     return {name: partial(encoder.encode_queries, photos=None) for name, encoder in encoders.items()}
 
 
@@ -85,7 +85,7 @@ def compare(workload: Workload, ours: dict[str, Encode], peers: dict[str, Encode
         work_done = f"batch {len(texts)}{name.removeprefix(OURS)}"
         rows.append(Row.of(work_done, "queries/s", shown, only(shares, name, peers), ours=name))
     if workload.export is None:
-        rows.append(Row(f"{OURS}, ONNX", skipped="--export names no folder of export_onnx.py."))
+        rows.append(Row(f"{OURS}, ONNX", skipped="--export names no folder of `acebert export-onnx`."))
     return rows
 
 

@@ -15,6 +15,7 @@ from timing import OURS, Row, Spread
 from workload import Workload
 
 from acebert.utils.hardware import has_bfloat16
+from acebert.utils.markdown import table
 from acebert.utils.plotting import BLACK, BLUE, STYLE
 
 START, END = "<!-- benchmark: start -->", "<!-- benchmark: end -->"
@@ -74,7 +75,7 @@ def show(spread: Spread, form: Any = number) -> str:
     return f"{form(spread.median)} ({form(spread.low)} to {form(spread.high)})"
 
 
-def to_markdown(machine: Mapping[str, Any], groups: Mapping[str, Sequence[Row]]) -> str:
+def results_markdown(machine: Mapping[str, Any], groups: Mapping[str, Sequence[Row]]) -> str:
     """The machine, a table for each group of rows, and what must be known of them."""
     gpu = machine["gpu"] or "no GPU, so the rows of one were not run"
     versions = ", ".join(f"{name} {found}" for name, found in machine["versions"].items())
@@ -88,17 +89,16 @@ def to_markdown(machine: Mapping[str, Any], groups: Mapping[str, Sequence[Row]])
     for title, rows in groups.items():
         lines += [f"### {title}", ""]
         measured = [row for row in rows if row.skipped is None]
-        if measured:
-            lines += [
-                f"| work | by | figure | {OURS} / other | share of the matrix products' rate |",
-                "| --- | --- | --- | --- | --- |",
-            ]
+        cells = []
         for row in measured:
             for position, (name, spread) in enumerate(row.figures.items()):
                 ratio = show(row.ratios[name]) if name in row.ratios else ""
                 share = show(row.shares[name], "{:.0%}".format) if name in row.shares else ""
                 work = row.name if position == 0 else ""
-                lines.append(f"| {work} | {name} | {show(spread)} {row.unit} | {ratio} | {share} |")
+                cells.append([work, name, f"{show(spread)} {row.unit}", ratio, share])
+        if measured:
+            header = ["work", "by", "figure", f"{OURS} / other", "share of the matrix products' rate"]
+            lines += table(header, cells)
         notes = [note for row in rows for note in row.notes]
         notes += [f"{row.name} was not run: {row.skipped}" for row in rows if row.skipped is not None]
         lines += ["", *(f"- {note}" for note in notes), ""] if notes else [""]
@@ -136,7 +136,7 @@ def write(folder: Path, machine: dict[str, Any], groups: Mapping[str, Sequence[R
     figure = plot_ratios(groups)
     figure.savefig(folder / "performance.png", dpi=150, facecolor="white")
     plt.close(figure)
-    return to_markdown(machine, groups)
+    return results_markdown(machine, groups)
 
 
 def replace_tables(page: Path, tables: str) -> None:

@@ -1,6 +1,6 @@
 """How quick the Space stays while many people search it at once.
 
-    python space/app.py --model . --catalog build/sample-catalog --port 7860
+    python space/app.py --model_name_or_path . --catalog build/sample-catalog --preset sample --port 7860
     python benchmarks/space_load.py --url http://127.0.0.1:7860
 
 Each client does what the page in a browser does: it sends a search through the queue, waits for the results, fetches

@@ -24,18 +24,18 @@ from workload import Workload, draw_photos, make_query_texts, make_titles
 from acebert.configuration_acebert import AceBertConfig
 from acebert.data.collators import PairCollator
 from acebert.modeling_acebert import AceBertForRetrieval
-from acebert.train_accelerate import RunArguments, forward_and_backward
+from acebert.training.arguments import FinetuningArguments
+from acebert.training.stages.finetune import Finetuning
 from acebert.utils.hardware import has_bfloat16
 
 PEER = "transformers' CLIPModel"
 PHOTO = (60, 80)
 DISTINCT = 256  # products that a larger batch repeats
 CHUNK = 64
-ADVERSARIAL_STRENGTH = 0.1
 
 
 def make_rows(count: int) -> list[dict[str, Any]]:
-    """Pairs of query and product as `ProductPairs` gives them."""
+    """Pairs of query and product as `PairDataset` gives them."""
     distinct = min(count, DISTINCT)
     titles, photos, queries = make_titles(distinct), draw_photos(distinct, PHOTO), make_query_texts(distinct)
     none = np.full(1, -1)
@@ -98,10 +98,11 @@ def prepare_ours(
     model = AceBertForRetrieval.from_pretrained(workload.name_or_path, dtype=torch.float32)
     model.set_attn_implementation(choose_attention(accelerator))
     batch = move(batch, accelerator.device)
-    args = RunArguments(stage="finetune", output_dir="", cached_chunk_size=cached_chunk_size)
+    args = FinetuningArguments(stage="finetune", output_dir="", dataset_name=[], cached_chunk_size=cached_chunk_size)
+    stage = Finetuning(args, accelerator)
 
     def backward(model: torch.nn.Module) -> None:
-        forward_and_backward(model, batch, args, accelerator, ADVERSARIAL_STRENGTH)
+        stage.backward(model, batch, done=1.0)
 
     return make_step(model, accelerator, backward)
 

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase
 
 from acebert.configuration_acebert import AceBertConfig
-from acebert.encoding.encoder import ProductEncoder
+from acebert.encoding.encoder import Encoder
 from acebert.processing_acebert import AceBertProcessor
 from acebert.sample_catalog.generate import draw_product, generate_products, make_queries
 from acebert.utils.hardware import has_bfloat16
@@ -85,7 +85,7 @@ class Workload:
 
     Args:
         name_or_path: the checkpoint.
-        export: folder of `export_onnx.py`, or None.
+        export: folder of `acebert export-onnx`, or None.
         sizes: how much is measured.
     """
 
@@ -111,9 +111,9 @@ class Workload:
         return AutoConfig.from_pretrained(self.name_or_path, trust_remote_code=True)
 
     @cached_property
-    def encoder(self) -> ProductEncoder:
+    def encoder(self) -> Encoder:
         model = AutoModel.from_pretrained(self.name_or_path, trust_remote_code=True, dtype=self.dtype)
-        return ProductEncoder(model.to(self.device), self.processor)
+        return Encoder(model.to(self.device), self.processor)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -12,6 +12,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
+from json import JSONDecodeError
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -19,6 +20,7 @@ from tqdm.auto import tqdm
 from acebert.catalog.indexes.base import CatalogIndex
 from acebert.catalog.indexes.edge import EdgeIndex
 from acebert.catalog.store import Location, Products, ProductStore, read_attributes, read_change
+from acebert.utils.files import atomic_write
 
 EXACT_UP_TO = 300_000  # products; beyond, an exact search takes longer than 50 ms on one core (docs/catalog.md)
 FLUSH_EVERY = 20  # batches, of 1,024 products: unflushed, a million products take gigabytes of write-ahead log
@@ -32,16 +34,14 @@ def index_folder(path: Path, generation: int) -> Path:
 
 def read_applied(folder: Path) -> int | None:
     """The last change that an index has for certain; None where there is no whole index."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, JSONDecodeError):  # a file may be empty after a power cut
         return json.loads((folder / "applied.json").read_text(encoding="utf-8"))["change"]
     return None
 
 
 def write_applied(folder: Path, change: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / "applied.unfinished"
-    unfinished.write_text(json.dumps({"change": change}), encoding="utf-8")
-    os.replace(unfinished, folder / "applied.json")
+    atomic_write(folder / "applied.json", json.dumps({"change": change}))
 
 
 def to_key(product_id: str | int) -> str:
@@ -110,13 +110,20 @@ def make_edge_index(store: ProductStore, generation: int, change: int) -> None:
     write_applied(folder, change)
 
 
-def run_child(path: Path, generation: int, upto: int) -> None:
+def run_child(path: Path, generation: int, upto: int, index: str | None = None) -> None:
     """Merges and indexes in a process of its own.
+
+    Args:
+        path: folder of the catalogue.
+        generation: to merge into, or the one that is there.
+        upto: number of the last change to merge.
+        index: "edge" makes the embedded index even if the catalogue has another one so far.
 
     Raises:
         RuntimeError: if it fails; what it printed shows why.
     """
     command = [sys.executable, "-m", "acebert.catalog.maintenance", str(path), str(generation), str(upto)]
+    command += [index] if index else []
     # The child finds the package where this process did, installed or not.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
     status = subprocess.run(command, env=environment).returncode
@@ -130,11 +137,12 @@ def main() -> None:
     parser.add_argument("path", type=Path)
     parser.add_argument("generation", type=int)
     parser.add_argument("upto", type=int)
+    parser.add_argument("index", nargs="?")
     args = parser.parse_args()
     store = ProductStore(args.path)
     if args.generation != store.settings.generation:
         store.merge(args.upto, args.generation)
-    if store.settings.index == "edge":
+    if "edge" in (store.settings.index, args.index):
         make_edge_index(store, args.generation, args.upto)
 
 

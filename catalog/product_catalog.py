@@ -12,6 +12,9 @@ import os
 import shutil
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +24,13 @@ from filelock import FileLock, Timeout
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import PreTrainedModel, ProcessorMixin
+from transformers.utils import logging
 
 from acebert.catalog.build import keep_photo
-from acebert.catalog.building import BuildOptions, build_catalog
+from acebert.catalog.building import BuildOptions, build_catalog, finish_replacing
 from acebert.catalog.filters import parse_filters
 from acebert.catalog.indexes.base import CatalogIndex, Match
+from acebert.catalog.indexes.connection import IndexUnavailableError
 from acebert.catalog.indexes.edge import EdgeIndex
 from acebert.catalog.indexes.memory import MemoryIndex
 from acebert.catalog.indexes.server import ServerIndex
@@ -34,13 +39,11 @@ from acebert.catalog.maintenance import (
     apply_change,
     fill_index,
     index_folder,
-    make_edge_index,
-    needs_graph,
-    read_applied,
     run_child,
     to_key,
     write_applied,
 )
+from acebert.catalog.opening import find_miscount, open_index, refill
 from acebert.catalog.records import (
     Hit,
     NewProducts,
@@ -52,27 +55,39 @@ from acebert.catalog.records import (
     to_hit,
     to_product,
 )
+from acebert.catalog.server_index import is_server
 from acebert.catalog.store import Products, ProductStore, Settings
 from acebert.data.cleaning import OnBadRow
-from acebert.encoding.encoder import ProductEncoder, find_title_error
+from acebert.encoding.encoder import Encoder, find_title_error
 from acebert.image_processing_acebert import to_numpy
 from acebert.processing_acebert import LONE_SURROGATE
+from acebert.utils.ranking import reciprocal_rank_fusion
+
+logger = logging.get_logger(__name__)
 
 HYBRID_DEPTH = 100  # ranks of each list that rank fusion looks at
-RRF_K = 60  # as in Cormack, Clarke and Buettcher 2009, "Reciprocal Rank Fusion"
 FLUSH_EVERY = 256  # changes between two flushes of the index: what a start after a kill has to apply again
 ENCODE_BATCH = 64
+CATCH_UP_EVERY = 0.5  # seconds between looks whether a server is back
+UNREACHABLE = (IndexUnavailableError, PermissionError)  # what a server's index raises until somebody mends it
+
+
+class ChangeKeptError(IndexUnavailableError):
+    """A change is on the disk, but not in the index: its server can't be reached. It must not be repeated."""
 
 
 class ProductCatalog:
     """A catalogue that is open. Made by [`ProductCatalog.build`] or [`ProductCatalog.load`]; threads may share one."""
 
-    def __init__(self, store: ProductStore, index: CatalogIndex, encoder: ProductEncoder | None, lock: FileLock | None):
+    def __init__(self, store: ProductStore, index: CatalogIndex, encoder: Encoder | None, lock: FileLock | None):
         self._store, self._encoder, self._lock = store, encoder, lock
         self._open_index: CatalogIndex | None = index
         self._changing = threading.Lock()
         self._optimizing = threading.Lock()
         self._applied = self._flushed = store.settings.merged  # changes that the index has, and has on the disk
+        self._filled = True  # False while a server's index is filled again
+        self._closing = threading.Event()
+        self._catching: threading.Thread | None = None  # applies changes that a server missed
 
     # ------------------------------------------------------------------------------------------------------------------
     # Making and opening
@@ -93,6 +108,7 @@ class ProductCatalog:
         sides: bool = True,
         photo_size: int = 512,
         index: str = "edge",
+        index_options: Mapping[str, Any] | None = None,
         batch_size: int = ENCODE_BATCH,
         num_workers: int = 0,
         on_bad_row: OnBadRow = "raise",
@@ -114,18 +130,25 @@ class ProductCatalog:
             sides: also encode title and photo alone, so that hits tell which side they match by and `using` may search
                 one. Takes about twice the time and three times the space.
             photo_size: longest side of the photos kept for showing, in pixels; 0 keeps none.
-            index: "edge", embedded in this process; "memory"; or "http://host:6333/collection" for a Qdrant server.
+            index: "edge", embedded in this process; "memory"; or "http://host:6333/name" for a Qdrant server, several
+                addresses of which are joined by commas.
+            index_options: of a server's index: shards, replicas, quantization, timeouts and others, by the names of
+                `acebert.catalog.indexes.connection.ServerOptions`.
             batch_size: products in a forward pass.
             num_workers: processes that read and cut photos.
             on_bad_row: "skip" lists bad rows in `bad_rows.jsonl` and goes on without them; a product with a broken
                 photo is kept by its title, though.
-            overwrite: remove what is in `path`.
+            overwrite: replace what is in `path`. A catalogue there, and its collection on a server, stay in use until
+                the new ones are complete.
 
         Returns:
             The catalogue; None on processes other than the main one.
 
         Raises:
-            FileExistsError: where `path` holds a catalogue already, or an unfinished one of something else.
+            FileExistsError: where `path` holds a catalogue already, or an unfinished one of something else; or where
+                the name on the server is another's.
+            IndexUnavailableError, PermissionError: where the server can't be reached, or wants a key. It is asked
+                before the first photo is read.
             ValueError: for a bad column, or a bad row where `on_bad_row` is "raise", naming row, id, field and remedy.
         """
         options = BuildOptions(
@@ -136,14 +159,15 @@ class ProductCatalog:
             sides,
             photo_size,
             index,
+            dict(index_options or {}),
             batch_size,
             num_workers,
             on_bad_row,
             overwrite,
         )
-        if not build_catalog(ProductEncoder(model, processor), dataset, Path(path), options):
+        if not build_catalog(Encoder(model, processor), dataset, Path(path), options):
             return None
-        return cls.load(path, model, processor)
+        return cls.load(path, model, processor, index_options=index_options)
 
     @classmethod
     def load(
@@ -154,6 +178,7 @@ class ProductCatalog:
         *,
         revision: str | None = None,
         read_only: bool = False,
+        index_options: Mapping[str, Any] | None = None,
     ) -> "ProductCatalog":
         """Opens a catalogue. Changes that a killed process left out of the index are applied to it.
 
@@ -163,10 +188,12 @@ class ProductCatalog:
                 be searched by vectors and by products, and products can be deleted.
             processor: the model's.
             revision: of the repository on the Hub.
-            read_only: search only, by an exact index in memory that any number of processes can have at once.
+            read_only: search only, in any number of processes at once: by an exact index in memory, or by the server's.
+            index_options: for this process, on top of those it was built with: `timeout`, `retries`, `api_key`.
 
         Raises:
             FileNotFoundError: where there is no catalogue.
+            IndexUnavailableError, PermissionError: where its server can't be reached, or wants a key.
             RuntimeError: where another process has it open for changes.
             ValueError: where another model or processor made it.
         """
@@ -181,12 +208,14 @@ class ProductCatalog:
                     f"{path} is no folder here, and no dataset repository on the Hub that could be read: {error}"
                 ) from error
             read_only = True
+        if not folder.exists():
+            finish_replacing(folder)
         if (folder / "building.json").exists():
             raise FileNotFoundError(f"{path} is an unfinished catalogue: call ProductCatalog.build again, it goes on.")
         store = ProductStore(folder)
         encoder = None
         if model is not None:
-            encoder = ProductEncoder(model, processor)
+            encoder = Encoder(model, processor)
             _check_same_model(store.settings.model, encoder.describe(), path)
         lock = None
         if not read_only:
@@ -200,7 +229,7 @@ class ProductCatalog:
             store.remove_leftovers()
         catalog = cls(store, MemoryIndex(store.settings.attributes), encoder, lock)
         try:
-            catalog._start_index(read_only)
+            catalog._start_index(read_only, index_options)
         except BaseException:
             catalog._index.close()  # and no more: a flush would mark as applied what the index may lack
             if lock is not None:
@@ -208,44 +237,25 @@ class ProductCatalog:
             raise
         return catalog
 
-    def _start_index(self, read_only: bool) -> None:
-        settings = self._store.settings
-        applied: int | None
-        if settings.index == "memory" or (read_only and settings.index == "edge"):
-            fill_index(self._index, self._store, settings.generation)
-            applied = settings.merged
-        elif settings.index == "edge":
-            folder = index_folder(self._store.path, settings.generation)
-            if read_applied(folder) is None:
-                if needs_graph(self._store, settings.generation):
-                    run_child(self._store.path, settings.generation, settings.merged)
-                else:
-                    make_edge_index(self._store, settings.generation, settings.merged)
-            self._open_index = EdgeIndex.open(folder, settings.attributes)
-            applied = read_applied(folder)
-        else:
-            folder = index_folder(self.path, settings.generation)
-            applied = read_applied(folder)
-            if applied is None:
-                if read_only:
-                    raise ValueError(f"{settings.index} lacks this catalogue still: load it without read_only first.")
-                self._open_index = ServerIndex.create(settings.index, settings.dim, settings.attributes, settings.sides)
-                write_applied(folder, UNFILLED)
-                applied = UNFILLED
-            else:
-                self._open_index = ServerIndex.open(settings.index, settings.attributes)
-            if applied == UNFILLED:
-                fill_index(self._index, self._store, settings.generation)
-                applied = settings.merged
-        assert applied is not None, "an index that was made says what it holds"
-        self._applied = self._flushed = applied
-        if not (read_only and "://" in settings.index):  # a server's collection is its writer's to change
+    def _start_index(self, read_only: bool, options: Mapping[str, Any] | None) -> None:
+        self._open_index, self._applied = open_index(self._store, read_only, options)
+        self._flushed = self._applied
+        if read_only and is_server(self.settings.index):
+            return  # the collection is its writer's to change
+        self._apply_changes()
+        if read_only:
+            return
+        wrong = find_miscount(self._index, self._store)
+        if wrong is not None:
+            logger.warning(f"{wrong}: it is filled again.")
+            assert isinstance(self._index, ServerIndex), "other indexes aren't counted"
+            self._open_index, self._applied = refill(self._index, self._store)
             self._apply_changes()
-        if not read_only:
-            self.flush()
+        self.flush()
 
     def close(self) -> None:
         """Flushes and gives the folder free for other processes. What is closed stays closed."""
+        self._closing.set()
         with self._changing:
             if self._open_index is None:
                 return
@@ -280,7 +290,7 @@ class ProductCatalog:
         return self._store.path
 
     @property
-    def encoder(self) -> ProductEncoder | None:
+    def encoder(self) -> Encoder | None:
         """The model and the processor; None for a catalogue that was opened without them."""
         return self._encoder
 
@@ -406,7 +416,7 @@ class ProductCatalog:
         found = index.search(queries, wanted, where, using=using, with_vectors=sides)
         if hybrid:
             by_words = index.search_words(words, wanted, where, with_vectors=sides)
-            found = [fuse_ranks(lists) for lists in zip(found, by_words, strict=True)]
+            found = [fuse_matches(lists) for lists in zip(found, by_words, strict=True)]
         hits = [
             [to_hit(match, query) for match in matches if match.key != exclude][:top_k]
             for query, matches in zip(queries, found, strict=True)
@@ -447,6 +457,8 @@ class ProductCatalog:
 
         Raises:
             ValueError: for a bad product, naming it, the field and the remedy. None of them is then taken.
+            ChangeKeptError: where the index is on a server that can't be reached. The change is on the disk, and is
+                applied when the server answers again.
         """
         self._check_writable()
         products = list(products)
@@ -458,7 +470,7 @@ class ProductCatalog:
         encoded = self._encode_new(new)
         with self._changing:
             self._store.append_upsert(encoded)
-            self._apply_changes()
+            self._apply_kept()
         return len(products)
 
     def _encode_new(self, new: NewProducts) -> Products:
@@ -481,15 +493,23 @@ class ProductCatalog:
         return Products(new.ids, new.titles, photos, new.attributes, arrays)
 
     def delete(self, ids: Iterable[Any]) -> int:
-        """Removes products. Returns how many of the ids were there."""
+        """Removes products. Returns how many of the ids were there.
+
+        Raises:
+            ChangeKeptError: as `upsert`.
+        """
         self._check_writable()
         ids = list(dict.fromkeys(ids))
         keys = [self._key(product_id) for product_id in ids]
         with self._changing:
-            there = [product_id for product_id, match in zip(ids, self._index.get(keys), strict=True) if match]
+            try:
+                self._apply_changes()  # an upsert that the index missed may be of one of these
+                there = [product_id for product_id, match in zip(ids, self._index.get(keys), strict=True) if match]
+            except UNREACHABLE:
+                there = ids  # to delete what isn't there makes no difference
             if there:
                 self._store.append_delete(there)
-                self._apply_changes()
+                self._apply_kept()
         return len(there)
 
     def update_attributes(self, values: Mapping[Any, Mapping[str, Any]]) -> None:
@@ -501,6 +521,8 @@ class ProductCatalog:
         Raises:
             KeyError: for ids that aren't there. Nothing is then changed.
             ValueError: for an unknown attribute, or a value of another type.
+            IndexUnavailableError: where the server can't say which products there are. Nothing is then changed.
+            ChangeKeptError: as `upsert`.
         """
         self._check_writable()
         checked = {
@@ -509,12 +531,17 @@ class ProductCatalog:
         }
         keys = [self._key(product_id) for product_id in checked]
         with self._changing:
-            missing = [i for i, match in zip(checked, self._index.get(keys), strict=True) if match is None]
+            try:
+                self._apply_changes()
+                found = self._index.get(keys)
+            except UNREACHABLE as error:
+                raise type(error)(f"No attribute was changed, for the products can't be looked up. {error}") from error
+            missing = [i for i, match in zip(checked, found, strict=True) if match is None]
             if missing:
                 raise KeyError(f"There are no products with the ids {missing[:10]}.")
             if checked:
                 self._store.append_attributes(list(checked), list(checked.values()))
-                self._apply_changes()
+                self._apply_kept()
 
     def optimize(self) -> None:
         """Merges all changes into the products' files and makes the index anew, beyond 300,000 products by HNSW.
@@ -548,13 +575,14 @@ class ProductCatalog:
                 # A server keeps its one collection: the products only learn where their photos lie now. A kill in
                 # between has the next start do it again.
                 index = self._index
+                self._filled = False
                 write_applied(index_folder(store.path, settings.generation), UNFILLED)
                 fill_index(index, store, generation)
                 write_applied(index_folder(store.path, generation), upto)
             for _, file in store.changes(upto):
                 apply_change(index, store, file)
             self._open_index = index  # a search that still has the old one keeps it alive
-            self._applied = store.last_change
+            self._applied, self._filled = store.last_change, True
             store.switch(generation, upto)
             self._flush()
             for folder in (store.path / "index").glob("*"):
@@ -571,7 +599,8 @@ class ProductCatalog:
         self._index.flush()
         self._flushed = self._applied
         if self.settings.index != "memory":
-            write_applied(index_folder(self.path, self.settings.generation), self._applied)
+            applied = self._applied if self._filled else UNFILLED
+            write_applied(index_folder(self.path, self.settings.generation), applied)
 
     def _apply_changes(self) -> None:
         """Brings into the index what only the files have: the newest change, and any that failed to get there."""
@@ -580,6 +609,31 @@ class ProductCatalog:
             self._applied = number
         if self._applied - self._flushed >= FLUSH_EVERY and self._lock is not None:
             self._flush()
+
+    def _apply_kept(self) -> None:
+        """Applies changes of which the newest was just kept; if the server can't be reached, as soon as it can be."""
+        try:
+            self._apply_changes()
+        except UNREACHABLE as error:
+            if self._catching is None or not self._catching.is_alive():
+                self._catching = threading.Thread(target=self._catch_up, name="catalog-catch-up", daemon=True)
+                self._catching.start()
+            waiting = self._store.last_change - self._applied
+            raise ChangeKeptError(
+                f"The change is kept in {self.path}, the {waiting}. of those that wait for the index: it will be found "
+                f"as soon as the server answers again, or at the next load. Don't repeat it. {error}"
+            ) from error
+
+    def _catch_up(self) -> None:
+        while not self._closing.wait(CATCH_UP_EVERY):
+            index = self._open_index
+            if not isinstance(index, ServerIndex) or not index.is_up():
+                continue
+            with self._changing:
+                if self._open_index is not None:
+                    with suppress(*UNREACHABLE):  # it is down again
+                        self._apply_changes()
+                        return
 
     def _check_writable(self) -> None:
         if self._lock is None or not self._lock.is_locked:
@@ -624,19 +678,17 @@ def _as_batch(text: Any, image: Any, like: Any, vector: Any) -> tuple[list[str] 
     return texts, images, not several
 
 
-def fuse_ranks(lists: Sequence[Sequence[Match]]) -> list[Match]:
-    """Joins ranked lists by reciprocal rank fusion; the score is the sum of 1 / (60 + rank).
-
-    Source: Cormack, Clarke and Buettcher 2009, https://doi.org/10.1145/1571941.1572114
-    """
-    scores: dict[str, float] = {}
+def fuse_matches(lists: Sequence[Sequence[Match]]) -> list[Match]:
+    """Joins ranked lists by [`reciprocal_rank_fusion`], whose sum is the score."""
     matches: dict[str, Match] = {}
-    for ranked in lists:
-        for rank, match in enumerate(ranked, start=1):
-            scores[match.key] = scores.get(match.key, 0.0) + 1 / (RRF_K + rank)
-            matches.setdefault(match.key, match)
-    order = sorted(scores, key=lambda key: -scores[key])
-    return [Match(key, scores[key], matches[key].payload, matches[key].vectors) for key in order]
+    for match in chain.from_iterable(lists):
+        matches.setdefault(match.key, match)
+    column = {key: number for number, key in enumerate(matches)}
+    ranks = np.full((len(lists), len(matches)), np.inf)
+    for row, ranked in zip(ranks, lists, strict=True):
+        row[[column[match.key] for match in ranked]] = np.arange(1, len(ranked) + 1)
+    scores, found = reciprocal_rank_fusion(ranks), list(matches.values())
+    return [replace(found[i], score=float(scores[i])) for i in np.argsort(-scores, kind="stable")]
 
 
 def _check_same_model(made_by: Mapping[str, Any], given: Mapping[str, Any], path: Any) -> None:

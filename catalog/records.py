@@ -9,7 +9,7 @@ import numpy as np
 from acebert.catalog.filters import check_attributes
 from acebert.catalog.indexes.base import Match
 from acebert.catalog.store import Location, Settings
-from acebert.data.cleaning import find_photo_error, is_blank, read_photo, read_text
+from acebert.data.cleaning import clean_photo, clean_text, find_photo_error, is_blank
 from acebert.processing_acebert import LONE_SURROGATE
 
 Photo = Any  # anything that the processor reads as a photo
@@ -126,10 +126,10 @@ def check_new_products(products: Sequence[Mapping[str, Any]], settings: Settings
             raise ValueError(f"{named}: {error}") from None
         if isinstance(product_id, str) and is_blank(product_id):
             raise ValueError(f"{named}: its id is blank: give it one.")
-        title, photo = product.get("title"), read_photo(product.get("image"))
+        title, photo = product.get("title"), clean_photo(product.get("image"))
         if title is not None and not isinstance(title, str):
             raise ValueError(f"{named}: title must be a text or None, got {title!r}.")
-        title = read_text(title)
+        title = clean_text(title)
         problem = None if photo is None else find_photo_error(photo)
         if problem:
             raise ValueError(f"{named}: image {problem}.")

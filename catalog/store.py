@@ -5,12 +5,12 @@
     products/00000/part-00000.parquet ...   all products when the generation was written
     changes/00000001.parquet ...     each call that changed products since, in order
 
-A file is written beside and renamed once it is whole, so a process that is killed leaves nothing torn.
+Files are written atomically, so a process that is killed leaves none torn.
 """
 
 import json
-import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,6 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Image, List, Value
+
+from acebert.utils.files import atomic_write
 
 FORMAT = 2
 PART_ROWS = 2048
@@ -48,6 +50,8 @@ class Settings:
         sides: whether products have vectors of their title and of their photo alone, too.
         photo_size: longest side of the photos kept, in pixels; 0 keeps none.
         index: "edge", "memory", or the URL of a server's collection.
+        index_options: of a server's index, see `ServerOptions`.
+        catalog_id: tells catalogues apart on a server; given when the folder is complete.
         generation: number of the products' files that count.
         merged: number of the last change that is in them.
         format: of the folder.
@@ -62,6 +66,8 @@ class Settings:
     index: str
     generation: int = 0
     merged: int = 0
+    index_options: dict[str, Any] = field(default_factory=dict)
+    catalog_id: str = ""
     format: int = field(default=FORMAT)
 
     @property
@@ -165,8 +171,15 @@ class ProductStore:
     def create(cls, path: Path, settings: Settings) -> "ProductStore":
         """Makes the folder a catalogue. The products of its generation have to be there."""
         (path / "changes").mkdir(exist_ok=True)
-        write_settings(path, settings)
+        write_settings(path, replace(settings, catalog_id=settings.catalog_id or uuid.uuid4().hex))
         return cls(path)
+
+    def set_index(self, index: str, options: Mapping[str, Any]) -> None:
+        """Says where the index is from now on. A catalogue of before there were ids gets one."""
+        catalog_id = self.settings.catalog_id or uuid.uuid4().hex
+        settings = replace(self.settings, index=index, index_options=dict(options), catalog_id=catalog_id)
+        write_settings(self.path, settings)
+        self.settings = settings
 
     def parts(self, generation: int | None = None) -> list[Path]:
         """The files of a generation, by default of the one that counts."""
@@ -202,6 +215,16 @@ class ProductStore:
 
     def count(self, generation: int) -> int:
         return sum(pq.read_metadata(part).num_rows for part in self.parts(generation))
+
+    def count_products(self) -> int:
+        """How many products there are, with all changes."""
+        replaced, dropped, _ = self._fold(self.last_change)
+        gone = pa.array([*replaced, *dropped], self.settings.arrow_schema().field("id").type)
+        kept = 0
+        for part in self.parts():
+            ids = pq.read_table(part, columns=["id"])["id"]
+            kept += len(ids) - pa.compute.sum(pa.compute.is_in(ids, gone)).as_py() if len(ids) else 0
+        return kept + len(replaced)
 
     # Changes
 
@@ -368,34 +391,13 @@ def _by_file(locations: Mapping[Any, Location]) -> dict[str, list[int]]:
 
 
 def write_table(table: pa.Table, file: Path) -> None:
-    """Writes beside and renames, so that the file is there whole and on the disk, or not at all."""
-    unfinished = file.with_suffix(".unfinished")
-    with open(unfinished, "wb") as stream:
-        pq.write_table(table, stream, row_group_size=ROW_GROUP, compression="zstd")
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(unfinished, file)
-    _sync_folder(file.parent)
+    """Writes a Parquet file atomically."""
+    atomic_write(file, lambda stream: pq.write_table(table, stream, row_group_size=ROW_GROUP, compression="zstd"))
 
 
 def write_settings(path: Path, settings: Settings) -> None:
     """Writes `catalog.json`, and the `README.md` by which `datasets` finds the generation's files."""
     card = f"---\nconfigs:\n- config_name: default\n  data_files: products/{settings.generation:05d}/*.parquet\n---\n\n"
     card += "A catalogue encoded by ACE-BERT: products with their photos, attributes and vectors.\n"
-    for name, text in (("README.md", card), ("catalog.json", json.dumps(asdict(settings), indent=2) + "\n")):
-        unfinished = path / f"{name}.unfinished"
-        with open(unfinished, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(unfinished, path / name)
-    _sync_folder(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    atomic_write(path / "README.md", card)
+    atomic_write(path / "catalog.json", json.dumps(asdict(settings), indent=2) + "\n")

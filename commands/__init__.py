@@ -19,6 +19,8 @@ COMMANDS = {
     },
     "Search": {
         "build-catalog": ("Encode a catalogue into a folder that can be searched.", "catalog"),
+        "move-index": ("Move a catalogue's index to a Qdrant server, or back, without encoding anything.", "server"),
+        "snapshot": ("Save a backup of a catalogue while it is in use.", "catalog"),
         "space": ("Search a catalogue in the browser.", "space"),
         "export-onnx": ("Export the encoders to ONNX, in float32 and 8 bits.", "onnx"),
     },
@@ -26,7 +28,7 @@ COMMANDS = {
         "publish": ("Publish a checkpoint on the Hub, with its model card and a Space.", "train"),
     },
     "Try it out": {
-        "sample-catalog": ("Draw a catalogue of invented products, with queries and their answers.", "train"),
+        "sample-catalog": ("Draw a catalogue of invented products, with queries and their answers.", "catalog"),
     },
 }
 USAGE = "usage: acebert <command> [flags]"
@@ -57,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         did_you_mean = f" Did you mean '{nearest[0]}'?" if nearest else ""
         problem = f"There is no command '{name[:80]}'.{did_you_mean}" if name else "Which command?"
         raise SystemExit(f"{USAGE}\n{problem} `acebert --help` lists the commands.")
+    sys.argv[0] = f"acebert {name}"  # argparse names the program by it
     try:
         import_module(f"acebert.commands.{name.replace('-', '_')}").main(flags)
     except ModuleNotFoundError as error:

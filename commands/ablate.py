@@ -1,9 +1,9 @@
 """Measures what each part of ACE-BERT is worth: arms that differ from a base in one thing, several seeds each.
 
-    python ablate_accelerate.py --config configs/ablations.yaml --output_dir runs/ablations
-    python ablate_accelerate.py --dataset_name path/to/catalogue --only no_adversary --seeds 0 -- --num_processes 2
+    acebert ablate --config configs/ablations.yaml --output_dir runs/ablations
+    acebert ablate --dataset_name path/to/catalogue --only no_adversary --seeds 0 -- --num_processes 2
 
-Every run is an `accelerate launch train_accelerate.py` of its own, with its log in its folder; what follows `--` goes
+Every run is an `accelerate launch` of the training recipe, with its log in its folder; what follows `--` goes
 to `accelerate launch`. All arms of one seed are run before the next seed starts. Ctrl-C stops, and the same command
 goes on: finished runs are not repeated, the one in flight resumes. Arms whose pre-training has the same settings share
 it. After each run `ablations.md`, `ablations.json` and `ablations.png` are written anew from all that is finished.
@@ -34,8 +34,9 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 from tqdm.auto import tqdm
 
-from acebert.train_accelerate import default_settings, parse_arguments
-from acebert.utils.files import write_whole
+from acebert.training.command_line import default_settings, parse_arguments, to_argv
+from acebert.utils.files import atomic_write
+from acebert.utils.markdown import format_mean, table
 from acebert.utils.plotting import BLUE, STYLE
 
 ROOT = Path(__file__).parent.parent
@@ -76,7 +77,7 @@ class Run:
         paths = {"output_dir": output_dir / self.name}
         if "model_name_or_path" in self.flags:
             paths["model_name_or_path"] = output_dir / self.flags["model_name_or_path"]
-        return to_arguments({**self.flags, **paths})
+        return to_argv({**self.flags, **paths})
 
 
 @dataclass(frozen=True)
@@ -208,11 +209,11 @@ def _changes(arm: dict[str, Any], section: str) -> dict[str, Any]:
 def make_run(label: str, flags: dict[str, Any], arm: str) -> Run:
     """Checks the flags as the training script will, and names the run by all of its settings that are no defaults."""
     try:
-        parts = parse_arguments(to_arguments({**flags, "output_dir": "unused"}))
+        args = parse_arguments(to_argv({**flags, "output_dir": "unused"}))
     except (SystemExit, ValueError) as error:
         reason = error if isinstance(error, ValueError) else "see above"
         raise SystemExit(f"The arm '{arm}' can't run: the {flags['stage']} flags are wrong ({reason}).") from None
-    settings = {name: value for part in parts for name, value in asdict(part).items() if name != "output_dir"}
+    settings = {name: value for name, value in asdict(args).items() if name != "output_dir"}
     if settings["max_train_steps"] is None:
         raise SystemExit(f"The arm '{arm}' has no max_train_steps to {flags['stage']}: arms compare at a fixed budget.")
     # Of what differs from the defaults, so that a flag which a later version adds leaves finished runs finished.
@@ -220,16 +221,6 @@ def make_run(label: str, flags: dict[str, Any], arm: str) -> Run:
     changed = {name: value for name, value in settings.items() if value != defaults[name]}
     digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:12]
     return Run(f"seed{flags['seed']}-{label}-{digest}", flags, settings)
-
-
-def to_arguments(flags: dict[str, Any]) -> list[str]:
-    """Flags as on the command line; those that are null or empty are left out."""
-    given = {name: value for name, value in flags.items() if value is not None and value != []}
-    return [
-        part
-        for name, value in given.items()
-        for part in (f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)]))
-    ]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -292,7 +283,7 @@ def execute(run: Run, output_dir: Path, launch: Launch) -> bool:
         record["seconds"] += time.perf_counter() - start
         if status == 0:
             record["metrics"] = last_metrics(folder / "train_log.jsonl")
-        write_whole(folder / "run.json", json.dumps(record, indent=2))
+        atomic_write(folder / "run.json", json.dumps(record, indent=2))
     if status == 0:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # three times the model's size, for resuming alone
     return status == 0
@@ -400,8 +391,8 @@ def report(trials: Sequence[Trial], descriptions: dict[str, str], output_dir: Pa
                 by_seed = {str(seed): value for seed, value in paired.items()}  # as JSON has it
                 arm["differences"][metric] = {**t_interval(list(paired.values())), "by_seed": by_seed}
     output_dir.mkdir(parents=True, exist_ok=True)
-    write_whole(output_dir / "ablations.json", json.dumps({"arms": arms}, indent=2))
-    write_whole(output_dir / "ablations.md", to_markdown(arms))
+    atomic_write(output_dir / "ablations.json", json.dumps({"arms": arms}, indent=2))
+    atomic_write(output_dir / "ablations.md", ablations_markdown(arms))
     if any(arm["differences"] for arm in arms.values()):
         plot_differences(arms, output_dir / "ablations.png")
     return {"arms": arms}
@@ -420,15 +411,9 @@ def to_words(difference: dict[str, Any]) -> str:
     return "lower" if difference["high"] < 0 else "no difference shown"
 
 
-def to_markdown(arms: dict[str, Any]) -> str:
+def ablations_markdown(arms: dict[str, Any]) -> str:
     """The report's tables."""
-
-    def show(value: dict[str, Any], sign: str = "") -> str:
-        interval = "" if value["low"] is None else f" [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
-        return f"{value['mean']:{sign}.3f}{interval}"
-
-    lines = ["# Ablations", "", "| arm | what it is | seeds | products seen | wall time, min |"]
-    lines += ["| --- | --- | --- | --- | --- |"]
+    rows = []
     for name, arm in arms.items():
         trials = arm["trials"]
         cells = [name, arm["description"], str(len(trials))]
@@ -437,22 +422,24 @@ def to_markdown(arms: dict[str, Any]) -> str:
             cells += [f"{trials[0]['products']:,}", f"{minutes:.1f}"]
         else:
             cells += ["", ""]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
+        rows.append(cells)
+    lines = [
+        "# Ablations",
+        "",
+        *table(["arm", "what it is", "seeds", "products seen", "wall time, min"], rows),
         "",
         "Products are those that one process sees. Both columns count a pre-training with every arm that uses it.",
     ]
     for metric, meaning in METRICS.items():
-        rows = {name: arm for name, arm in arms.items() if metric in arm["means"]}
-        if not rows:
-            continue
-        lines += ["", f"## {metric}", "", meaning, "", f"| arm | mean | difference to {BASE} | | seeds |"]
-        lines += ["| --- | --- | --- | --- | --- |"]
-        for name, arm in rows.items():
-            difference = arm["differences"].get(metric)
-            compared = [show(difference, "+"), to_words(difference)] if difference else ["", ""]
-            cells = [name, show(arm["means"][metric]), *compared, str(len(_by_seed(arm, metric)))]
-            lines.append(f"| {' | '.join(cells)} |")
+        rows = []
+        for name, arm in arms.items():
+            if metric in arm["means"]:
+                difference = arm["differences"].get(metric)
+                compared = [format_mean(difference, "+"), to_words(difference)] if difference else ["", ""]
+                rows.append([name, format_mean(arm["means"][metric]), *compared, str(len(_by_seed(arm, metric)))])
+        if rows:
+            header = ["arm", "mean", f"difference to {BASE}", "", "seeds"]
+            lines += ["", f"## {metric}", "", meaning, "", *table(header, rows)]
     compared = sum(d["low"] is not None for arm in arms.values() for d in arm["differences"].values())
     lines += [
         "",

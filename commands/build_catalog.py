@@ -18,52 +18,31 @@ from datasets import concatenate_datasets
 from transformers import AutoModel, AutoProcessor
 
 from acebert.catalog import ProductCatalog
-from acebert.data.sources import Columns, load_products, open_source
+from acebert.catalog.indexes.connection import ServerOptions
+from acebert.data.arguments import CatalogArguments
+from acebert.data.sources import load_products
 from acebert.utils.command_line import make_parser
 from acebert.utils.hardware import has_bfloat16
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-@dataclass
-class CatalogArguments:
-    """Which products, and what their columns mean."""
+@dataclass(kw_only=True)
+class ProductArguments(CatalogArguments):
+    """Which products to encode, and which of their columns."""
 
-    _argument_group_name: ClassVar[str] = "Catalogue"
-
-    dataset_name: list[str] = field(
-        metadata={"help": "Catalogues to encode, one or more: Hub ids, folders, or CSV, TSV, JSON or Parquet files."}
-    )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
-    dataset_revision: str | None = field(
-        default=None, metadata={"help": "Branch, tag or commit of a Hub dataset. By default its newest commit."}
-    )
     split: str = field(default="train", metadata={"help": "Splits to encode, joined by '+', as train+validation."})
-    id_column: str = field(default="id", metadata={"help": "Column of product ids: texts or integers, unique."})
-    title_column: str = field(default="title", metadata={"help": "Column of titles; 'none' if there are no titles."})
-    image_column: str = field(default="image", metadata={"help": "Column of photos; 'none' if there are no photos."})
     attribute_columns: list[str] | None = field(
         default=None,
         metadata={"help": "Columns to filter by and to show: texts, numbers or booleans. By default all others."},
     )
-    on_bad_row: Literal["raise", "skip"] = field(
-        default="raise", metadata={"help": "skip: leave bad rows out and list them in bad_rows.jsonl in --output_dir."}
-    )
-
-    @property
-    def title(self) -> str | None:
-        return None if self.title_column == "none" else self.title_column
-
-    @property
-    def image(self) -> str | None:
-        return None if self.image_column == "none" else self.image_column
 
 
 @dataclass
 class EncodingArguments:
     """By which model, and how fast."""
 
-    _argument_group_name: ClassVar[str] = "Encoding"
+    _argument_group_name: ClassVar[str] = "encoding"
 
     model_name_or_path: str = field(default=".", metadata={"help": "Checkpoint: a folder or a Hub id."})
     revision: str | None = field(
@@ -84,13 +63,17 @@ class EncodingArguments:
 class OutputArguments:
     """What to keep, and where."""
 
-    _argument_group_name: ClassVar[str] = "Output"
+    _argument_group_name: ClassVar[str] = "output"
 
     output_dir: str = field(metadata={"help": "Folder to write the catalogue to."})
-    overwrite_output_dir: bool = field(default=False, metadata={"help": "Remove what --output_dir holds first."})
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Replace what --output_dir holds, once it is complete."}
+    )
     sides: bool = field(
         default=True,
-        metadata={"help": "Also encode title and photo each alone, so that hits tell which matched: twice the time."},
+        metadata={
+            "help": "Encode title and photo each alone, too, so that hits tell which matched; takes twice the time."
+        },
     )
     photo_size: int = field(
         default=512, metadata={"help": "Longest side of the photos to keep for showing, in pixels; 0 keeps none."}
@@ -98,8 +81,13 @@ class OutputArguments:
     index: str = field(
         default="edge",
         metadata={
-            "help": "Index to search by: edge (embedded Qdrant), memory, or http://host:6333/collection (Qdrant)."
+            "help": "Index to search by: edge (embedded Qdrant), memory, or http://host:6333/name (a Qdrant server; "
+            "several of its addresses joined by commas)."
         },
+    )
+    index_options: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Options of a server's index, as shard_number=6 replication_factor=2 quantization=scalar."},
     )
 
 
@@ -114,20 +102,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         FileExistsError, ValueError: see [`ProductCatalog.build`] and [`load_products`].
     """
     parser = make_parser(
-        "acebert build-catalog", __doc__.splitlines()[0], (CatalogArguments, EncodingArguments, OutputArguments)
+        "acebert build-catalog", __doc__.splitlines()[0], (ProductArguments, EncodingArguments, OutputArguments)
     )
     source, encoding, output = parser.parse_args_into_dataclasses(argv)
     state = PartialState()
-    splits = source.split.split("+")
+    attributes = source.attribute_columns
+    columns = source.columns(attributes or ())
     with state.main_process_first():
-        attributes = source.attribute_columns
-        if attributes is None:
-            opened = [
-                open_source(name, source.dataset_revision, source.dataset_config_name) for name in source.dataset_name
-            ]
-            names = dict.fromkeys(name for dataset in opened for name in dataset[splits[0]].column_names)
-            attributes = [name for name in names if name not in (source.id_column, source.title, source.image)]
-        columns = Columns(id=source.id_column, title=source.title, image=source.image, attributes=attributes)
         products = [
             load_products(
                 source.dataset_name,
@@ -136,8 +117,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 source.dataset_revision,
                 source.dataset_config_name,
                 on_bad_row=source.on_bad_row,
+                keep_others=attributes is None,
             )
-            for split in splits
+            for split in source.split.split("+")
         ]
     options = {"revision": encoding.revision, "trust_remote_code": True}
     processor = AutoProcessor.from_pretrained(encoding.model_name_or_path, **options)
@@ -151,12 +133,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             concatenate_datasets(products),
             output.output_dir,
             id_column=source.id_column,
-            title_column=source.title,
-            image_column=source.image,
-            attribute_columns=source.attribute_columns,
+            title_column=source.title_column,
+            image_column=source.image_column,
+            attribute_columns=attributes,
             sides=output.sides,
             photo_size=output.photo_size,
             index=output.index,
+            index_options=ServerOptions.read_flags(output.index_options),
             batch_size=encoding.per_device_batch_size,
             num_workers=encoding.dataloader_num_workers,
             on_bad_row=source.on_bad_row,

@@ -1,11 +1,8 @@
-"""Searches a catalogue in the browser: starts the app of the Space, `space/app.py`, on this machine."""
+"""Searches a catalogue in the browser: starts the app of the Space on this machine."""
 
-import runpy
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-
-SPACE = Path(__file__).parents[1] / "space"
+from importlib import import_module
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -14,9 +11,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: flags of the app; those of the process by default.
     """
-    sys.argv = ["acebert space", *(sys.argv[1:] if argv is None else argv)]
-    sys.path.insert(0, str(SPACE))  # the app's modules import each other by their names alone
-    runpy.run_path(str(SPACE / "app.py"), run_name="__main__")
+    # Started by its name, as the recipes are: the Space imports the package, and nothing in the package the Space.
+    import_module("acebert.space.app").main(sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":

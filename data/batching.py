@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-POOL = 4  # batches to encode that are read together, so that `split_by_length` has a choice
+PREFETCH_BATCHES = 4  # batches to encode that are loaded together and bucketed by length
 
 
 def split_by_sides(sides: torch.Tensor, lengths: Sequence[torch.Tensor], size: int) -> list[torch.Tensor]:
-    """Numbers of the rows in chunks of about equal size, cut where what is shown changes.
+    """Row numbers in micro-batches of about equal size, each of rows that show the same.
 
     Args:
-        sides: (rows,) integers, what each shows.
+        sides: (rows,) integers, what each row shows.
         lengths: each (rows,): keys to sort by within equal sides, the last key first.
-        size: rows in one chunk, at most.
+        size: maximum rows in a micro-batch.
     """
     order = torch.from_numpy(np.lexsort((*lengths, sides)))
     groups = order.split(torch.unique(sides, return_counts=True)[1].tolist())
@@ -25,25 +25,25 @@ def split_by_sides(sides: torch.Tensor, lengths: Sequence[torch.Tensor], size: i
 def split_by_length(
     inputs: Mapping[str, torch.Tensor], size: int
 ) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
-    """Queries or products in chunks of about equal length, so that little of each is padding.
+    """Queries or products in length-bucketed micro-batches, so that little of each is padding.
 
     Args:
         inputs: of the processor.
-        size: rows in one chunk, at most.
+        size: maximum rows in a micro-batch.
 
     Returns:
-        For each chunk the numbers of its rows (rows,), and its tensors, cut to its longest.
+        For each micro-batch the numbers of its rows (rows,), and its tensors, cut to its longest row.
     """
     none = torch.zeros(len(next(iter(inputs.values()))), dtype=torch.long)
     words, patches = (
         inputs[mask].sum(1) if mask in inputs else none for mask in ("attention_mask", "pixel_attention_mask")
     )
-    order = torch.from_numpy(np.lexsort(_length_keys(words, patches)))
+    order = torch.from_numpy(np.lexsort(length_keys(words, patches)))
     return [(rows, trim_padding(select_rows(inputs, rows))) for rows in order.split(size)]
 
 
-def _length_keys(words: torch.Tensor, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """For `lexsort`, the last key first: the model pads the sum of both; equal sums go by their photos."""
+def length_keys(words: torch.Tensor, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys for `lexsort`, the last one first: the model pads the sum of both; equal sums go by their photos."""
     return patches, words + patches
 
 

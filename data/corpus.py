@@ -1,7 +1,5 @@
 """The products that are ranked, column by column; photos are read when they are needed."""
 
-import hashlib
-import json
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,16 +7,20 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-import datasets
 import numpy as np
 from accelerate import PartialState
+from datasets import Dataset, concatenate_datasets
 
-from acebert.data.cleaning import OnBadRow, read_photo, read_text
-from acebert.data.sources import Columns, find_good_rows, load_products
+from acebert.data.cleaning import OnBadRow, find_good_rows, have_photos, prepare_columns, read_photos, read_texts
+from acebert.data.columns import Columns
+from acebert.data.sources import load_products
+from acebert.utils.fingerprints import corpus_sha256, photos_sha256
+
+PHOTOS_READ = 1024  # at a time
 
 
 @dataclass(frozen=True, eq=False)
-class Catalog:
+class Corpus:
     """Products to rank.
 
     They are in descending order of id, as strings: a sort by score that keeps the order of ties then ranks ties as the
@@ -36,7 +38,7 @@ class Catalog:
     name: str
     ids: list[str]
     titles: list[str | None]
-    photos: datasets.Dataset | None
+    photos: Dataset | None
     attributes: dict[str, list[str | None]]
     splits: list[str]
 
@@ -49,64 +51,50 @@ class Catalog:
         config_name: str | None = None,
         on_bad_row: OnBadRow = "raise",
         bad_rows_file: str | os.PathLike | None = None,
-    ) -> "Catalog":
+        revision: str | None = None,
+    ) -> "Corpus":
         """Reads the splits of one or more catalogues, each with the columns named, as one, in all processes.
 
         Args:
-            sources, columns, config_name: of [`load_products`].
+            sources, columns, config_name, revision: of [`load_products`].
             splits: their names.
             on_bad_row: "skip" leaves out the rows that [`find_good_rows`] finds bad, and lists them.
             bad_rows_file: the list.
 
         Raises:
-            ValueError: if there is no product, a split or a column is missing, titles aren't strings, or, where
-                `on_bad_row` is "raise", an id is missing or repeated.
+            ValueError: if there is no product, a split or a column is missing, a column has another type than its use
+                needs, or, where `on_bad_row` is "raise", an id is missing or repeated.
         """
         with PartialState().main_process_first():  # it fills the cache, the others read it
-            parts = [
-                load_products(sources, split, columns, config_name=config_name, on_bad_row=on_bad_row)
-                for split in splits
-            ]
+            parts = [load_products(sources, split, columns, revision, config_name, on_bad_row) for split in splits]
         names = [split for split, part in zip(splits, parts, strict=True) for _ in range(len(part))]
-        products = datasets.concatenate_datasets(parts)
+        products = concatenate_datasets(parts)
         if on_bad_row == "skip":
             good = find_good_rows(products, columns, bad_rows_file, unique_ids=True)
             products, names = products.select(good), [names[row] for row in good]
         return cls.from_products(products, names, columns, " + ".join(sources))
 
     @classmethod
-    def from_products(cls, products: datasets.Dataset, splits: Sequence[str], columns: Columns, name: str) -> "Catalog":
-        """A catalogue of rows of `load_products`; raises as [`Catalog.load`]."""
+    def from_products(cls, products: Dataset, splits: Sequence[str], columns: Columns, name: str) -> "Corpus":
+        """A corpus of products, one in each row; raises as [`Corpus.load`]."""
         if not len(products):
             raise ValueError(f"{name} has no product: check the source and the split.")
-        title_type = products.features.get(columns.title)
-        if title_type is not None and title_type.dtype != "string":
-            raise ValueError(f"--title_column {columns.title!r} holds {title_type}; titles are strings.")
-        ids = [read_text(value) or "" for value in products[columns.id][:]]  # none is missing
+        products = prepare_columns(products, columns)
+        ids = [text or "" for text in read_texts(products, columns.id)]  # none is missing
         order = sorted(range(len(ids)), key=lambda row: ids[row], reverse=True)
         for left, right in pairwise(order):
             if ids[left] == ids[right]:
                 raise ValueError(
                     f"Rows {left} and {right} of {name} share the {columns.id} {ids[left]!r}: ids have to be unique. "
-                    "Mend them, or leave all but the first out with --on_bad_row skip."
+                    "Correct them, or keep only the first with --on_bad_row skip."
                 )
         products = products.select(order)
-
-        def read(column: str | None) -> list[str | None]:
-            values = products[column][:] if column in products.column_names else [None] * len(products)
-            for product_id, value in zip(products[columns.id][:], values, strict=True):
-                if isinstance(value, list | dict):
-                    raise ValueError(
-                        f"{column} of the product {product_id!r} of {name} is {value!r}: it has to be a single value."
-                    )
-            return [read_text(value) for value in values]
-
         return cls(
             name=name,
             ids=[ids[row] for row in order],
-            titles=read(columns.title),
+            titles=read_texts(products, columns.title),
             photos=products.select_columns([image]) if (image := columns.image) in products.column_names else None,
-            attributes={column: read(column) for column in columns.attributes},
+            attributes={column: read_texts(products, column) for column in columns.attributes},
             splits=[splits[row] for row in order],
         )
 
@@ -117,17 +105,14 @@ class Catalog:
         """The photos of some rows, as the processor takes them; None for a product without one."""
         if self.photos is None:
             return [None] * len(rows)
-        (column,) = self.photos.column_names
-        photos = self.photos[list(rows)][column]
-        return [photo if self.has_photo[row] else None for row, photo in zip(rows, photos, strict=True)]
+        return read_photos(self.photos, self.photos.column_names[0], list(rows))
 
     @cached_property
     def has_photo(self) -> np.ndarray:
         """(products,) booleans."""
         if self.photos is None:
             return np.zeros(len(self), dtype=bool)
-        (column,) = self.photos.column_names
-        return np.array([read_photo(photo) is not None for photo in self.photos[column]])
+        return have_photos(self.photos, self.photos.column_names[0])
 
     def shows(self, sides: Collection[str]) -> np.ndarray:
         """(products,) booleans: which have at least one of the sides, "title" and "image"."""
@@ -151,21 +136,11 @@ class Catalog:
 
     @cached_property
     def sha256(self) -> str:
-        """Of ids and titles, whatever the order of the rows and the machine. Photos are not part of it."""
-        return hashlib.sha256(json.dumps([self.ids, self.titles]).encode()).hexdigest()
+        """See [`corpus_sha256`]."""
+        return corpus_sha256(self.ids, self.titles)
 
     @cached_property
     def photos_sha256(self) -> str:
-        """Of the photos' bytes; of path, size and time of change for photos that are files of their own."""
-        digest = hashlib.sha256()
-        for start in range(0, len(self), 1024):
-            for photo in self.read_photos(range(start, min(start + 1024, len(self)))):
-                if photo is None or photo.get("bytes") is not None:
-                    content = b"" if photo is None else photo["bytes"]
-                else:
-                    content = photo["path"].encode()
-                    if os.path.exists(photo["path"]):
-                        status = os.stat(photo["path"])
-                        content += f" {status.st_size} {status.st_mtime_ns}".encode()
-                digest.update(len(content).to_bytes(8, "big") + content)
-        return digest.hexdigest()
+        """See [`photos_sha256`][acebert.utils.fingerprints.photos_sha256]."""
+        parts = (range(start, min(start + PHOTOS_READ, len(self))) for start in range(0, len(self), PHOTOS_READ))
+        return photos_sha256(photo for rows in parts for photo in self.read_photos(rows))

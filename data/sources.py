@@ -1,52 +1,32 @@
-"""Catalogues from any source that `datasets` reads: columns by name, and the split that is held out."""
+"""Catalogues from any source that `datasets` reads, as one table with named columns, and the split that is held out.
+
+A source becomes a `datasets.Dataset` here, and nothing after this module knows what kind of file it was. What its cells
+mean is said in [`acebert.data.cleaning`].
+"""
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from accelerate import PartialState
-from accelerate.utils import gather_object
-from datasets import Dataset, DatasetDict, Image, Value, concatenate_datasets, load_dataset
+from datasets import Dataset, DatasetDict, Value, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetGenerationError
-from transformers.utils import logging
 
 from acebert.data.cleaning import (
     SKIP,
-    BadRow,
     OnBadRow,
-    can_hold_photos,
+    clean_photo,
     find_bad_ids,
-    find_photo_error,
-    read_photo,
-    read_text,
-    read_value,
-    write_bad_rows,
+    prepare_columns,
+    read_column,
+    read_texts,
 )
+from acebert.data.columns import Columns
 from acebert.data.grouping import group_products, hash_text
 
-logger = logging.get_logger(__name__)
-MAX_EXACT = {"float16": 2**11, "float32": 2**24, "float64": 2**53}  # from there on, floats skip whole numbers
 FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-
-
-@dataclass
-class Columns:
-    """Which column holds what. `None` means that the catalogue has no such column."""
-
-    id: str = "id"
-    title: str | None = "title"
-    image: str | None = "image"
-    query: str | None = None
-    hot_query: str | None = None
-    attributes: list[str] = field(default_factory=list)
-
-    def names(self) -> list[str]:
-        single = [self.id, self.title, self.image, self.query, self.hot_query]
-        return list(dict.fromkeys(name for name in (*single, *self.attributes) if name))
 
 
 def load_products(
@@ -56,6 +36,7 @@ def load_products(
     revision: str | None = None,
     config_name: str | None = None,
     on_bad_row: OnBadRow = "raise",
+    keep_others: bool = False,
 ) -> Dataset:
     """Loads one split of one or more catalogues and puts them one after another.
 
@@ -66,9 +47,10 @@ def load_products(
         revision: of a Hub dataset.
         config_name: of a dataset with several configurations.
         on_bad_row: "skip" lets rows without an id through, for [`find_good_rows`] to list.
+        keep_others: also read the columns that `columns` doesn't name.
 
     Returns:
-        The products with exactly the columns named, photos not decoded. Of several different catalogues the ids become
+        The products with the columns named, in the forms of [`prepare_columns`]. The ids of several catalogues become
         "source:id", so that two shops that both count from 1 don't meet.
 
     Raises:
@@ -81,16 +63,19 @@ def load_products(
         path, splits = Path(source), open_source(source, revision, config_name)
         if split not in splits:
             raise ValueError(f"'{source}' has no split '{split}': it has {sorted(splits)}.")
-        available |= set(splits[split].column_names)
-        part = _read_columns(splits[split], columns, str(path.parent if path.is_file() else path))
+        part = splits[split]
+        available |= set(part.column_names)
+        if not keep_others:
+            part = part.select_columns([name for name in columns.names() if name in part.column_names])
+        part = _read_columns(part, columns, str(path.parent if path.is_file() else path))
         if columns.id in part.column_names:
-            missing = next(find_bad_ids(part[columns.id][:], columns.id, unique=False), None)
+            missing = next(iter(find_bad_ids(part[columns.id][:], columns.id, unique=False)), None)
             if missing and on_bad_row == "raise":
                 raise ValueError(f"Row {missing.row} has no {columns.id}: give every product an id. {SKIP}")
         elif columns.id in available:
             raise ValueError(f"'{source}' has no {columns.id}: give every product an id.")
         if len(set(sources)) > 1 and columns.id in part.column_names:
-            ids = [None if value is None else f"{source}:{value}" for value in map(read_text, part[columns.id][:])]
+            ids = [None if value is None else f"{source}:{value}" for value in read_texts(part, columns.id)]
             part = part.remove_columns(columns.id).add_column(columns.id, ids)
         parts.append(part)
     missing = [name for name in columns.names() if name not in available]
@@ -122,123 +107,26 @@ def open_source(source: str, revision: str | None = None, config_name: str | Non
         return load_dataset(kind, data_files=str(path), **options)
     except (DatasetGenerationError, pa.ArrowException, ValueError) as error:
         raise ValueError(
-            f"'{source}' can't be read: {error.__cause__ or error}. It has to be whole, in UTF-8, and hold a row at "
-            "least."
+            f"'{source}' can't be read: {error.__cause__ or error}. It has to be complete, in UTF-8, and "
+            "hold at least one row."
         ) from error
 
 
 def _read_columns(part: Dataset, columns: Columns, folder: str) -> Dataset:
-    """The named columns of one catalogue, those that hold nothing left out, strings as strings, photos not decoded."""
-    part = part.select_columns([name for name in columns.names() if name in part.column_names])
-    for name, feature in part.features.items():
-        if len(part) and part.data.column(name).null_count == len(part):
-            part = part.remove_columns(name)
-        elif getattr(feature, "dtype", None) == "large_string":
-            part = part.cast_column(name, Value("string"))
-    for name in (columns.id, columns.title, columns.query, columns.hot_query):
-        dtype = getattr(part.features.get(name, Value("string")), "dtype", "")
-        if not dtype.startswith(("string", "int", "uint", "float")):
-            raise ValueError(f"The column '{name}' holds {part.features[name]}: ids and texts are texts or numbers.")
-    if columns.id in part.column_names and part.features[columns.id].dtype.startswith("float"):
-        # Tables hold whole numbers as floats where one is missing, which NaN may stand for.
-        ids, most = [read_value(value) for value in part[columns.id][:]], MAX_EXACT[part.features[columns.id].dtype]
-        for row, value in enumerate(ids):
-            if isinstance(value, float) or abs(value or 0) >= most:
-                raise ValueError(
-                    f"The column '{columns.id}' holds fractions or floats that are too large to be exact, as {value!r} "
-                    f"in row {row}: ids are texts or whole numbers."
-                )
-        whole = part.remove_columns(columns.id).add_column(columns.id, ids, feature=Value("int64"))
-        part = whole.select_columns(part.column_names)  # in their order
-    if columns.image in part.column_names:
-        if not can_hold_photos(part.features[columns.image]):
-            raise ValueError(
-                f"The column '{columns.image}' holds {part.features[columns.image]}: photos are images, or paths or "
-                "bytes of image files, one for a product."
-            )
-        if part.features[columns.image] == Value("string"):
-            part = part.map(_resolve, fn_kwargs={"column": columns.image, "folder": folder}, with_indices=True)
-        part = part.cast_column(columns.image, Image(decode=False))
-    return part
+    """The columns of one catalogue in their final forms, without those that are empty. Image paths become absolute."""
+    empty = [name for name in part.column_names if len(part) and part.data.column(name).null_count == len(part)]
+    part = part.remove_columns(empty)
+    if part.features.get(columns.image) in (Value("string"), Value("large_string")):
+        part = part.map(_resolve, fn_kwargs={"column": columns.image, "folder": folder}, with_indices=True)
+    return prepare_columns(part, columns)
 
 
 def _resolve(row: dict[str, Any], index: int, column: str, folder: str) -> dict[str, Any]:
     """Makes a path relative to the catalogue's file absolute."""
-    value = read_photo(row[column])
+    value = clean_photo(row[column])
     if value and "://" in value:
-        raise ValueError(f"{column} of row {index} is the URL {value}: download the photos and give their paths.")
+        raise ValueError(f"{column} of row {index} is the URL {value[:80]}: download the photos and give their paths.")
     return {column: value and os.path.join(folder, value)}
-
-
-def find_good_rows(
-    products: Dataset,
-    columns: Columns,
-    file: str | os.PathLike | None,
-    unique_ids: bool = False,
-    learns_from: Sequence[str | None] | None = None,
-) -> list[int]:
-    """The rows that can be used. The others are counted in a warning and listed in a file, with what is wrong.
-
-    A row is bad if its id is missing, if it has neither a title nor a photo, or if its photo can't be read. Each photo
-    is decoded once. All processes have to call this: each decodes a part of the photos, and all get the same rows.
-
-    Args:
-        products: rows of [`load_products`].
-        columns: which column holds what.
-        file: the list, of one JSON object a line: row, id, field and reason. The main process writes it; None for none.
-        unique_ids: whether a row with an id that an earlier one has is bad, too.
-        learns_from: columns that queries are made from. A row that has neither any of them nor both title and photo is
-            bad, too: nothing is learned from it.
-
-    Raises:
-        ValueError: if no row is good.
-    """
-
-    def read(column: str | None) -> list[Any]:
-        return products[column][:] if column in products.column_names else [None] * len(products)
-
-    ids, titles = read(columns.id), [read_text(value) for value in read(columns.title)]
-    bad = {found.row: found for found in find_bad_ids(ids, columns.id, unique_ids)}
-    queries = [False] * len(ids)
-    for column in learns_from or ():
-        queries = [there or read_text(value) is not None for there, value in zip(queries, read(column), strict=True)]
-    shown = " and ".join(name for name in (columns.title, columns.image) if name)
-    missing, broken = _check_photos(products, columns.image)
-    for row, title in enumerate(titles):
-        reason, field = None, shown
-        if row in broken:
-            reason, field = broken[row], columns.image or shown
-        elif title is None and row in missing:
-            reason = "is empty: a product needs a title or a photo"
-        elif learns_from is not None and not queries[row] and (title is None or row in missing):
-            reason = "is not all there, and there is no query: nothing can be learned from it"
-        if reason:
-            bad.setdefault(row, BadRow(row, ids[row], field, reason))
-    found = [bad[row] for row in sorted(bad)]
-    is_main = PartialState().is_main_process
-    if file is not None and is_main:
-        write_bad_rows(found, file)
-    if found and is_main:
-        listed = "" if file is None else f", listed in {file}"
-        logger.warning(f"{len(found)} of {len(ids)} rows are left out{listed}; the first: {found[0]}.")
-    if len(found) == len(ids):
-        raise ValueError(f"None of {len(ids)} rows can be used" + (f"; the first: {found[0]}." if found else "."))
-    return [row for row in range(len(ids)) if row not in bad]
-
-
-def _check_photos(products: Dataset, column: str | None) -> tuple[set[int], dict[int, str]]:
-    """The rows without a photo, and those whose photo can't be read with the reason. All processes share the work."""
-    rows = list(range(len(products)))
-    if column not in products.column_names:
-        return set(rows), {}
-    found: list[tuple[int, str | None]] = []
-    with PartialState().split_between_processes(rows) as own:
-        for row, photo in zip(own, map(read_photo, products.select(own)[column]), strict=True):
-            error = None if photo is None else find_photo_error(photo)
-            if photo is None or error is not None:
-                found.append((row, error))
-    found = gather_object(found)
-    return {row for row, error in found if error is None}, {row: error for row, error in found if error is not None}
 
 
 def hold_out(products: Dataset, columns: Columns, share: float) -> tuple[Dataset, Dataset]:
@@ -249,17 +137,16 @@ def hold_out(products: Dataset, columns: Columns, share: float) -> tuple[Dataset
     Args:
         products: rows of [`load_products`].
         columns: which column holds what.
-        share: of the products to hold out, in (0, 1), met but for chance.
+        share: of the products to hold out, in (0, 1), met up to chance.
 
     Returns:
-        The larger rest and what is held out.
+        The rest and the products held out.
 
     Raises:
         ValueError: if nothing would be held out or nothing left.
     """
-    ids = products[columns.id][:]
-    titles = products[columns.title][:] if columns.title in products.column_names else [None] * len(ids)
-    groups = group_products(ids, [read_text(title) for title in titles])
+    ids = read_column(products, columns.id)
+    groups = group_products(ids, read_texts(products, columns.title))
     least: dict[int, str] = {}  # id of each group: it stands for all of them, whatever the order of the rows
     for group, product_id in zip(groups, map(str, ids), strict=True):
         least[group] = min(product_id, least.get(group, product_id))

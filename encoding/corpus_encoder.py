@@ -1,6 +1,5 @@
-"""Products and queries to vectors: by all processes, each once, and kept on disk so that a second run starts there."""
+"""Products and queries to vectors by all processes, with a cache on disk that a later or resumed run starts from."""
 
-import hashlib
 import json
 import math
 import os
@@ -18,57 +17,57 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-from acebert.data.batching import POOL, split_by_length
+from acebert.data.batching import PREFETCH_BATCHES, split_by_length
 from acebert.data.cleaning import SKIP
-from acebert.data.collators import MEND_QUERY, process_named
-from acebert.data.corpus import Catalog
+from acebert.data.collators import FIX_QUERY, process_named
+from acebert.data.corpus import Corpus
 from acebert.data.workers import worker_options
-from acebert.utils.files import UNFINISHED, flush, writing
-from acebert.utils.fingerprints import code_sha256, product_weights_sha256
+from acebert.encoding.encoder import encode_batches
+from acebert.utils.files import atomic_write, writing
+from acebert.utils.fingerprints import code_sha256, json_sha256, product_weights_sha256
 
-SHARD = 1024  # products encoded between two saves
+SHARD = 1024  # products in a file of the cache
+LONG = 16  # loads of a few batches each, from which on a progress bar is shown
 
 
 def collate_products(
-    rows: list[int], catalog: Catalog, processor: ProcessorMixin, sides: Sequence[str]
+    rows: list[int], corpus: Corpus, processor: ProcessorMixin, sides: Sequence[str]
 ) -> dict[str, torch.Tensor]:
-    """Model inputs of some of the catalogue's rows, with their numbers under "rows"."""
+    """Model inputs of some of the corpus's rows."""
     fields = {}
     if "title" in sides:
-        fields["titles"] = [catalog.titles[row] for row in rows]
+        fields["titles"] = [corpus.titles[row] for row in rows]
     if "image" in sides:
-        fields["images"] = catalog.read_photos(rows)
-    named = [f"The product {catalog.ids[row]!r}" for row in rows]
-    return {"rows": torch.tensor(rows), **process_named(processor.process_products, named, SKIP, **fields)}
+        fields["images"] = corpus.read_photos(rows)
+    named = [f"The product {corpus.ids[row]!r}" for row in rows]
+    return process_named(processor.process_products, named, SKIP, **fields)
 
 
 def collate_queries(rows: list[int], queries: Sequence[str], processor: ProcessorMixin) -> dict[str, torch.Tensor]:
-    """Model inputs of some of the queries, with their numbers under "rows"."""
+    """Model inputs of some of the queries."""
     texts = [queries[row] for row in rows]
     named = [f"The query {text!r}" for text in texts]
-    inputs = process_named(processor.process_queries, named, MEND_QUERY, queries=texts)
-    return {"rows": torch.tensor(rows), **inputs}
+    return process_named(processor.process_queries, named, FIX_QUERY, queries=texts)
 
 
-def collate_batches(rows: list[int], collate: Callable[[list[int]], dict[str, Any]], batch_size: int) -> dict[str, Any]:
-    """Inputs of several batches under "batches", each of items of about equal length; "rows" are in their order."""
-    inputs = collate(rows)
-    numbers = inputs.pop("rows")
-    parts, batches = zip(*split_by_length(inputs, batch_size), strict=True)
-    return {"rows": numbers[torch.cat(parts)], "batches": list(batches)}
+def collate_batches(
+    items: list[int], collate: Callable[[list[int]], dict[str, torch.Tensor]], batch_size: int
+) -> dict[str, Any]:
+    """Some items, and their inputs in length-bucketed micro-batches under "batches"."""
+    return {"items": torch.tensor(items), "batches": split_by_length(collate(items), batch_size)}
 
 
-class Encoder:
+class CorpusEncoder:
     """A model and its processor that encode by all processes.
 
     Args:
         model: an `AceBertModel` on the accelerator's device.
         processor: the model's.
         accelerator: shares the work; its mixed precision is that of the vectors.
-        cache: folder for product vectors.
+        cache: folder for product vectors; needed by [`CorpusEncoder.encode_products`] alone.
         name: of the model, for the progress bar.
-        batch_size: queries or products per process and forward pass; some of these are read at a time.
-        num_workers: processes that read and cut photos.
+        batch_size: queries or products per process and forward pass; a few of these are loaded at a time.
+        num_workers: worker processes that read and cut photos.
     """
 
     def __init__(
@@ -76,8 +75,8 @@ class Encoder:
         model: PreTrainedModel,
         processor: ProcessorMixin,
         accelerator: Accelerator,
-        cache: Path,
-        name: str,
+        cache: Path | None = None,
+        name: str = "encoding",
         batch_size: int = 64,
         num_workers: int = 0,
     ):
@@ -86,8 +85,13 @@ class Encoder:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str, accelerator: Accelerator, cache: Path, revision: str | None = None, **settings: int
-    ) -> "Encoder":
+        cls,
+        name_or_path: str,
+        accelerator: Accelerator,
+        cache: Path | None,
+        revision: str | None = None,
+        **settings: int,
+    ) -> "CorpusEncoder":
         """Of a folder or a Hub id, loaded as any user of the Hub loads it; `settings` are batch size and workers."""
         options = {"revision": revision, "trust_remote_code": True}
         processor = AutoProcessor.from_pretrained(name_or_path, **options)
@@ -96,15 +100,24 @@ class Encoder:
         name = os.path.basename(os.path.abspath(name_or_path))
         return cls(model.to(accelerator.device).eval(), processor, accelerator, cache, name, **settings)
 
-    @torch.inference_mode()
     def encode(
         self, features: Callable[..., Any], collate: Callable[[list[int]], dict[str, torch.Tensor]], items: list[int]
     ) -> torch.Tensor:
-        """Encodes items, in batches of near ones, and returns (items, projection_dim) float32 on every process."""
+        """Encodes items in length-bucketed micro-batches; every process takes a part of them.
+
+        Args:
+            features: of the model, from model inputs to an output with `pooler_output`: `get_text_features`,
+                `get_product_features` or `get_image_features`.
+            collate: from some of the items to their model inputs, in the loader's workers.
+            items: numbers of queries or products, each once.
+
+        Returns:
+            (items, projection_dim) float32 in the items' order, on every process.
+        """
         share = math.ceil(len(items) / self.accelerator.num_processes)
         loader = DataLoader(
             items,
-            batch_size=min(POOL * self.batch_size, share),
+            batch_size=min(PREFETCH_BATCHES * self.batch_size, share),
             collate_fn=partial(collate_batches, collate=collate, batch_size=self.batch_size),
             **worker_options(self.num_workers),
         )
@@ -113,87 +126,85 @@ class Encoder:
         loader = prepare_data_loader(
             loader, accelerator.device, accelerator.num_processes, accelerator.process_index, put_on_device=True
         )
-        rows: list[int] = []
+        numbers: list[int] = []
         vectors: list[torch.Tensor] = []
-        for pool in loader:
-            with self.accelerator.autocast():
-                encoded = [features(**batch).pooler_output.float() for batch in pool["batches"]]
-            gathered_rows, gathered_vectors = self.accelerator.gather((pool["rows"], torch.cat(encoded)))
-            rows += gathered_rows.tolist()
+        quiet = not accelerator.is_main_process or len(loader) < LONG
+        for loaded in tqdm(loader, desc=self.name, unit="batch", leave=False, disable=quiet):
+            with accelerator.autocast():
+                encoded = encode_batches(lambda inputs: features(**inputs).pooler_output.float(), loaded["batches"])
+            gathered_numbers, gathered_vectors = accelerator.gather((loaded["items"], encoded))
+            numbers += gathered_numbers.tolist()
             vectors.append(gathered_vectors.cpu())
-        # The last pool may repeat items to fill every process: any of an item's places will do.
-        place = {row: number for number, row in enumerate(rows)}
+        # The last batch may repeat items to fill every process: any of an item's places will do.
+        place = {number: position for position, number in enumerate(numbers)}
         return torch.cat(vectors)[[place[item] for item in items]]
 
-    def queries(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+    def encode_queries(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """Query vectors by text."""
         collate = partial(collate_queries, queries=texts, processor=self.processor)
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]), reverse=True)
         vectors = self.encode(self.model.get_text_features, collate, order)
         return {texts[row]: vector for row, vector in zip(order, vectors, strict=True)}
 
-    def products(self, catalog: Catalog, sides: Sequence[str]) -> torch.Tensor:
-        """Product vectors, from the cache as far as they are there.
+    def encode_products(self, corpus: Corpus, sides: Sequence[str]) -> torch.Tensor:
+        """Product vectors, from the cache as far as it holds them.
 
         They are encoded in shards of about equally long titles, the longest first, so that a batch that is too large
-        for the memory fails at once. Each shard is saved when it is done.
+        for the memory fails at once. Each shard is saved when it is complete.
 
         Args:
-            catalog: the products.
+            corpus: the products.
             sides: what the model sees of them, "title", "image" or both.
 
         Returns:
             (products, projection_dim) float32 on the main process, 0 for products that have none of the sides; an
             empty tensor on the others.
         """
-        items = np.flatnonzero(catalog.shows(sides)).tolist()
+        items = np.flatnonzero(corpus.shows(sides)).tolist()
         if not items:
-            raise ValueError(f"No product of {catalog.name} has any of: {', '.join(sides)}.")
-        lengths = [len(catalog.titles[row] or "") if "title" in sides else 0 for row in items]
+            raise ValueError(f"No product of {corpus.name} has any of: {', '.join(sides)}.")
+        lengths = [len(corpus.titles[row] or "") if "title" in sides else 0 for row in items]
         items = [items[i] for i in np.argsort(lengths, kind="stable")[::-1]]
         shards = [items[start : start + SHARD] for start in range(0, len(items), SHARD)]
-        folder = self._cache_folder(catalog, sides)
+        folder = self._cache_folder(corpus, sides)
         paths = [folder / f"{number:05d}-of-{len(shards):05d}.npy" for number in range(len(shards))]
         # The main process looks, so that all do the same even where they don't share a disk.
         missing = broadcast_object_list([[n for n, path in enumerate(paths) if not path.exists()]])[0]
-        collate = partial(collate_products, catalog=catalog, processor=self.processor, sides=sides)
-        shown = f"{self.name}: {' + '.join(sides)} of {catalog.name}"
+        collate = partial(collate_products, corpus=corpus, processor=self.processor, sides=sides)
+        shown = f"{self.name}: {' + '.join(sides)} of {corpus.name}"
         quiet = not missing or not self.accelerator.is_main_process
         for number in tqdm(missing, desc=shown, unit="shard", disable=quiet):
             vectors = self.encode(self.model.get_product_features, collate, shards[number])
             if self.accelerator.is_main_process:
-                unfinished = paths[number].with_name(paths[number].name + UNFINISHED)
-                with writing("Product vectors", str(folder), unfinished):
-                    with open(unfinished, "wb") as file:
-                        np.save(file, vectors.numpy())
-                    flush(unfinished)
-                    unfinished.replace(paths[number])
+                with writing("Product vectors", str(folder)):
+                    atomic_write(paths[number], partial(np.save, arr=vectors.numpy()))
         if not self.accelerator.is_main_process:
             return torch.empty(0)
-        embeds = torch.zeros(len(catalog), self.model.config.projection_dim)
+        embeds = torch.zeros(len(corpus), self.model.config.projection_dim)
         for path, shard in zip(paths, shards, strict=True):
             try:
                 embeds[shard] = torch.from_numpy(np.load(path))
             except (ValueError, EOFError, RuntimeError) as error:
                 raise ValueError(
-                    f"{path} can't be read: {error}. Remove it; the same command makes it anew."
+                    f"{path} can't be read: {error}. Remove it; the same command then encodes these products again."
                 ) from error
         return embeds
 
-    def _cache_folder(self, catalog: Catalog, sides: Sequence[str]) -> Path:
+    def _cache_folder(self, corpus: Corpus, sides: Sequence[str]) -> Path:
         """A folder for exactly these vectors: other product weights, code, products or precision have another."""
+        if self.cache is None:
+            raise ValueError("A CorpusEncoder needs a `cache` folder to encode a corpus's products.")
         key = {
             "product weights": product_weights_sha256(self.model, exact=True),
             "code": code_sha256(self.model, self.processor, self.processor.image_processor),
             "processor": self.processor.to_json_string(),
-            "ids and titles": catalog.sha256 if "title" in sides else None,
-            "photos": catalog.photos_sha256 if "image" in sides else None,
+            "ids and titles": corpus.sha256 if "title" in sides else None,
+            "photos": corpus.photos_sha256 if "image" in sides else None,
             "sides": list(sides),
             "precision": self.accelerator.mixed_precision,
         }
-        text = json.dumps(key, indent=2)
-        folder = self.cache / hashlib.sha256(text.encode()).hexdigest()[:16]
+        folder = self.cache / json_sha256(key, indent=2)[:16]
         if self.accelerator.is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "key.json").write_text(text + "\n", encoding="utf-8")
+            atomic_write(folder / "key.json", json.dumps(key, indent=2) + "\n")
         return folder

@@ -1,6 +1,6 @@
-"""One process that encodes queries and products, safe in several threads."""
+"""The loop by which everything is encoded, and an encoder of one process that is safe in several threads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,30 @@ from acebert.data.batching import split_by_length
 from acebert.utils.fingerprints import processor_sha256, product_weights_sha256
 
 
-class ProductEncoder:
+@torch.inference_mode()
+def encode_batches(
+    features: Callable[[dict[str, torch.Tensor]], torch.Tensor],
+    batches: Iterable[tuple[torch.Tensor, dict[str, torch.Tensor]]],
+) -> torch.Tensor:
+    """Encodes length-bucketed micro-batches and puts their rows back in order.
+
+    Args:
+        features: from the model inputs of a micro-batch to its vectors, a tensor of (rows, ...).
+        batches: of [`split_by_length`]: each the row numbers and the inputs of a micro-batch. Together they hold every
+            row once.
+
+    Returns:
+        (rows, ...) of all micro-batches, in the order of the row numbers.
+    """
+    rows, vectors = zip(*((numbers, features(inputs)) for numbers, inputs in batches), strict=True)
+    return torch.cat(vectors)[torch.cat(rows).argsort()]
+
+
+class Encoder:
     """A model and its processor, from words, photos and products to unit vectors. Threads may share one.
 
     Args:
-        model: an `AceBertModel`.
+        model: an `AceBertModel`, or an `OnnxAceBertModel` that was exported from one.
         processor: the `AceBertProcessor` that came with it.
     """
 
@@ -24,6 +43,7 @@ class ProductEncoder:
 
     @property
     def dim(self) -> int:
+        """Width of the vectors."""
         return self.model.config.projection_dim
 
     def describe(self) -> dict[str, str | None]:
@@ -31,7 +51,7 @@ class ProductEncoder:
         return {
             "name": self.model.config._name_or_path or None,
             "revision": getattr(self.model.config, "_commit_hash", None),
-            # An OnnxAceBertModel says it itself.
+            # An OnnxAceBertModel names its precision itself.
             "precision": getattr(self.model, "precision", None) or str(self.model.dtype).removeprefix("torch."),
             "product_weights_sha256": product_weights_sha256(self.model),
             "processor_sha256": processor_sha256(self.processor),
@@ -53,7 +73,7 @@ class ProductEncoder:
     def encode_products(
         self, titles: Sequence[str | None], photos: Sequence[Any | None], names: Sequence[str]
     ) -> dict[str, np.ndarray]:
-        """As [`ProductEncoder.encode`], of products that each have a title, a photo or both."""
+        """As [`Encoder.encode`], of products that each have a title, a photo or both."""
         return self.encode(prepare(self.processor, titles, photos), names)
 
     def encode(
@@ -63,22 +83,22 @@ class ProductEncoder:
 
         Args:
             inputs: of [`prepare`].
-            names: "product" for title and photo together, "title" and "image" for either side alone.
-            batch_size: products in a forward pass, which are then of about equal length; all at once by default.
+            names: "product" for title and photo together, "title" and "image" for either alone.
+            batch_size: products in a forward pass, in length-bucketed micro-batches; all at once by default.
 
         Returns:
-            Name to (products, dim) float32, in half precision as the catalogue keeps them; a row of NaN where a product
-            lacks the side.
+            Name to (products, dim) float32, rounded to half precision as the catalogue keeps them; a row of NaN where a
+            product lacks the title or the photo.
         """
         if batch_size is None:
-            return self._encode_batch(inputs, names)
-        rows, batches = zip(*split_by_length(inputs, batch_size), strict=True)
-        encoded = [self._encode_batch(batch, names) for batch in batches]
-        order = torch.cat(rows).argsort().numpy()
-        return {name: np.concatenate([vectors[name] for vectors in encoded])[order] for name in names}
+            batches = [(torch.arange(len(next(iter(inputs.values())))), dict(inputs))]
+        else:
+            batches = split_by_length(inputs, batch_size)
+        vectors = encode_batches(lambda batch: self._product_vectors(batch, names), batches)
+        return dict(zip(names, vectors.half().float().cpu().numpy().swapaxes(0, 1), strict=True))
 
-    @torch.inference_mode()
-    def _encode_batch(self, inputs: Mapping[str, torch.Tensor], names: Sequence[str]) -> dict[str, np.ndarray]:
+    def _product_vectors(self, inputs: Mapping[str, torch.Tensor], names: Sequence[str]) -> torch.Tensor:
+        """(products, names, dim) float32; NaN for what a product lacks."""
         inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
         text = {name: tensor for name, tensor in inputs.items() if name in ("input_ids", "attention_mask")}
         image = {name: tensor for name, tensor in inputs.items() if name not in text}
@@ -86,18 +106,16 @@ class ProductEncoder:
         # [CLS] [SEP] alone is the title of a product that has none.
         shown = {"title": inputs["attention_mask"].sum(1) > 2 if text else none}
         shown["image"] = inputs["pixel_attention_mask"].any(1) if image else none
-        vectors = {}
-        for name in names:
+        vectors = torch.full((len(none), len(names), self.dim), torch.nan, device=self.model.device)
+        for column, name in enumerate(names):
             if name == "product":
-                vectors[name] = self._encode_unit(inputs)
-                continue
-            side = {key: tensor[shown[name]] for key, tensor in (text if name == "title" else image).items()}
-            vectors[name] = torch.full((len(shown[name]), self.dim), torch.nan, device=self.model.device)
-            if shown[name].any():
-                vectors[name][shown[name]] = self._encode_unit(side)
-        return {name: tensor.half().float().cpu().numpy() for name, tensor in vectors.items()}
+                vectors[:, column] = self._unit_vectors(inputs)
+            elif shown[name].any():
+                part = {key: tensor[shown[name]] for key, tensor in (text if name == "title" else image).items()}
+                vectors[shown[name], column] = self._unit_vectors(part)
+        return vectors
 
-    def _encode_unit(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def _unit_vectors(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         # A vector of bfloat16 is of unit length only to 0.2 %, by which readers of the files would rank some too high.
         vectors = self.model.get_product_features(**inputs).pooler_output.float()
         return torch.nn.functional.normalize(vectors, dim=-1)

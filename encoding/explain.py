@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from acebert.image_processing_acebert import Photo, open_photo, to_upright_rgb
-from acebert.modeling_acebert import _pool
+from acebert.modeling_acebert import pool
 
 NOTHING = 0.0  # the score of a product with neither title nor photo: no vector, so no likeness
 
@@ -192,7 +192,7 @@ def patch_contributions(model: PreTrainedModel, inputs: dict[str, torch.Tensor],
         keep = torch.ones_like(mask, requires_grad=True)
         bias = (keep.log() + mask.log())[:, None, None, :].expand(-1, -1, hidden.shape[1], -1)
         encoded = encoder.bert.encoder(hidden, attention_mask=bias).last_hidden_state
-        pooled = _pool(encoded, keep * mask, model.config.pooling)
+        pooled = pool(encoded, keep * mask, model.config.pooling)
         score = F.normalize(model.product_projection(pooled).float(), dim=-1)[0] @ query
         (gradient,) = torch.autograd.grad(score, keep)
     return gradient[0, title.shape[1] :].float()

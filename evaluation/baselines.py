@@ -16,9 +16,10 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from acebert.data.grouping import hash_text
-from acebert.data.pairs import ProductPairs
-from acebert.evaluation.tokenization import tokenize
+from acebert.data.pairs import PairDataset
 from acebert.losses_acebert import find_positives, info_nce_loss
+from acebert.utils.ranking import reciprocal_rank_fusion
+from acebert.utils.tokenization import tokenize
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Lexical
@@ -126,7 +127,7 @@ class TextAdapters:
     def __init__(
         self,
         encoder: TextEncoder,
-        pairs: ProductPairs,
+        pairs: PairDataset,
         num_epochs: int = 10,
         batch_size: int = 512,
         learning_rate: float = 1e-3,
@@ -187,20 +188,27 @@ class TextEncoderBaseline:
         encoder: the text encoder.
         titles: one per product; None for a product without a title, which is never retrieved.
         adapters: put on top of the encoder's vectors.
+        name: as in the report; that of the class by default.
     """
 
     name = "Text embeddings (titles)"
     adapted_name = "Text embeddings, adapted (titles)"
 
-    def __init__(self, encoder: TextEncoder, titles: Sequence[str | None], adapters: TextAdapters | None = None):
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        titles: Sequence[str | None],
+        adapters: TextAdapters | None = None,
+        name: str | None = None,
+    ):
         self.encoder, self.adapters = encoder, adapters
         self.missing = torch.tensor([title is None for title in titles])
         with torch.no_grad():
             embeds = encoder.encode([title or "" for title in titles], "document")
             self.title_embeds = adapters.title_adapter(embeds) if adapters else embeds
         self.description = f"cosine similarity of query and title under `{encoder.name_or_path}`"
+        self.name = name or (self.adapted_name if adapters else self.name)
         if adapters:
-            self.name = self.adapted_name
             self.description = (
                 f"`{encoder.name_or_path}`, frozen, under two residual adapters trained on ACE-BERT's own template "
                 f"queries and training titles: {adapters.num_epochs} epochs, batches of {adapters.batch_size}, "
@@ -223,29 +231,8 @@ class TextEncoderBaseline:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def late_fusion(
-    title_embeds: torch.Tensor,
-    photo_embeds: torch.Tensor,
-    has_title: torch.Tensor,
-    has_photo: torch.Tensor,
-    photo_weight: float = 0.5,
-) -> torch.Tensor:
-    """Product vectors whose dot product with a query is the weighted mean of the title's and the photo's.
-
-    With equal weights this ranks as the two vectors put end to end do. A product that lacks a side is scored by the
-    other alone.
-
-    Args:
-        title_embeds, photo_embeds: (products, width).
-        has_title, has_photo: (products,) booleans.
-        photo_weight: in [0, 1].
-    """
-    weight = torch.where(has_title & has_photo, photo_weight, has_photo.float())[:, None]
-    return (1 - weight) * title_embeds + weight * photo_embeds
-
-
-def reciprocal_rank_fusion(*scores: torch.Tensor, k: int = 60) -> torch.Tensor:
-    """Sum of 1 / (k + rank) over several rankings (Cormack, Clarke and Buettcher, SIGIR 2009, who chose k = 60).
+def fuse_rankings(*scores: torch.Tensor) -> torch.Tensor:
+    """Joins several rankings by [`reciprocal_rank_fusion`].
 
     Args:
         scores: each (queries, products); -inf for products that a ranking doesn't hold, which add nothing.
@@ -253,12 +240,14 @@ def reciprocal_rank_fusion(*scores: torch.Tensor, k: int = 60) -> torch.Tensor:
     Returns:
         (queries, products); -inf for products that no ranking holds.
     """
-    fused = torch.zeros_like(scores[0])
+    ranks = []
     for part in scores:
         order = part.argsort(dim=1, descending=True, stable=True)
-        ranks = torch.empty_like(order).scatter_(1, order, torch.arange(1, part.shape[1] + 1).expand_as(order))
-        fused += torch.where(part > -torch.inf, 1 / (k + ranks), 0.0)
-    return torch.where(fused > 0, fused, -torch.inf)
+        counted = torch.arange(1, part.shape[1] + 1, dtype=part.dtype).expand_as(order)
+        placed = torch.empty_like(part).scatter_(1, order, counted)
+        ranks.append(placed.masked_fill(part == -torch.inf, torch.inf))
+    fused = reciprocal_rank_fusion(ranks)
+    return fused.masked_fill(fused == 0, -torch.inf)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -9,13 +9,17 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from acebert.data.corpus import Catalog
+from acebert.data.batching import PREFETCH_BATCHES, split_by_length
+from acebert.data.columns import Columns
+from acebert.data.corpus import Corpus
 from acebert.data.query_templates import QueryTemplates
-from acebert.data.sources import Columns
 from acebert.encoding.corpus_encoder import collate_products, collate_queries
+from acebert.encoding.encoder import encode_batches
 from acebert.encoding.onnx_model import OnnxAceBertModel
-from acebert.evaluation.rankers import dot_products, measure
-from acebert.evaluation.tasks import TITLE_AND_PHOTO, Task
+from acebert.evaluation.rankers import dot_products
+from acebert.evaluation.scoring import measure
+from acebert.evaluation.tasks import TITLE_AND_PHOTO, Task, template_queries
+from acebert.utils.markdown import table
 
 CHECKPOINT = "checkpoint"
 METRIC = "recall_cap@10"
@@ -40,19 +44,15 @@ def load_tasks(
         seed: of their draws.
     """
     makers = QueryTemplates(templates)
-    catalog = Catalog.load([source], splits, Columns(*columns, attributes=makers.attributes))
-    rows = np.flatnonzero(catalog.shows(TITLE_AND_PHOTO))
+    corpus = Corpus.load([source], splits, Columns(*columns, attributes=makers.attributes))
+    rows = np.flatnonzero(corpus.shows(TITLE_AND_PHOTO))
     rng = np.random.default_rng(seed)
+    order = rng.permutation(rows).tolist()
+    short = template_queries(corpus, order, makers, num_queries, rng)
     titles: dict[str, dict[str, float]] = {}
-    short: dict[str, dict[str, float]] = {}
-    for row in rng.permutation(rows).tolist():
-        if catalog.titles[row]:
-            titles.setdefault(catalog.titles[row], {})[catalog.ids[row]] = 1.0
-        values = {column: catalog.attributes[column][row] for column in makers.attributes}
-        query, asked = makers.make(values, rng) or ("", [])
-        if asked and len(short) < num_queries:
-            found = set.intersection(*(catalog.members[column][values[column]] for column in asked))
-            short[query] = {catalog.ids[member]: 1.0 for member in sorted(found)}
+    for row in order:
+        if corpus.titles[row]:
+            titles.setdefault(corpus.titles[row], {})[corpus.ids[row]] = 1.0
     if not titles and not short:
         raise ValueError(f"{source} has neither titles in {columns[1]!r} nor attributes in {makers.attributes}.")
     return [
@@ -61,7 +61,7 @@ def load_tasks(
             description="",
             queries=list(relevance),
             relevance=list(relevance.values()),
-            catalog=catalog,
+            corpus=corpus,
             rows=rows,
             metrics=(METRIC,),
             main_metric=METRIC,
@@ -77,16 +77,19 @@ def encode(
     lengths: Sequence[int],
     batch_size: int,
 ) -> dict[str, torch.Tensor]:
-    """The same items by several encoders, each (items, projection_dim), in batches of about one length."""
-    order = np.argsort(lengths, kind="stable")[::-1].tolist()
-    parts: dict[str, list[torch.Tensor]] = {name: [] for name in encoders}
-    for start in tqdm(range(0, len(order), batch_size), unit="batch"):
-        inputs = collate(order[start : start + batch_size])
-        del inputs["rows"]
-        for name, features in encoders.items():
-            parts[name].append(features(**inputs).pooler_output)
-    back = torch.tensor(order).argsort()
-    return {name: torch.cat(vectors)[back] for name, vectors in parts.items()}
+    """The same items by several encoders, each (items, projection_dim)."""
+
+    def encode_all(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.stack([features(**inputs).pooler_output for features in encoders.values()], dim=1)
+
+    order = np.argsort(lengths, kind="stable")[::-1]
+    step = PREFETCH_BATCHES * batch_size
+    encoded = [
+        encode_batches(encode_all, split_by_length(collate(items.tolist()), batch_size))
+        for items in tqdm(np.split(order, range(step, len(order), step)), unit="batch")
+    ]
+    vectors = torch.cat(encoded)[torch.from_numpy(order.argsort())]
+    return dict(zip(encoders, vectors.unbind(1), strict=True))
 
 
 @torch.inference_mode()
@@ -110,14 +113,14 @@ def measure_recall(
         For each task and pair the recall, its share of the checkpoint's own, and how much of the checkpoint's first ten
         products is among the first ten.
     """
-    catalog, rows = tasks[0].catalog, tasks[0].rows
+    corpus, rows = tasks[0].corpus, tasks[0].rows
     of_queries = {CHECKPOINT: model.get_text_features}
     of_products = {CHECKPOINT: model.get_product_features}
     for precision, one in exported.items():
         of_queries |= {precision: one.get_text_features} if "query" in one.sessions else {}
         of_products |= {precision: one.get_product_features} if "product" in one.sessions else {}
-    collate = partial(collate_products, catalog=catalog, processor=processor, sides=TITLE_AND_PHOTO)
-    lengths = [len(catalog.titles[row] or "") for row in rows]
+    collate = partial(collate_products, corpus=corpus, processor=processor, sides=TITLE_AND_PHOTO)
+    lengths = [len(corpus.titles[row] or "") for row in rows]
     products = encode(of_products, lambda items: collate(rows[items].tolist()), lengths, batch_size)
     pairs = [
         (by_query, by_product)
@@ -152,15 +155,16 @@ def measure_recall(
     return results
 
 
-def to_markdown(results: Sequence[Mapping[str, Any]]) -> str:
+def recall_markdown(results: Sequence[Mapping[str, Any]]) -> str:
     """The results of [`measure_recall`] as a table."""
-    lines = [
-        f"| queries by | products by | task | {METRIC} | of the checkpoint's | same top 10 |",
-        "| --- | --- | --- | --- | --- | --- |",
+    header = ["queries by", "products by", "task", METRIC, "of the checkpoint's", "same top 10"]
+    rows = [
+        [
+            row["queries_by"],
+            row["products_by"],
+            f"{row['num_queries']} {row['task']}, {row['num_products']} products",
+            *(f"{row[name]:.4f}" for name in (METRIC, "share_of_checkpoint", "same_top10")),
+        ]
+        for row in results
     ]
-    for row in results:
-        lines.append(
-            f"| {row['queries_by']} | {row['products_by']} | {row['num_queries']} {row['task']}, {row['num_products']} "
-            f"products | {row[METRIC]:.4f} | {row['share_of_checkpoint']:.4f} | {row['same_top10']:.4f} |"
-        )
-    return "\n".join(lines)
+    return "\n".join(table(header, rows))

@@ -1,10 +1,6 @@
-"""Numbers as pictures: an evaluation's systems, slices, widths and modality gap, and the course of a training run.
-
-python -m acebert.evaluation.plots runs/finetuned/train_log.jsonl --output training.png
-"""
+"""Numbers as pictures: an evaluation's systems, slices, widths and modality gap, and the course of a training run."""
 
 import json
-from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -209,14 +205,7 @@ def plot_training(log: Sequence[dict[str, Any]]) -> plt.Figure:
     return figure
 
 
-def main() -> None:
-    parser = ArgumentParser(description="Draws the course of a fine-tuning run.")
-    parser.add_argument("log", type=Path, help="the run's train_log.jsonl")
-    parser.add_argument("--output", type=Path, default=Path("training.png"), help="PNG to write")
-    args = parser.parse_args()
+def save_training_plot(log: Path, output: Path) -> None:
+    """Draws the course of a run of fine-tuning into a PNG from its `train_log.jsonl`."""
     with plt.rc_context(STYLE):
-        _save(plot_training([json.loads(line) for line in args.log.read_text().splitlines()]), args.output)
-
-
-if __name__ == "__main__":
-    main()
+        _save(plot_training([json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]), output)

@@ -6,10 +6,10 @@ from functools import cached_property
 
 import datasets
 
-from acebert.data.cleaning import read_text
+from acebert.data.cleaning import read_texts
+from acebert.data.columns import Columns
 from acebert.data.query_templates import QueryTemplates
-from acebert.data.sources import Columns
-from acebert.evaluation.tokenization import tokenize
+from acebert.utils.tokenization import tokenize
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +27,7 @@ class TrainingTexts:
     templates: QueryTemplates
 
     def read(self, column: str | None) -> list[str]:
-        if column not in self.products.column_names:
-            return []
-        return [text for text in map(read_text, self.products[column][:]) if text is not None]
+        return [text for text in read_texts(self.products, column) if text is not None]
 
     @cached_property
     def title_words(self) -> set[str]:

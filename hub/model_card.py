@@ -11,9 +11,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from acebert.training.arguments import PLACES, find_places
+from acebert.utils.markdown import format_interval, format_mean, table_row
+
 TAGS = ["acebert", "e-commerce", "product-search", "retrieval", "multimodal", "image-text"]
-# Settings that may name a place on the machine of the run. The card shows the last part of it.
-PLACES = ("model_name_or_path", "backbone", "dataset_name", "output_dir")
 HYPERPARAMETERS = (
     "seed", "num_processes", "max_train_steps", "num_train_epochs", "per_device_batch_size",
     "gradient_accumulation_steps", "learning_rate", "query_learning_rate", "image_learning_rate",
@@ -89,16 +90,6 @@ class Power:
         if self.watts is None or self.carbon_intensity is None:
             return None
         return seconds / 3600 * self.watts / 1000 * self.carbon_intensity
-
-
-def find_places(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The folders and files among what settings name, and where they lie; the rest are ids on the Hub.
-
-    For `training_args.json`, while all are there: later a name alone doesn't tell which it was.
-    """
-    values = [settings.get(name) or [] for name in PLACES]
-    names = [name for value in values for name in (value if isinstance(value, list) else [value])]
-    return {name: str(Path(name).resolve()) for name in names if Path(name).exists()}
 
 
 def read_stages(folder: Path) -> list[Stage]:
@@ -302,16 +293,19 @@ def _result_row(task: Mapping[str, Any]) -> str:
     metric = task["main_metric"]
     means = {system["system"]: system["metrics"][metric] for system in task["systems"] if system["metrics"]}
     ours = means[task["systems"][0]["system"]]
-    cells = [task["task"], f"{task['num_queries']:,}", metric, f"**{ours['mean']:.3f}** {_interval(ours)}", "–", "–"]
+    cells = [
+        task["task"],
+        f"{task['num_queries']:,}",
+        metric,
+        f"**{ours['mean']:.3f}** {format_interval(ours)}",
+        "–",
+        "–",
+    ]
     if task["lead"]:
         rival = max(task["lead"], key=lambda lead: means[lead["system"]]["mean"])
         cells[4] = f"{rival['system']}: {means[rival['system']]['mean']:.3f}"
-        cells[5] = f"{rival['mean']:+.3f} [{rival['low']:+.3f}, {rival['high']:+.3f}]"
-    return f"| {' | '.join(cells)} |"
-
-
-def _interval(value: Mapping[str, float]) -> str:
-    return f"[{value['low']:.3f}, {value['high']:.3f}]"
+        cells[5] = format_mean(rival, "+")
+    return table_row(cells)
 
 
 def _training(stages: Sequence[Stage], flags: Mapping[str, Any] | None, power: Power) -> list[str]:
@@ -326,11 +320,11 @@ def _training(stages: Sequence[Stage], flags: Mapping[str, Any] | None, power: P
     if flags:
         lines += ["", "### Commands", "", "```bash", *(_command(given, flags) for given in settings), "```"]
     lines += ["", "### Hyperparameters", ""]
-    lines += [_row(["setting", *(given["stage"] for given in settings)]), _row(["---"] * (len(settings) + 1))]
+    lines += [table_row(["setting", *(given["stage"] for given in settings)]), table_row(["---"] * (len(settings) + 1))]
     for name in HYPERPARAMETERS:
         values = [given.get(name) for given in settings]
         if any(value is not None for value in values):
-            lines.append(_row([f"`{name}`", *("–" if value is None else str(value) for value in values)]))
+            lines.append(table_row([f"`{name}`", *("–" if value is None else str(value) for value in values)]))
     return lines + _time_and_carbon(stages, power)
 
 
@@ -390,10 +384,6 @@ def _limits(stages: Sequence[Stage]) -> list[str]:
         "models.",
     ]
     return lines
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _is_local(source: str) -> bool:

@@ -35,10 +35,10 @@ OPTIONAL = (
 )  # fmt: skip
 IMPORT = re.compile(r"^\s*from \.(\w+) import", re.MULTILINE)
 # The parts of the package that the Space needs, with all that they import by the layers in pyproject.toml.
-SPACE_PARTS = ("utils", "data", "encoding", "catalog")
+PACKAGE_PARTS = ("utils", "data", "encoding", "catalog")
 PICTURE = re.compile(r"!\[[^\]]*\]\(([\w.-][\w./-]*\.(?:gif|jpe?g|png|svg|webp))\)")
 SPACE_ROOT = ("app.py", "requirements.txt")
-SPACE_FOLDERS = ("static", "tabs", "templates", "uploads")
+SPACE_PARTS = ("static", "tabs", "templates", "uploads")
 SPACE_SUFFIXES = (".py", ".css", ".js", ".json", ".html", ".svg")
 SPACE_SETTINGS = ("split", "id_column", "title_column", "image_column", "attribute_columns", "examples")
 # A repository that holds this file was written by this module.
@@ -173,10 +173,10 @@ def space_files(
     if not (folder / "app.py").is_file():
         raise ValueError(f"{folder} has no app.py: publish a Space from a clone of the repository.")
     package = [PACKAGE / "__init__.py", *PACKAGE.glob("*_acebert.py")]
-    package += [path for part in SPACE_PARTS for path in (PACKAGE / part).rglob("*.py")]
+    package += [path for part in PACKAGE_PARTS for path in (PACKAGE / part).rglob("*.py")]
     files: Files = {name: folder / name for name in SPACE_ROOT}
     files |= {f"acebert/{path.relative_to(PACKAGE).as_posix()}": path for path in sorted(package)}
-    own = [*folder.glob("*.py"), *(path for part in SPACE_FOLDERS for path in (folder / part).rglob("*"))]
+    own = [*folder.glob("*.py"), *(path for part in SPACE_PARTS for path in (folder / part).rglob("*"))]
     for path in sorted(own):
         if path.suffix in SPACE_SUFFIXES and path.name not in SPACE_ROOT:
             files[f"acebert/space/{path.relative_to(folder).as_posix()}"] = path

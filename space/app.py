@@ -17,7 +17,6 @@ from collections import ChainMap
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -25,7 +24,7 @@ from huggingface_hub import snapshot_download
 FOLDER = Path(__file__).parent
 PACKAGE_PARTS = ("utils", "data", "encoding", "catalog")  # what the Space needs beside the root's modules
 SPACE_PARTS = ("static", "tabs", "templates", "uploads")
-PUBLISHED = FOLDER / "settings.json"  # written by `acebert.commands.publish`
+PUBLISHED = FOLDER / "settings.json"  # written by `acebert publish`
 DEFAULTS = {
     "catalog": "ashraq/fashion-product-images-small",
     "split": "all",
@@ -42,7 +41,7 @@ _FASHION = {
 # Settings of catalogues that are known: a Hub id stands for itself, other names are for --preset.
 PRESETS = {
     "ashraq/fashion-product-images-small": _FASHION | {"attribute_columns": "gender,articleType,baseColour,usage"},
-    # That of `python -m acebert.sample_catalog.generate`.
+    # That of `acebert sample-catalog`.
     "sample": _FASHION | {"attribute_columns": "gender,articleType,baseColour,pattern,usage,price"},
 }
 
@@ -57,31 +56,36 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     The variables, named in each flag's help, are for a Space's settings page.
     """
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
 
-    def setting(name: str, text: str, **kwargs: Any) -> None:
-        shown = f", by default {DEFAULTS[name]}" if DEFAULTS.get(name) else ""
-        parser.add_argument(f"--{name}", help=f"{text}{shown} [{_variable(name)}]", **kwargs)
+    def setting(name: str, text: str) -> None:
+        shown = f" (default: {DEFAULTS[name]})" if DEFAULTS.get(name) else ""
+        parser.add_argument(f"--{name}", help=f"{text}{shown}. [{_variable(name)}]")
 
-    setting("model_name_or_path", "checkpoint: a Hub id or a folder")
-    setting("revision", "the checkpoint's branch, tag or commit on the Hub")
-    setting("catalog", "the products: a dataset, or a catalogue that was built; a Hub id or a folder")
-    setting("catalog_revision", "the catalogue's branch, tag or commit on the Hub")
-    setting("preset", "settings of a known catalogue, by default those under the catalogue's own name", choices=PRESETS)
-    setting("split", "the dataset's split")
-    setting("id_column", "column with the product's id")
-    setting("title_column", "column with the title")
-    setting("image_column", "column with the photo")
-    setting("attribute_columns", "columns to show and filter by, with commas; of a built catalogue by default all")
-    setting("examples", "queries to start from, with commas")
-    setting("cache", "folder that keeps encoded catalogues")
-    parser.add_argument("--port", type=int, help="port to serve on, by default the first free one from 7860")
+    setting("model_name_or_path", "Checkpoint: a Hub id or a folder")
+    setting("revision", "The checkpoint's branch, tag or commit on the Hub")
+    setting("catalog", "What to search: a dataset, or a catalogue of build-catalog; a Hub id or a folder")
+    setting("catalog_revision", "The catalogue's branch, tag or commit on the Hub")
+    setting("preset", "Settings of a known catalogue; by default those of the catalogue's Hub id")
+    setting("split", "Split of the dataset")
+    setting("id_column", "Column of product ids")
+    setting("title_column", "Column of titles")
+    setting("image_column", "Column of photos")
+    setting(
+        "attribute_columns",
+        "Columns to show and to filter by, separated by commas; of a built catalogue all by default",
+    )
+    setting("examples", "Example queries to offer, separated by commas")
+    setting("cache", "Folder that keeps encoded catalogues")
+    parser.add_argument("--port", type=int, help="Port to serve on; by default the first free one from 7860.")
     flags = vars(parser.parse_args(argv))
 
     published = json.loads(PUBLISHED.read_text(encoding="utf-8")) if PUBLISHED.exists() else {}
-    environment = {name: value for name in flags if (value := os.environ.get(_variable(name)))}
+    environment = {name: value for name in flags if name != "port" and (value := os.environ.get(_variable(name)))}
     chosen = ChainMap({name: value for name, value in flags.items() if value is not None}, environment, published)
-    preset = PRESETS.get(chosen.get("preset") or chosen.get("catalog", DEFAULTS["catalog"]), {})
+    if (named := chosen.get("preset")) and named not in PRESETS:
+        parser.error(f"There is no preset {named[:80]!r}: choose one of {', '.join(PRESETS)}.")
+    preset = PRESETS.get(named or chosen.get("catalog", DEFAULTS["catalog"]), {})
     settings = ChainMap(*chosen.maps, preset, DEFAULTS)
     args = argparse.Namespace(**{name: settings.get(name) for name in flags})
     if not args.model_name_or_path:

@@ -58,7 +58,7 @@ def card(shop: Shop, catalog: ProductCatalog, product: Product, attributes: Sequ
         photo=shop.photo_address(catalog, product),
         facts=show_facts(product, attributes),
         hit=hit,
-        carried_by=CARRIED_BY.get(hit.carried_by) if hit else None,
+        carried_by=CARRIED_BY.get(hit.carried_by or "") if hit else None,
         more="?" + urlencode({"like": product.id}),
     )
 

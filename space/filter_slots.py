@@ -61,9 +61,11 @@ class FilterSlots:
             if chosen:
                 filters[name] = chosen
         for name in self.ranges:
-            bounds = tuple(_read_number(fields.get(f"{name}.{end}", [""])[0]) for end in ("min", "max"))
-            if bounds != (None, None) and (None in bounds or bounds[0] <= bounds[1]):
-                filters[name] = bounds
+            low, high = (_read_number(fields.get(f"{name}.{end}", [""])[0]) for end in ("min", "max"))
+            if low is None and high is None:
+                continue
+            if low is None or high is None or low <= high:
+                filters[name] = (low, high)
         return filters
 
     def updates(self, catalog: ProductCatalog, filters: Filters) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from acebert.space.cards import card, notice, show_title
 from acebert.space.filter_slots import CHOICE_SLOTS, RANGE_SLOTS, SLOTS, Filters, FilterSlots
 from acebert.space.gradio_compat import replace_preprocess
 from acebert.space.rendering import read_script, render
-from acebert.space.shop import Shop, find_product, read_text
+from acebert.space.shop import Shop, find_product, read_text, search_one
 from acebert.space.uploads.limits import Limits
 from acebert.space.uploads.photo_zip import decode_photo
 from acebert.space.why import Question, find_reasons, why_page
@@ -53,7 +53,7 @@ def look_around(catalog: ProductCatalog, count: int, filters: Filters) -> list[P
     products, vectors = catalog.sample(count)
     if not filters or not products:
         return products
-    found = catalog.search(vector=vectors, top_k=count, filters=filters)
+    found = search_one(catalog, vector=vectors, top_k=count, filters=filters)
     fitting = {hit.id: hit for rank in zip(*found, strict=True) for hit in rank}
     return [Product(hit.id, hit.title, hit.attributes, hit.location) for hit in list(fitting.values())[:count]]
 
@@ -79,13 +79,13 @@ def find(
         product = find_product(catalog, like)
         if product is None:
             raise ValueError(f"There is no product {like} in this catalogue.")
-        hits = catalog.search(like=product.id, top_k=count, filters=filters)
+        hits = search_one(catalog, like=product.id, top_k=count, filters=filters)
         return Found(f"More like “{show_title(product)}”", hits, Question(like=like))
     if not query and photo is None:
         return Found("From the catalogue", look_around(catalog, count, filters))
     vector = shop.encode(query, photo)
     heading = "Like your photo" if not query else f"“{query}” and your photo" if photo is not None else f"“{query}”"
-    return Found(heading, catalog.search(vector=vector, top_k=count, filters=filters), Question(vector=vector))
+    return Found(heading, search_one(catalog, vector=vector, top_k=count, filters=filters), Question(vector=vector))
 
 
 def read_photo(payload: ImageData | None) -> Photo | None:

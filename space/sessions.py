@@ -19,13 +19,15 @@ from acebert.space.uploads import Upload, open_upload
 from acebert.space.uploads.columns import UploadColumns
 from acebert.space.uploads.limits import MB, Limits
 from acebert.space.uploads.products import read_products
-from acebert.space.uploads.table import BadRow
+from acebert.space.uploads.table import UploadProblem
 
 # Two cores encode a few dozen products a second.
 LIMITS = Limits(rows=5_000, table_bytes=64 * MB, zip_bytes=256 * MB, unpacked_bytes=512 * MB)
 MOST_SESSIONS = 8
 IDLE_SECONDS = 60 * 60
 GRACE_SECONDS = 5 * 60
+NOTHING_DROPPED = "Drop a catalogue first. One that isn't used for an hour is removed."
+REMOVED = "The page was closed and its catalogue removed: drop it again."
 
 
 @dataclass
@@ -96,22 +98,22 @@ class Sessions:
         session = self._find_or_start(key)
         with session.lock:
             folder = session.folder / secrets.token_urlsafe(16)
-            files = [path and Path(path) for path in (table, photos)]
+            table_file, photos_file = (Path(path) if path else None for path in (table, photos))
             try:
-                upload = open_upload(*files, dataset, folder, self.limits)
+                upload = open_upload(table_file, photos_file, dataset, folder, self.limits)
             except (ValueError, FileNotFoundError) as error:
                 if session.upload is None:
                     self.end(key)
                 if isinstance(error, FileNotFoundError):
                     raise ValueError("What was dropped is removed after an hour: drop it again.") from error
                 raise
-            session.files.update(filter(None, files))
+            session.files.update(file for file in (table_file, photos_file) if file)
             if session.upload is not None:
                 shutil.rmtree(session.upload.folder, ignore_errors=True)
             session.upload = upload
         return upload
 
-    def build(self, key: str, columns: UploadColumns) -> list[BadRow]:
+    def build(self, key: str, columns: UploadColumns) -> list[UploadProblem]:
         """Makes the user's upload searchable, in place of what was before.
 
         Returns:
@@ -122,9 +124,11 @@ class Sessions:
         """
         session = self._find(key)
         if session is None:
-            raise ValueError("Drop a catalogue first. One that isn't used for an hour is removed.")
+            raise ValueError(NOTHING_DROPPED)
         with session.lock:
-            catalog, bad_rows, error = None, [], None
+            catalog: ProductCatalog | None = None
+            bad_rows: list[UploadProblem] = []
+            error: Exception | None = None
             try:
                 catalog, bad_rows = self._build(session, columns)
             except Exception as reason:  # whatever it is where the folder was removed meanwhile
@@ -138,14 +142,16 @@ class Sessions:
                 shutil.rmtree(catalog.path, ignore_errors=True)
             if ended:
                 shutil.rmtree(session.folder, ignore_errors=True)
-                raise ValueError("The page was closed and its catalogue removed: drop it again.") from error
+                raise ValueError(REMOVED) from error
             if error is not None:
                 raise error
         self._find(key)  # a long build is a use, too
         return bad_rows
 
-    def _build(self, session: Session, columns: UploadColumns) -> tuple[ProductCatalog, list[BadRow]]:
+    def _build(self, session: Session, columns: UploadColumns) -> tuple[ProductCatalog, list[UploadProblem]]:
         upload = session.upload
+        if upload is None:
+            raise ValueError(NOTHING_DROPPED)
         products, bad_rows = read_products(upload, columns)
         if not len(products):
             raise ValueError(f"No row can be used. Row {bad_rows[0].row}: {bad_rows[0].reason}.")
@@ -159,6 +165,7 @@ class Sessions:
             index="memory",  # nothing to write, and at this size as quick
             on_bad_row="skip",
         )
+        assert catalog is not None  # as it is to all but the first of several processes
         for file in products.cache_files:
             os.unlink(file["filename"])
         ids = upload.texts[columns.id] if columns.id else map(str, upload.rows)
@@ -167,18 +174,18 @@ class Sessions:
             bad = json.loads(line)  # such as a photo that Pillow reads and the processor refuses
             skipped = bad["id"] not in catalog
             named = {"id": columns.id, "title": columns.title, "image": columns.image}.get(bad["field"], bad["field"])
-            bad_rows.append(BadRow(rows[bad["id"]], named or "", bad["id"], bad["reason"], skipped))
+            bad_rows.append(UploadProblem(rows[bad["id"]], named or "", bad["id"], bad["reason"], skipped))
         return catalog, sorted(bad_rows, key=lambda bad: bad.row)
 
     def upload(self, key: str) -> Upload | None:
         """What the user dropped, None where there is nothing."""
         session = self._find(key)
-        return session and session.upload
+        return session.upload if session else None
 
     def catalog(self, key: str | None) -> ProductCatalog | None:
         """The user's catalogue, None where there is none."""
         session = self._find(key)
-        return session and session.catalog
+        return session.catalog if session else None
 
     def archive(self, key: str) -> Path:
         """A zip of the user's catalogue, for `ProductCatalog.load`.
@@ -211,7 +218,8 @@ class Sessions:
             # Two users who drop the same file have one copy of it.
             needed = set().union(*(other.files for other in self._sessions.values()))
         if session is not None:
-            session.timer.cancel()
+            if session.timer is not None:
+                session.timer.cancel()
             if session.catalog is not None:
                 session.catalog.close()
             shutil.rmtree(session.folder, ignore_errors=True)
@@ -231,19 +239,25 @@ class Sessions:
                 folder = Path(self._root.name) / secrets.token_urlsafe(16)
                 folder.mkdir()
                 self._sessions[key] = Session(folder)
-        return self._find(key)
+            session = self._sessions[key]
+            self._extend(key, session, self.idle_seconds)
+        return session
 
     def _find(self, key: str | None, seconds: float | None = None) -> Session | None:
         """The user's session, which then lasts for some more seconds, by default those of one that is in use."""
         with self._lock:
-            session = self._sessions.get(key)
-            if session is not None:
-                if session.timer is not None:
-                    session.timer.cancel()
-                session.timer = threading.Timer(self.idle_seconds if seconds is None else seconds, self.end, [key])
-                session.timer.daemon = True
-                session.timer.start()
+            session = self._sessions.get(key) if key else None
+            if key and session is not None:
+                self._extend(key, session, self.idle_seconds if seconds is None else seconds)
         return session
+
+    def _extend(self, key: str, session: Session, seconds: float) -> None:
+        """Has the session end after so many seconds from now. To be called under the lock."""
+        if session.timer is not None:
+            session.timer.cancel()
+        session.timer = threading.Timer(seconds, self.end, [key])
+        session.timer.daemon = True
+        session.timer.start()
 
 
 def write_archive(folder: Path, file: Path) -> None:

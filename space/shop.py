@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import urlencode
 
 import numpy as np
@@ -19,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-from acebert.catalog.product_catalog import Product, ProductCatalog
+from acebert.catalog.product_catalog import Hit, Product, ProductCatalog
 from acebert.encoding.explain import Explanation, explain
 from acebert.space.uploads.limits import MB
 from acebert.utils.fingerprints import code_sha256, processor_sha256, product_weights_sha256
@@ -111,9 +112,12 @@ class Shop:
     async def serve_photo(self, request: Request) -> Response:
         """Answers a request for an address that [`Shop.photo_address`] gave."""
         catalog = self._shown.get(request.query_params.get("catalog", ""))
+        product, photo = None, None
         try:
-            product = catalog and find_product(catalog, request.query_params.get("product", ""))
-            photo = product and await self._photo(catalog, product)
+            if catalog is not None:
+                product = find_product(catalog, request.query_params.get("product", ""))
+            if catalog is not None and product is not None:
+                photo = await self._photo(catalog, product)
         except (RuntimeError, OSError):  # it was closed, and its folder removed, a moment ago
             product = None
         if product is None:
@@ -134,6 +138,11 @@ class Shop:
             # Nobody's catalogue pushes the others' photos out.
             max(self._photos.values(), key=lambda kept: kept.size).drop_first()
         return photo
+
+
+def search_one(catalog: ProductCatalog, **query: Any) -> list[Hit]:
+    """`catalog.search` with one query, of which it returns one list."""
+    return cast("list[Hit]", catalog.search(**query))
 
 
 def read_text(typed: str | None) -> str:
@@ -227,7 +236,7 @@ def open_catalog(
     parts += [dataset._fingerprint, id_column, title_column, image_column, *attributes]
     path = cache / hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:32]
     if not (path / "catalog.json").exists():
-        ProductCatalog.build(
+        built = ProductCatalog.build(
             model,
             processor,
             dataset,
@@ -238,5 +247,7 @@ def open_catalog(
             attribute_columns=attributes,
             index="memory",
             on_bad_row="skip",
-        ).close()
+        )
+        assert built is not None  # as it is to all but the first of several processes
+        built.close()
     return ProductCatalog.load(path, model, processor, read_only=True)

@@ -1,13 +1,10 @@
 """What the tests of the catalogue share besides fixtures."""
 
 import io
-import threading
-from collections.abc import Callable
 from typing import Any
 
 from datasets import Features, Image, List, Value
 from PIL import Image as PilImage
-from qdrant_client import QdrantClient
 
 from acebert.catalog import ProductCatalog
 
@@ -24,28 +21,6 @@ FEATURES = Features(
     }
     | {"sizes": List(Value("string"))}
 )
-
-
-class LocalServer:
-    """A stand-in for a client of a Qdrant server: qdrant-client's local mode, which outlives the catalogue here.
-
-    One call at a time, for there a search beside a change may fail, as it does on no server.
-    """
-
-    def __init__(self) -> None:
-        self._client, self._turn = QdrantClient(":memory:"), threading.RLock()
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        call = getattr(self._client, name)
-
-        def in_turn(*args: Any, **kwargs: Any) -> Any:
-            with self._turn:
-                return call(*args, **kwargs)
-
-        return in_turn
-
-    def close(self) -> None:
-        pass
 
 
 def reopen(catalog: ProductCatalog, **settings: Any) -> ProductCatalog:

@@ -1,15 +1,17 @@
 """Invented products, and what any index must answer about them: plain Python to check the engines against."""
 
+import contextlib
 import math
 import operator
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers import unit_vectors
-from qdrant_client import QdrantClient
+from qdrant_server import qdrant_name
 
 from acebert.catalog.filters import And, Filter, Not, OneOf, Or, Range
 from acebert.catalog.indexes.base import VECTORS, CatalogIndex
@@ -27,7 +29,6 @@ SCHEMA = {
     "sizes": "strings",
 }
 COLOURS, KINDS = ("red", "blue", "green"), ("shirt", "bag", "mug")
-URL = "http://localhost:6333/products"
 
 
 def key_of(number: int) -> str:
@@ -130,12 +131,19 @@ FILTERS: list[dict[str, Any] | None] = [
 ]
 
 
-def make_index(engine: str, path: Path) -> CatalogIndex:
-    if engine == "memory":
-        return MemoryIndex(SCHEMA)
-    if engine == "edge":
-        return EdgeIndex.create(path / "index", DIM, SCHEMA)
-    return ServerIndex.create(URL, DIM, SCHEMA, client=QdrantClient(":memory:"))
+@contextlib.contextmanager
+def make_index(engine: str, path: Path, sides: bool = True) -> Iterator[CatalogIndex]:
+    """An empty index, closed at the end."""
+    with contextlib.ExitStack() as stack:
+        index: CatalogIndex
+        if engine == "memory":
+            index = MemoryIndex(SCHEMA)
+        elif engine == "edge":
+            index = EdgeIndex.create(path / "index", DIM, SCHEMA, sides=sides)
+        else:
+            index = ServerIndex.create(stack.enter_context(qdrant_name("index")), DIM, SCHEMA, sides=sides)
+        stack.callback(index.close)
+        yield index
 
 
 def pairs(matches: list[Any]) -> list[tuple[str, float]]:

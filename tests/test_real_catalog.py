@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 from acebert import train_accelerate
-from acebert.data.sources import Columns, load_products
+from acebert.data.columns import Columns
+from acebert.data.sources import load_products
 from acebert.image_processing_acebert import AceBertImageProcessor
 
 pytestmark = pytest.mark.real

@@ -1,4 +1,4 @@
-"""Query-side fine-tuning: the whole catalogue, as frozen vectors, ranked for every query."""
+"""The whole catalogue as frozen vectors, which query-side fine-tuning contrasts every query with."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from accelerate.utils import broadcast
 
-from acebert.data.corpus import Catalog
+from acebert.data.corpus import Corpus
 from acebert.data.grouping import hash_text
-from acebert.data.pairs import SIDES, ProductQueries
-from acebert.encoding.corpus_encoder import Encoder
+from acebert.data.pairs import SIDES, QueryDataset
+from acebert.encoding.corpus_encoder import CorpusEncoder
 
 
 @dataclass
-class RankedProducts:
+class CatalogNegatives:
     """Vectors of a catalogue's products by the sides that they show, and what they answer.
 
     Args:
@@ -39,7 +39,7 @@ class RankedProducts:
     first_group: int = 0
 
     @classmethod
-    def encode(cls, data: ProductQueries, encoder: Encoder, name: str) -> "RankedProducts":
+    def encode(cls, data: QueryDataset, encoder: CorpusEncoder, name: str) -> "CatalogNegatives":
         """Encodes all products with each of `SIDES`, but for what the encoder's cache holds.
 
         Rows that share an id are one product, as in a log of queries: the first of those that have most to show is
@@ -58,7 +58,7 @@ class RankedProducts:
         codes = np.full((len(kept), data.codes.shape[1]), -1, dtype=np.int64)
         for row, product in zip(order[::-1], products[::-1], strict=True):  # the kept row's own values win
             codes[product] = np.where(data.codes[row] >= 0, data.codes[row], codes[product])
-        catalog = Catalog(
+        catalog = Corpus(
             name=name,
             ids=[ids[row] for row in kept],
             titles=[data.titles[row] for row in kept],
@@ -72,7 +72,7 @@ class RankedProducts:
             shown = torch.from_numpy(np.flatnonzero(catalog.shows(sides)))
             whole = torch.zeros(len(catalog), model.config.projection_dim)
             if len(shown):  # a side that no product has is never ranked
-                encoded = encoder.products(catalog, sides)
+                encoded = encoder.encode_products(catalog, sides)
                 whole = broadcast((encoded if encoder.accelerator.is_main_process else whole).to(device))
             widths = (whole.shape[1], *(model.config.matryoshka_dims or []))
             vectors.append([F.normalize(whole[shown.to(device), :width], dim=-1) for width in widths])
@@ -85,13 +85,13 @@ class RankedProducts:
         groups, attributes = (torch.from_numpy(values).to(device) for values in (data.groups[kept], codes))
         return cls(vectors, rows, groups, answering, attributes, len(data))
 
-    def join(self, other: "RankedProducts") -> "RankedProducts":
+    def join(self, other: "CatalogNegatives") -> "CatalogNegatives":
         """Both catalogues' products, this one's first; queries are drawn from the other."""
         n = self.num_groups
         answering = {text: set(groups) for text, groups in self.answering.items()}
         for text, groups in other.answering.items():
             answering[text] = answering.get(text, set()) | {group + n for group in groups}
-        return RankedProducts(
+        return CatalogNegatives(
             [
                 [torch.cat(both) for both in zip(*widths, strict=True)]
                 for widths in zip(self.vectors, other.vectors, strict=True)

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 
-def find_learning_rate(
+def run_range_test(
     batches: Iterable[dict[str, Any]],
     step: Callable[[dict[str, Any]], float],
     optimizer: torch.optim.Optimizer,

@@ -52,7 +52,7 @@ def explain_lost_processes() -> Iterator[None]:
         reason = str(error)
         if reason.startswith("DataLoader "):
             lost = "A process that reads data is gone or hangs"
-            remedy = "If memory ran out, lower --num_workers or --per_device_batch_size"
+            remedy = "If memory ran out, lower --dataloader_num_workers or --per_device_batch_size"
         elif isinstance(error, torch.distributed.DistError) or "gloo" in reason:
             lost = "Another process of the run is gone or out of reach"
             remedy = "See its own message, or docs/training.md where the run never began"

@@ -1,11 +1,14 @@
-"""SHA-256 of weights, processors, code and products, by which later runs know what they were made of."""
+"""SHA-256 fingerprints, by which a later run knows what a file, a cache or a checkpoint was made of.
+
+Files on disk name these values: a change to any of the functions makes their caches, catalogues and runs unknown.
+"""
 
 import hashlib
 import inspect
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,99 @@ from transformers import PreTrainedModel, ProcessorMixin
 HASHED_ROWS = 2**16  # at a time
 
 
+# ----------------------------------------------------------------------------------------------------------------------
+# Files and values
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def json_sha256(value: Any, **options: Any) -> str:
+    """Of a value as `json.dumps` writes it with these options."""
+    return hashlib.sha256(json.dumps(value, **options).encode()).hexdigest()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Models
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+# Prefixes that wrappers (torch.compile, PEFT) add are ignored.
+PRODUCT_SIDE = re.compile(r"\bproduct_(encoder|projection)\..*")
+
+
+def weights_sha256(model: PreTrainedModel, exact: bool = False) -> str:
+    """Of a model's weights, rounded to bfloat16: a checkpoint is the same loaded in float32 or in bfloat16.
+
+    Args:
+        model: the model.
+        exact: don't round, so that a checkpoint and its copy in bfloat16 differ.
+    """
+    return _tensors_sha256(model.state_dict(), exact)
+
+
+def product_weights_sha256(model: PreTrainedModel, exact: bool = False) -> str:
+    """Of the weights that make product vectors: checkpoints that differ in their query side share it.
+
+    Args:
+        model: an `AceBertModel`, or one that wraps it, as `torch.compile` and PEFT do. An `OnnxAceBertModel` has the
+            fingerprint of the checkpoint that it was exported from.
+        exact: see [`weights_sha256`].
+
+    Raises:
+        ValueError: for a model without a product side.
+    """
+    if hasattr(model, "source_product_weights_sha256"):
+        return model.source_product_weights_sha256
+    found = ((PRODUCT_SIDE.search(name), tensor) for name, tensor in model.state_dict().items())
+    weights = {match.group(): tensor for match, tensor in found if match}
+    if not weights:
+        raise ValueError(f"{type(model).__name__} has no product encoder: give an AceBertModel.")
+    return _tensors_sha256(weights, exact)
+
+
+def _tensors_sha256(tensors: Mapping[str, torch.Tensor], exact: bool) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        values = tensor.detach().cpu()
+        values = (values if exact else values.bfloat16()).float().contiguous()
+        digest.update(f"{name} {tuple(values.shape)}".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def processor_sha256(processor: ProcessorMixin) -> str:
+    """Of the processor's settings and vocabulary, wherever its code was loaded from."""
+    settings = json.loads(processor.to_json_string())
+    for part in (settings, settings["image_processor"]):
+        part.pop("auto_map", None)
+    vocabulary = sorted(processor.tokenizer.get_vocab().items())
+    return json_sha256([settings, vocabulary], sort_keys=True)
+
+
+def code_sha256(*objects: Any) -> str:
+    """Of the source files that define the objects' classes."""
+    files = sorted({inspect.getfile(type(each)) for each in objects})
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Products
+# ----------------------------------------------------------------------------------------------------------------------
+
+
 def products_sha256(products: Dataset) -> str:
-    """Of the rows of [`load_products`], or of a selection of them, in their order.
+    """Of the rows of a dataset of products, or of a selection of them, in their order.
 
     Of a selection, the rows that were left out may count, too. Photos count by their file name and the size of their
-    embedded bytes, for the time that reading them all would take: one that changes and keeps both is not noticed. Files
+    embedded bytes, since reading them all would take too long: a change that keeps both is not noticed. Photos in files
     of their own count by name alone.
     """
     digest = hashlib.sha256()
@@ -42,60 +133,39 @@ def products_sha256(products: Dataset) -> str:
     return digest.hexdigest()
 
 
-# Whatever a wrapper puts before it.
-PRODUCT_SIDE = re.compile(r"\bproduct_(encoder|projection)\..*")
+def corpus_sha256(ids: Sequence[str], titles: Sequence[str | None]) -> str:
+    """Of the products that are ranked, without their photos: the same on every machine."""
+    return json_sha256([ids, titles])
 
 
-def weights_sha256(model: PreTrainedModel, exact: bool = False) -> str:
-    """Of the weights rounded to bfloat16: a checkpoint is the same whether it was loaded in float32 or in bfloat16.
-
-    Args:
-        model: whose weights.
-        exact: not rounded, so that a checkpoint and its copy in bfloat16 differ.
-    """
-    return _sha256_of(model.state_dict(), exact)
-
-
-def product_weights_sha256(model: PreTrainedModel, exact: bool = False) -> str:
-    """Of the weights that make product vectors: checkpoints that differ in their query side share it.
+def photos_sha256(photos: Iterable[Mapping[str, Any] | None]) -> str:
+    """Of the photos' bytes; of path, size and time of change for photos in files of their own.
 
     Args:
-        model: an `AceBertModel`, or one that wraps it, as `torch.compile` and PEFT do. An `OnnxAceBertModel` has the
-            fingerprint of the checkpoint that it was exported from.
-        exact: as of [`weights_sha256`].
-
-    Raises:
-        ValueError: for a model without a product side.
+        photos: each {"bytes": ..., "path": ...} as `datasets` holds them, None for a product without one.
     """
-    if hasattr(model, "source_product_weights_sha256"):
-        return model.source_product_weights_sha256
-    found = ((PRODUCT_SIDE.search(name), tensor) for name, tensor in model.state_dict().items())
-    weights = {match.group(): tensor for match, tensor in found if match}
-    if not weights:
-        raise ValueError(f"{type(model).__name__} has no product encoder: give an AceBertModel.")
-    return _sha256_of(weights, exact)
-
-
-def _sha256_of(weights: Mapping[str, torch.Tensor], exact: bool) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(weights.items()):
-        values = tensor.detach().cpu()
-        values = (values if exact else values.bfloat16()).float().contiguous()
-        digest.update(f"{name} {tuple(values.shape)}".encode())
-        digest.update(values.flatten().view(torch.uint8).numpy())
+    for photo in photos:
+        if photo is None or photo.get("bytes") is not None:
+            content = b"" if photo is None else photo["bytes"]
+        else:
+            content = photo["path"].encode()
+            if os.path.exists(photo["path"]):
+                status = os.stat(photo["path"])
+                content += f" {status.st_size} {status.st_mtime_ns}".encode()
+        digest.update(len(content).to_bytes(8, "big") + content)
     return digest.hexdigest()
 
 
-def processor_sha256(processor: ProcessorMixin) -> str:
-    """Of the settings for texts and photos, and of the vocabulary; wherever the code was loaded from."""
-    settings = json.loads(processor.to_json_string())
-    for part in (settings, settings["image_processor"]):
-        part.pop("auto_map", None)
-    vocabulary = sorted(processor.tokenizer.get_vocab().items())
-    return hashlib.sha256(json.dumps([settings, vocabulary], sort_keys=True).encode()).hexdigest()
+def plan_sha256(settings: Mapping[str, Any], num_rows: int, columns: Iterable[Sequence[Any]]) -> str:
+    """Of a catalogue to build: tells whether an unfinished build has the same settings and products.
 
-
-def code_sha256(*parts: Any) -> str:
-    """Of the files that hold the parts' classes."""
-    files = sorted({inspect.getfile(type(part)) for part in parts})
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
+    Args:
+        settings: of the catalogue.
+        num_rows: products that are encoded.
+        columns: ids, titles and attributes of all rows. Photos are not looked at.
+    """
+    digest = hashlib.sha256(json.dumps([settings, num_rows], sort_keys=True, default=str).encode())
+    for values in columns:
+        digest.update(json.dumps(values, default=str).encode())
+    return digest.hexdigest()

@@ -23,7 +23,6 @@ from acebert.catalog.filters import Filter, check_attributes
 
 VECTORS = ("product", "title", "image")  # title and image: the product encoder on one side alone
 WORDS = "words"  # name of the sparse vectors for BM25
-SCORES_PER_CHUNK = 2**24  # scores held at a time: 64 MB in float32
 
 # Words, stems and term weights of BM25 (Robertson & Zaragoza 2009); engines multiply by the inverse document frequency.
 # avg_len: titles of the fashion catalogue have 5.6 words on average. Stored weights depend on it, so it never adapts.

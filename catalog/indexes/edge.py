@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import qdrant_edge
 
 from acebert.catalog.indexes.base import VECTORS, WORDS, check_keys
@@ -111,7 +112,14 @@ class EdgeIndex(QdrantIndex):
     def _has_vector(self, name: str) -> qdrant_edge.HasVectorCondition:
         return qdrant_edge.HasVectorCondition(name)
 
-    def _write(self, points: list[qdrant_edge.Point]) -> None:
+    def _write(
+        self,
+        keys: Sequence[str],
+        units: Mapping[str, np.ndarray],
+        titles: Sequence[str | None],
+        payloads: Sequence[dict[str, Any]],
+    ) -> None:
+        points = self._points(range(len(keys)), keys, units, titles, payloads)
         self._shard.update(qdrant_edge.UpdateOperation.upsert_points(points))
 
     def _change(self, parts: list[tuple[str, dict[str, Any], list[str]]]) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 from acebert.catalog.filters import And, Filter, Not, OneOf, Or
 from acebert.catalog.indexes.base import (
     BM25,
-    SCORES_PER_CHUNK,
     VECTORS,
     Match,
     check_changes,
@@ -25,6 +24,7 @@ from acebert.catalog.indexes.base import (
     check_vector_names,
     most_frequent,
 )
+from acebert.utils import ranking
 
 
 @dataclass
@@ -114,7 +114,7 @@ class MemoryIndex:
                 return [[] for _ in queries]
             vectors = vectors[: len(self._products)]
             fits = self._fits(where) & ~np.isnan(vectors[:, 0])
-            step = max(1, SCORES_PER_CHUNK // max(1, len(vectors)))
+            step = ranking.queries_per_chunk(len(vectors))
             return [
                 self._best(scores, fits, top_k, with_vectors)
                 for start in range(0, len(queries), step)
@@ -243,9 +243,7 @@ class MemoryIndex:
 
     def _best(self, scores: np.ndarray, fits: np.ndarray, top_k: int, with_vectors: Sequence[str]) -> list[Match]:
         rows = np.flatnonzero(fits)
-        if len(rows) > top_k:
-            rows = rows[np.argpartition(-scores[rows], top_k - 1)[:top_k]]
-        rows = rows[np.argsort(-scores[rows], kind="stable")]
+        rows = rows[ranking.top_k(scores[rows][None], top_k)[0]]
         return [self._match(int(row), float(scores[row]), with_vectors) for row in rows]
 
     def _match(self, row: int, score: float, with_vectors: Sequence[str]) -> Match:

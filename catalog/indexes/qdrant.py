@@ -1,7 +1,7 @@
 """What the embedded index and the server's have in common: Qdrant's data model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,14 @@ class QdrantIndex(ABC):
         """The condition that a product has this vector."""
 
     @abstractmethod
-    def _write(self, points: list[Any]) -> None: ...
+    def _write(
+        self,
+        keys: Sequence[str],
+        units: Mapping[str, np.ndarray],
+        titles: Sequence[str | None],
+        payloads: Sequence[dict[str, Any]],
+    ) -> None:
+        """Writes checked products: unit vectors by name, and payloads without attributes that are None."""
 
     @abstractmethod
     def _change(self, parts: list[tuple[str, dict[str, Any], list[str]]]) -> None:
@@ -127,15 +134,26 @@ class QdrantIndex(ABC):
         payloads: Sequence[dict[str, Any]],
     ) -> None:
         units, payloads = check_upsert(keys, vectors, titles, payloads, self._schema, self._dims)
+        if keys:
+            self._write(keys, units, titles, payloads)
+
+    def _points(
+        self,
+        rows: Iterable[int],
+        keys: Sequence[str],
+        units: Mapping[str, np.ndarray],
+        titles: Sequence[str | None],
+        payloads: Sequence[dict[str, Any]],
+    ) -> list[Any]:
+        """Some rows of checked products, as the engine takes them."""
         points = []
-        for i, key in enumerate(keys):
-            named: dict[str, Any] = {name: rows[i].tolist() for name, rows in units.items() if not np.isnan(rows[i, 0])}
-            document = BM25.embed_document(titles[i] or "")
+        for row in rows:
+            named: dict[str, Any] = {n: unit[row].tolist() for n, unit in units.items() if not np.isnan(unit[row, 0])}
+            document = BM25.embed_document(titles[row] or "")
             if document.indices:
                 named[WORDS] = self._sparse(document)
-            points.append(self._point(key, named, payloads[i]))
-        if points:
-            self._write(points)
+            points.append(self._point(keys[row], named, payloads[row]))
+        return points
 
     def set_attributes(self, keys: Sequence[str], attributes: Sequence[Mapping[str, Any]]) -> None:
         changes = check_changes(keys, attributes, self._schema)

@@ -12,7 +12,8 @@ from markupsafe import Markup
 from acebert.catalog.product_catalog import Hit, ProductCatalog
 from acebert.space.cards import notice, show_title
 from acebert.space.rendering import read_script, render
-from acebert.space.shop import MOST_HITS, Shop, read_text
+from acebert.space.shop import MOST_HITS, Shop, read_text, search_one
+from acebert.utils.ranking import late_fusion
 
 SHOWN = 10
 FUSED = 200  # ranks of each of the two lists that late fusion joins
@@ -50,9 +51,12 @@ def fuse(by_title: Sequence[Hit], by_photo: Sequence[Hit]) -> list[Hit]:
 
     A product that lacks a side is scored by the other alone.
     """
-    products = {hit.id: hit for hit in (*by_title, *by_photo)}
-    sides = {key: [s for s in (hit.title_score, hit.image_score) if s is not None] for key, hit in products.items()}
-    fused = [replace(hit, score=sum(sides[key]) / len(sides[key])) for key, hit in products.items()]
+    hits = list({hit.id: hit for hit in (*by_title, *by_photo)}.values())
+    scores = [(hit.title_score, hit.image_score) for hit in hits]
+    known = np.array([[score is not None for score in pair] for pair in scores]).reshape(-1, 2)
+    values = np.array([[score or 0.0 for score in pair] for pair in scores]).reshape(-1, 2)
+    means = late_fusion(values[:, :1], values[:, 1:], known[:, 0], known[:, 1])[:, 0].tolist()
+    fused = [replace(hit, score=score) for hit, score in zip(hits, means, strict=True)]
     return sorted(fused, key=lambda hit: -hit.score)
 
 
@@ -65,13 +69,13 @@ def compare(catalog: ProductCatalog, query: str, vector: np.ndarray, count: int 
         vector: (dim,) unit vector of the query.
         count: products by each.
     """
-    found = {"bm25": catalog.search(query, top_k=count, using="words")}
+    found = {"bm25": search_one(catalog, text=query, top_k=count, using="words")}
     if catalog.settings.sides:
-        by_title = catalog.search(vector=vector, top_k=max(count, FUSED), using="title")
-        by_photo = catalog.search(vector=vector, top_k=max(count, FUSED), using="image")
+        by_title = search_one(catalog, vector=vector, top_k=max(count, FUSED), using="title")
+        by_photo = search_one(catalog, vector=vector, top_k=max(count, FUSED), using="image")
         found |= {"title": by_title[:count], "photo": by_photo[:count]}
         found["late_fusion"] = fuse(by_title, by_photo)[:count]
-    return found | {"acebert": catalog.search(vector=vector, top_k=count)}
+    return found | {"acebert": search_one(catalog, vector=vector, top_k=count)}
 
 
 def show_columns(shop: Shop, found: Mapping[str, Sequence[Hit]]) -> Markup:

@@ -10,14 +10,17 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+import torch
 from markupsafe import Markup
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from sklearn.manifold import TSNE
 
 from acebert.catalog.product_catalog import Product, ProductCatalog
+from acebert.losses_acebert import modality_gap
 from acebert.space.cards import label, notice, show_facts, show_title
 from acebert.space.rendering import STATIC, read_script, render
 from acebert.space.shop import Shop, read_text
+from acebert.utils.files import atomic_write
 
 PRODUCTS = 1500
 QUERIES = 100
@@ -60,7 +63,7 @@ class Map:
         return self.positions[nearest].mean(0), nearest
 
 
-def make_queries(
+def make_attribute_queries(
     products: Sequence[Product], attributes: Sequence[str], count: int = QUERIES, seed: int = SEED
 ) -> list[str]:
     """Synthetic queries: for products drawn at random, one to three values of their attributes, in lower case."""
@@ -76,14 +79,6 @@ def make_queries(
         if len(queries) == count:
             break
     return list(queries)
-
-
-def modality_gap(queries: np.ndarray, products: np.ndarray) -> float:
-    """Euclidean distance between the centres of two sets of (n, dim) unit vectors, in [0, 2].
-
-    Liang et al. 2022, "Mind the Gap", arXiv 2203.02053, section 2; there between images and texts.
-    """
-    return float(np.linalg.norm(queries.mean(0) - products.mean(0)))
 
 
 def lay_out(vectors: np.ndarray) -> np.ndarray:
@@ -109,7 +104,7 @@ def make_map(catalog: ProductCatalog, attributes: Sequence[str], cache: Path) ->
     products, vectors = catalog.sample(PRODUCTS, SEED)
     if len(products) < FEWEST_PRODUCTS:
         raise ValueError(f"A map needs {FEWEST_PRODUCTS} products or more, and this catalogue has {len(products)}.")
-    queries = make_queries(products, attributes)
+    queries = make_attribute_queries(products, attributes)
     query_vectors = catalog.encode_queries(queries) if queries else vectors[:0]
     key = hashlib.sha256(vectors.tobytes() + json.dumps([queries, catalog.settings.model]).encode()).hexdigest()[:32]
     file = cache / f"map-{key}.safetensors"
@@ -118,10 +113,8 @@ def make_map(catalog: ProductCatalog, attributes: Sequence[str], cache: Path) ->
     else:
         positions = lay_out(np.concatenate([vectors, query_vectors]))
         cache.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(".unfinished")
-        save_file({"positions": positions}, unfinished)
-        unfinished.replace(file)
-    gap = modality_gap(query_vectors, vectors) if queries else float("nan")
+        atomic_write(file, save({"positions": positions}))
+    gap = float(modality_gap(torch.from_numpy(query_vectors), torch.from_numpy(vectors))) if queries else float("nan")
     return Map(products, vectors, positions[: len(products)], queries, positions[len(products) :], gap)
 
 

@@ -13,12 +13,12 @@ from acebert.space.cards import notice
 from acebert.space.gradio_compat import on_unload
 from acebert.space.rendering import render
 from acebert.space.search_panel import SearchPanel
-from acebert.space.sessions import Sessions
+from acebert.space.sessions import NOTHING_DROPPED, REMOVED, Sessions
 from acebert.space.shop import Shop
 from acebert.space.uploads import Upload
 from acebert.space.uploads.columns import UploadColumns, guess_columns
 from acebert.space.uploads.limits import MB
-from acebert.space.uploads.table import BadRow
+from acebert.space.uploads.table import UploadProblem
 
 PREVIEW_ROWS = 3
 PREVIEW_CHARACTERS = 60
@@ -34,8 +34,10 @@ def possible_attributes(upload: Upload) -> list[str]:
     return [name for name in upload.texts if name not in RESERVED and '"' not in name]
 
 
-def choose_columns(upload: Upload, id: str, title: str, image: str, attributes: Sequence[str]) -> UploadColumns:
-    """The columns that a user chose by name, "" for none. One that has another role is no attribute as well."""
+def choose_columns(
+    upload: Upload, id: str | None, title: str | None, image: str | None, attributes: Sequence[str]
+) -> UploadColumns:
+    """The columns that a user chose by name, "" or None for none. One that has another role is no attribute as well."""
     kinds = guess_columns(upload).attributes
     others = [name for name in attributes if name not in (id, title, image)]
     return UploadColumns(id or None, title or None, image or None, {name: kinds.get(name, "text") for name in others})
@@ -64,7 +66,7 @@ def preview(upload: Upload) -> Markup:
     )
 
 
-def report(products: int, bad_rows: Sequence[BadRow]) -> Markup:
+def report(products: int, bad_rows: Sequence[UploadProblem]) -> Markup:
     """What became of an upload, as HTML: the numbers, and the bad rows by reason, the most frequent first."""
     skipped = sum(bad.skipped for bad in bad_rows)
     kept = len({bad.row for bad in bad_rows} - {bad.row for bad in bad_rows if bad.skipped})
@@ -73,7 +75,7 @@ def report(products: int, bad_rows: Sequence[BadRow]) -> Markup:
         sentences.append(f"{skipped:,} row{'s were' if skipped != 1 else ' was'} left out.")
     if kept:
         sentences.append(f"{kept:,} product{'s lack' if kept != 1 else ' lacks'} a value that can't be used.")
-    groups: dict[tuple[str, str, bool], list[BadRow]] = defaultdict(list)
+    groups: dict[tuple[str, str, bool], list[UploadProblem]] = defaultdict(list)
     for bad in bad_rows:
         groups[bad.field, bad.reason, bad.skipped].append(bad)
     largest = sorted(groups.items(), key=lambda group: -len(group[1]))
@@ -250,7 +252,7 @@ class OwnCatalogTab:
             built = self.build_catalog(id, title, image, attributes, request, progress)
         except gr.Error as error:
             return notice("That didn't work", error.message), gr.Column(visible=False)
-        return report(built["products"], [BadRow(**bad) for bad in built["bad_rows"]]), gr.Column(visible=True)
+        return report(built["products"], [UploadProblem(**bad) for bad in built["bad_rows"]]), gr.Column(visible=True)
 
     def leave(self, request: gr.Request) -> None:
         """After the page was closed."""
@@ -311,12 +313,15 @@ class OwnCatalogTab:
         try:
             upload = self.sessions.upload(session)
             if upload is None:
-                raise ValueError("Drop a catalogue first. One that isn't used for an hour is removed.")
+                raise ValueError(NOTHING_DROPPED)
             columns = choose_columns(upload, id_column, title_column, image_column, attribute_columns or [])
             bad_rows = self.sessions.build(session, columns)
+            catalog = self.sessions.catalog(session)
+            if catalog is None:
+                raise ValueError(REMOVED)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        return {"products": len(self.sessions.catalog(session)), "bad_rows": [vars(bad) for bad in bad_rows]}
+        return {"products": len(catalog), "bad_rows": [vars(bad) for bad in bad_rows]}
 
     def download_catalog(self, request: gr.Request) -> str:
         """The catalogue of this session as a zip of Parquet files with its vectors, for `ProductCatalog.load`."""

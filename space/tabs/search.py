@@ -14,7 +14,7 @@ from acebert.space.search_panel import (
     SearchPanel,
     read_photo,
 )
-from acebert.space.shop import MOST_HITS, Shop, read_text
+from acebert.space.shop import MOST_HITS, Shop, read_text, search_one
 from acebert.space.why import Question, find_reasons
 
 
@@ -81,7 +81,7 @@ class SearchTab:
                 asked = "none" if count is None else f"{count:g}"
                 raise ValueError(f"A search returns 1 to {MOST_HITS} products, and {asked} were asked for.")
             vector = self.shop.encode(read_text(query), photo)
-            hits = self.shop.catalog.search(vector=vector, top_k=int(count), filters=filters)
+            hits = search_one(self.shop.catalog, vector=vector, top_k=int(count), filters=filters)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
         return [

@@ -4,9 +4,9 @@
     columns = guess_columns(upload)  # of `upload_columns`, for the user to correct
     products, bad_rows = read_products(upload, columns)  # of `upload_products`
 
-Whatever comes in was made by a stranger. It is read within `Limits`; names in it are looked up among its own parts and
-never opened as paths or addresses; a bad row is listed, and no row disappears without being listed. What can't be read
-at all is a `ValueError` that is written for the user.
+All input is untrusted. It is read within `Limits`; names in it are looked up among its own parts and never opened as
+paths or addresses; a bad row is listed, and no row disappears without being listed. What can't be read at all is a
+`ValueError` whose message is for the user.
 """
 
 import re
@@ -18,7 +18,7 @@ from huggingface_hub import HfFileSystem
 
 from acebert.space.uploads.limits import Limits
 from acebert.space.uploads.photo_zip import PhotoZip
-from acebert.space.uploads.table import BadRow, Table
+from acebert.space.uploads.table import Table, UploadProblem
 from acebert.space.uploads.table_files import add_parquet, read_table
 
 DATASET_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -31,8 +31,8 @@ class Upload:
     Args:
         texts (`dict[str, list[str | None]]`): the columns of text by name, without surrounding spaces, None for empty.
         photos (`dict[str, pa.ChunkedArray]`): the columns of encoded photos by name.
-        rows (`list[int]`): each row's number as the user counts, see `BadRow`.
-        unread (`list[BadRow]`): rows that could not be read at all.
+        rows (`list[int]`): each row's number as the user counts, see `UploadProblem`.
+        unread (`list[UploadProblem]`): rows that could not be read at all.
         zip (`PhotoZip`, *optional*): the zip of photos.
         notes (`list[str]`): what was assumed or left out, for the user to read.
         folder (`Path`): where the products are kept.
@@ -42,7 +42,7 @@ class Upload:
     texts: dict[str, list[str | None]]
     photos: dict[str, pa.ChunkedArray]
     rows: list[int]
-    unread: list[BadRow]
+    unread: list[UploadProblem]
     zip: PhotoZip | None
     notes: list[str]
     folder: Path
@@ -81,10 +81,10 @@ def open_upload(table: Path | None, photos: Path | None, dataset: str | None, fo
     archive = PhotoZip(photos, limits) if photos else None
     if table:
         read = read_table(table, limits)
-    elif dataset:
-        read = _read_dataset(dataset, limits)
-    else:
+    elif archive and not dataset:
         read = _read_names(archive, limits)
+    else:
+        read = _read_dataset(dataset, limits)
     if not read.rows:
         first = f" Row {read.unread[0].row}: {read.unread[0].reason}." if read.unread else ""
         raise ValueError(f"There are no products in it.{first}")

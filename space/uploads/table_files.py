@@ -70,7 +70,7 @@ def _decode(data: bytes, name: str, notes: list[str]) -> str:
 def _add_csv(table: Table, text: str, name: str) -> None:
     """Separated text with a header; rows count from 1, the header, as in a spreadsheet."""
 
-    def records(separator: str) -> Iterator[list[str]]:
+    def records(separator: str) -> Any:  # the type of csv.reader has no public name
         return csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
 
     def width(separator: str) -> int:

@@ -29,15 +29,16 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the Space is served."""
     model = os.environ.get("ACEBERT_MODEL", str(ROOT))
     folder = tmp_path_factory.mktemp("space")
-    catalog = os.environ.get("ACEBERT_CATALOG")
+    catalog, preset = os.environ.get("ACEBERT_CATALOG"), []
     if not catalog:
-        catalog = str(folder / "catalog")
+        catalog, preset = str(folder / "catalog"), ["--preset", "sample"]
         draw = [sys.executable, "-m", "acebert.sample_catalog", "--output_dir", catalog, "--num_products", "300"]
         subprocess.run(draw, check=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    arguments = ["--model", model, "--catalog", catalog, "--cache", str(folder / "cache"), "--port", str(port)]
+    arguments = ["--model_name_or_path", model, "--catalog", catalog, *preset]
+    arguments += ["--cache", str(folder / "cache"), "--port", str(port)]
     space = subprocess.Popen([sys.executable, str(ROOT / "space" / "app.py"), *arguments])
     url = f"http://127.0.0.1:{port}/"
     try:

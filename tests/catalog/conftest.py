@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from catalog_products import COUNT, FEATURES, LocalServer
+from catalog_products import COUNT, FEATURES
 from datasets import Dataset
 from helpers import product_rows
+from qdrant_server import QdrantStandIn, qdrant_name
 
 from acebert.catalog import ProductCatalog
-from acebert.catalog.indexes import server as server_module
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
 
@@ -61,11 +61,17 @@ def build(
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of the stand-in for a Qdrant server."""
-    client = LocalServer()
-    monkeypatch.setattr(server_module, "_connect", lambda url, *_: (client, url.rpartition("/")[2]))
-    return "http://localhost:6333/products"
+def server() -> Iterator[str]:
+    """The URL of a name on a Qdrant server that has no such name: the stand-in, or the user's by `make test-server`."""
+    with qdrant_name("products") as url:
+        yield url
+
+
+@pytest.fixture
+def qdrant() -> Iterator[QdrantStandIn]:
+    """A stand-in that can be had to fail."""
+    with QdrantStandIn() as stand_in:
+        yield stand_in
 
 
 @pytest.fixture(params=["edge", "memory", "server"])

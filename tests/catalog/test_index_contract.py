@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import unit_vectors
-from index_contract import DIM, FILTERS, SCHEMA, URL, Shop, assert_same, key_of, make_index, pairs
-from qdrant_client import QdrantClient
+from index_contract import DIM, FILTERS, SCHEMA, Shop, assert_same, key_of, make_index, pairs
 
 from acebert.catalog.filters import parse_filters
 from acebert.catalog.indexes.base import VECTORS, CatalogIndex
 from acebert.catalog.indexes.edge import EdgeIndex
 from acebert.catalog.indexes.memory import MemoryIndex
-from acebert.catalog.indexes.server import ServerIndex
 
 pytestmark = pytest.mark.filterwarnings(
     "error", "ignore:Payload indexes have no effect", "ignore:Local mode performs exact"
@@ -32,9 +30,8 @@ def shop() -> Shop:
 @pytest.fixture(params=["memory", "edge", "server"])
 def index(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CatalogIndex]:
     """An empty index, to write to."""
-    made = make_index(request.param, tmp_path)
-    yield made
-    made.close()
+    with make_index(request.param, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture
@@ -49,10 +46,9 @@ def stocked(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shop: Shop
 ) -> Iterator[CatalogIndex]:
     """The whole shop, only to read."""
-    made = make_index(request.param, tmp_path_factory.mktemp("stocked"))
-    shop.fill(made)
-    yield made
-    made.close()
+    with make_index(request.param, tmp_path_factory.mktemp("stocked")) as made:
+        shop.fill(made)
+        yield made
 
 
 class TestEveryEngine:
@@ -310,12 +306,8 @@ def test_threads_read_while_others_write(engine: str, tmp_path: Path) -> None:
 class TestWithoutSides:
     @pytest.fixture(params=["edge", "server"])
     def index(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CatalogIndex]:
-        if request.param == "edge":
-            made = EdgeIndex.create(tmp_path / "index", DIM, SCHEMA, sides=False)
-        else:
-            made = ServerIndex.create(URL, DIM, SCHEMA, sides=False, client=QdrantClient(":memory:"))
-        yield made
-        made.close()
+        with make_index(request.param, tmp_path, sides=False) as made:
+            yield made
 
     def test_has_product_vectors_only(self, index: CatalogIndex, shop: Shop) -> None:
         with pytest.raises(ValueError, match="no 'title' vectors, only: product"):

@@ -5,7 +5,6 @@ import pytest
 from helpers import unit_vectors
 from index_contract import DIM, SCHEMA, Shop, assert_same, key_of, pairs
 
-from acebert.catalog.indexes import memory
 from acebert.catalog.indexes.memory import MemoryIndex
 
 
@@ -20,7 +19,7 @@ class TestMemoryIndex:
         shop.fill(index)
         queries = unit_vectors(9, DIM, seed=9).numpy()
         whole = [pairs(matches) for matches in index.search(queries, 5)]
-        monkeypatch.setattr(memory, "SCORES_PER_CHUNK", 2 * len(shop.keys))
+        monkeypatch.setattr("acebert.utils.ranking.SCORES_PER_CHUNK", 2 * len(shop.keys))
         for matches, expected in zip(index.search(queries, 5), whole, strict=True):
             assert_same(pairs(matches), expected)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from catalog_products import COUNT, ids, reopen
 
-from acebert.catalog import ProductCatalog, maintenance, product_catalog, store
+from acebert.catalog import ProductCatalog, maintenance, opening, product_catalog, store
 from acebert.catalog.store import FORMAT
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
@@ -40,6 +40,21 @@ def test_one_writer_and_many_readers(catalog: ProductCatalog) -> None:
         assert ids(reader.search("blue mug")) == ids(catalog.search("blue mug"))
         with pytest.raises(RuntimeError, match="read-only"):
             reader.delete([7])
+
+
+@pytest.mark.parametrize("content", ["", '{"chan'])
+def test_an_index_whose_record_was_lost_is_made_again(content: str, build: Callable[..., ProductCatalog]) -> None:
+    catalog = build(index="edge")
+    catalog.upsert([{"id": 7, "title": "blue mug"}])
+    before = ids(catalog.search("blue mug"))
+    encoder = catalog._encoder
+    catalog.close()
+    (record,) = (catalog.path / "index").rglob("applied.json")
+    record.write_text(content)  # as a power cut may leave it
+    assert maintenance.read_applied(record.parent) is None
+    with ProductCatalog.load(catalog.path, encoder.model, encoder.processor) as again:
+        assert ids(again.search("blue mug")) == before and len(again) == COUNT + 1
+    assert maintenance.read_applied(record.parent) == 1
 
 
 def test_a_catalogue_on_the_hub_is_read_only(catalog: ProductCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,10 +106,10 @@ def test_filling_a_server_goes_on_after_a_kill(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(product_catalog, "fill_index", killed)
+        patch.setattr(opening, "fill_index", killed)
         build(index=server)
     path = tmp_path / "catalog"
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="belongs to another: it stands for"):
         build(index=server, path=tmp_path / "other")
     with ProductCatalog.load(path) as opened:
         assert len(opened) == COUNT

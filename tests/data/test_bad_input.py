@@ -27,28 +27,31 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, Features, Value
 from helpers import WORDS, draw, free_port, product_rows
-from photo_zip import check_photo
 from PIL import Image
 from transformers import AutoTokenizer, BertTokenizer
-from upload_columns import UploadColumns
-from upload_limits import Limits
-from upload_products import read_products
-from uploads import open_upload
 
 from acebert import evaluate_accelerate, train_accelerate
 from acebert.catalog.product_catalog import ProductCatalog
-from acebert.data import sources
-from acebert.data.cleaning import BadRow, find_photo_error
+from acebert.data import cleaning
+from acebert.data.cleaning import BadRow, find_good_rows, find_photo_error
 from acebert.data.collators import PairCollator
-from acebert.data.corpus import Catalog
-from acebert.data.pairs import ProductPairs
+from acebert.data.columns import Columns
+from acebert.data.corpus import Corpus
+from acebert.data.pairs import PairDataset
 from acebert.data.query_templates import QueryTemplates
-from acebert.data.sources import Columns, find_good_rows, hold_out, load_products
+from acebert.data.sources import hold_out, load_products
 from acebert.encoding.corpus_encoder import collate_queries
-from acebert.evaluation.tasks import Synonyms, judged_task, read_queries, read_query_config
+from acebert.evaluation.queries import read_queries, read_query_config
+from acebert.evaluation.shopper_queries import Synonyms
+from acebert.evaluation.tasks import judged_task
 from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.modeling_acebert import AceBertForRetrieval, AceBertModel
 from acebert.processing_acebert import AceBertProcessor
+from acebert.space.uploads import open_upload
+from acebert.space.uploads.columns import UploadColumns
+from acebert.space.uploads.limits import Limits
+from acebert.space.uploads.photo_zip import check_photo
+from acebert.space.uploads.products import read_products
 
 
 def table(*rows: tuple[Any, ...]) -> pytest.MarkDecorator:
@@ -427,7 +430,7 @@ def column(name: str, feature: Any, value: Any) -> tuple[list[dict[str, Any]], F
     ("no such id column", {"id_column": "sku"}, "no column 'sku': it has .*Name yours by id_column"),
     ("no such title column", {"title_column": "name"}, "no column 'name'"),
     ("no title and no photo column", {"title_column": None, "image_column": None}, "needs a title or a photo"),
-    ("ids with fractions", column("id", Value("float64"), 1.5), "id column 'id' holds .*float64.*cast_column"),
+    ("ids with fractions", column("id", Value("float64"), 1.5), r"id column 'id' holds fractions.* 1\.5.*cast_column"),
     ("ids of True", column("id", Value("bool"), True), "id column 'id' holds .*bool"),
     ("ids in lists", column("id", datasets.List(Value("string")), ["a"]), "id column 'id' holds List"),
     ("titles of numbers", column("title", Value("int64"), 501), "title column 'title' holds .*cast_column"),
@@ -613,7 +616,7 @@ TRAINING = Columns(query="query", attributes=["colour"])
 
 
 @table(
-    ("empty file", ("a.csv", b""), "a.csv' can't be read: .*hold a row at least"),
+    ("empty file", ("a.csv", b""), "a.csv' can't be read: .*hold at least one row"),
     ("header alone", ("a.csv", b"id,title\n"), "a.csv' can't be read"),
     ("quotation mark left open", ("a.csv", b'id,title\n1,"a\n2,b'), "a.csv' can't be read"),
     ("rows of several lengths", ("a.csv", b"id,title\n1,a\n2,b,c,d"), "a.csv' can't be read"),
@@ -629,11 +632,23 @@ TRAINING = Columns(query="query", attributes=["colour"])
     ("missing id", ("a.csv", b"id,title\n1,a\n,b"), "Row 1 has no id: give every product an id.*--on_bad_row skip"),
     ("blank id", ("a.csv", b'id,title\nx,a\n"  ",b'), "Row 1 has no id"),
     ("no id at all", ("a.csv", b"id,title\n,a\n,b"), "has no id: give every product an id"),
-    ("ids with fractions", ("a.csv", b"id,title\n1,a\n2.5,b"), "The column 'id' holds fractions"),
-    ("ids of True", ("a.jsonl", b'{"id": true, "title": "a"}'), "The column 'id' holds .*bool"),
-    ("titles in lists", ("a.jsonl", b'{"id": 1, "title": ["a"]}'), "The column 'title' holds List"),
-    ("photos of numbers", ("a.jsonl", b'{"id": 1, "title": "a", "image": 5}'), "The column 'image' holds .*int64"),
-    ("several photos", ("a.jsonl", b'{"id": 1, "title": "a", "image": ["x.png"]}'), "The column 'image' holds List"),
+    ("ids with fractions", ("a.csv", b"id,title\n1,a\n2.5,b"), "The id column 'id' holds fractions"),
+    (
+        "ids of True",
+        ("a.jsonl", b'{"id": true, "title": "a"}'),
+        "id column 'id' holds .*bool.*, not texts or whole",
+    ),
+    ("titles in lists", ("a.jsonl", b'{"id": 1, "title": ["a"]}'), "The title column 'title' holds List.*, not texts"),
+    (
+        "photos of numbers",
+        ("a.jsonl", b'{"id": 1, "title": "a", "image": 5}'),
+        "image column 'image' holds .*int64",
+    ),
+    (
+        "several photos",
+        ("a.jsonl", b'{"id": 1, "title": "a", "image": ["x.png"]}'),
+        "image column 'image' holds List",
+    ),
     ("addresses of photos", ("a.csv", b"id,title,image\n1,a,https://x/y.png"), "image of row 0 is the URL"),
 )
 def test_bad_training_tables(given: tuple[str, bytes], happens: str, tmp_path: Path) -> None:
@@ -666,7 +681,7 @@ def test_odd_training_tables(given: bytes, happens: dict[str, list[Any]], tmp_pa
     ("missing", [7.0, math.nan, 9.0], "Row 1 has no id: give every product an id.*--on_bad_row skip"),
     ("infinite", [7.0, math.inf, 9.0], "Row 1 has no id"),
     ("all missing", [math.nan] * 3, "Row 0 has no id"),
-    ("fraction", [7.0, 8.5, 9.0], r"The column 'id' holds fractions.*8\.5 in row 1"),
+    ("fraction", [7.0, 8.5, 9.0], r"The id column 'id' holds fractions.*8\.5 in row 1"),
     ("too large for a float", [7.0, 2.0**53 + 2, 9.0], r"too large to be exact, as 9007199254740994 in row 1"),
 )
 def test_numbers_that_are_no_ids(given: list[float], happens: str, tmp_path: Path) -> None:
@@ -718,12 +733,12 @@ def test_bad_training_rows_stop_or_are_listed(
 ) -> None:
     products, (field, error) = training_rows(**given), happens
     if error is not None:
-        pairs = ProductPairs(products, TRAINING, TEMPLATES, drop_image_probability=0.0)
+        pairs = PairDataset(products, TRAINING, TEMPLATES, drop_image_probability=0.0)
         with pytest.raises(ValueError, match=rf"Product 'p1' \(row 1\).*{error}.*--on_bad_row skip"):
             PairCollator(processor)([pairs[row] for row in range(3)])
     good = find_good_rows(products, TRAINING, tmp_path / "bad.jsonl", learns_from=["query", "colour"])
     assert good == [0, 2] and listed(tmp_path / "bad.jsonl") == [(1, field)]
-    assert len(PairCollator(processor)([ProductPairs(products.select(good), TRAINING)[row] for row in (0, 1)]))
+    assert len(PairCollator(processor)([PairDataset(products.select(good), TRAINING)[row] for row in (0, 1)]))
 
 
 @pytest.mark.parametrize("processes", [1, 2, 5])
@@ -757,9 +772,9 @@ def test_processes_share_the_photos_that_are_checked(
         own.index = index
         return find_good_rows(products, Columns(), tmp_path / f"bad{index}.jsonl")
 
-    monkeypatch.setattr(sources, "PartialState", State)
-    monkeypatch.setattr(sources, "gather_object", gather)
-    monkeypatch.setattr(sources, "find_photo_error", decode)
+    monkeypatch.setattr(cleaning, "PartialState", State)
+    monkeypatch.setattr(cleaning, "gather_object", gather)
+    monkeypatch.setattr(cleaning, "find_photo_error", decode)
     with ThreadPoolExecutor(processes) as pool:
         found = list(pool.map(run, range(processes)))
     assert found == [[0, 1]] * processes
@@ -771,7 +786,7 @@ def test_processes_share_the_photos_that_are_checked(
 
 @pytest.mark.parametrize(("name", "data", "reason"), BROKEN_FILES, ids=[row[0] for row in BROKEN_FILES])
 def test_broken_photos_are_named_where_they_are_mirrored(name: str, data: bytes, reason: str) -> None:
-    pairs = ProductPairs(training_rows(image=file_of(data)), TRAINING, flip_probability=1.0)
+    pairs = PairDataset(training_rows(image=file_of(data)), TRAINING, flip_probability=1.0)
     with pytest.raises(ValueError, match=rf"photo of product 'p1' \(row 1\) can't be read: .*{reason}"):
         pairs[1]
 
@@ -792,7 +807,7 @@ def test_broken_photos_are_named_where_they_are_mirrored(name: str, data: bytes,
 def test_odd_training_rows(given: dict[str, Any], happens: dict[str, Any], processor: AceBertProcessor) -> None:
     templates = TEMPLATES if given.get("query", "") is None or given.get("query") == "\x07" else None
     none_dropped = {"title_query_probability": 0.0, "drop_title_probability": 0.0, "drop_image_probability": 0.0}
-    pairs = ProductPairs(training_rows(**given), TRAINING, templates, **none_dropped)
+    pairs = PairDataset(training_rows(**given), TRAINING, templates, **none_dropped)
     assert {name: pairs[1][name] for name in happens} == happens
     batch = PairCollator(processor)([pairs[row] for row in range(3)])
     assert sum(len(chunk["input_ids"]) for chunk in batch["chunks"]) == 3
@@ -801,17 +816,17 @@ def test_odd_training_rows(given: dict[str, Any], happens: dict[str, Any], proce
 @pytest.mark.parametrize("value", [math.nan, math.inf, None])
 def test_attributes_that_are_no_numbers_make_no_query(value: float | None) -> None:
     rows = [{"id": i, "title": "x", "size": size, "image": file_of(PNG)} for i, size in enumerate([42.0, value])]
-    pairs = ProductPairs(Dataset.from_list(rows), Columns(), QueryTemplates(["{size}"]), title_query_probability=0.0)
+    pairs = PairDataset(Dataset.from_list(rows), Columns(), QueryTemplates(["{size}"]), title_query_probability=0.0)
     assert [pairs[row]["query"] for row in (0, 1)] == ["42", "x"]
 
 
 @table(
-    ("no product", lambda: ProductPairs(training_rows().select([]), TRAINING), "The catalogue has no product"),
-    ("no ids", lambda: ProductPairs(training_rows(), Columns(id="sku")), "No column 'sku' for the ids"),
-    ("probability of 2", lambda: ProductPairs(training_rows(), TRAINING, flip_probability=2), "flip_probability"),
+    ("no product", lambda: PairDataset(training_rows().select([]), TRAINING), "The catalogue has no product"),
+    ("no ids", lambda: PairDataset(training_rows(), Columns(id="sku")), "No column 'sku' for the ids"),
+    ("probability of 2", lambda: PairDataset(training_rows(), TRAINING, flip_probability=2), "flip_probability"),
     (
         "probability of NaN",
-        lambda: ProductPairs(training_rows(), TRAINING, crop_probability=math.nan),
+        lambda: PairDataset(training_rows(), TRAINING, crop_probability=math.nan),
         "crop_probability",
     ),
     ("one product to hold out", lambda: hold_out(training_rows().select([0]), TRAINING, 0.5), "--validation_share"),
@@ -820,8 +835,8 @@ def test_attributes_that_are_no_numbers_make_no_query(value: float | None) -> No
     ("template that looks into objects", lambda: QueryTemplates(["{colour.__class__}"]), "name columns plainly"),
     (
         "attribute in lists",
-        lambda: ProductPairs(Dataset.from_list([{"id": 1, "title": "x", "colour": ["red"]}]), TRAINING, TEMPLATES),
-        "colour of row 0 is .*single values",
+        lambda: PairDataset(Dataset.from_list([{"id": 1, "title": "x", "colour": ["red"]}]), TRAINING, TEMPLATES),
+        "colour of row 0 is .*single value",
     ),
     (
         "only bad rows",
@@ -880,7 +895,7 @@ def test_two_processes_leave_the_same_rows_out(flags: Callable[..., list[str]], 
     launch(train_accelerate, flags(**options, on_bad_row="skip"))
     assert listed(run / "bad_rows_train.jsonl") == [(3, "image"), (5, "title and image"), (7, "id")]
     arguments = f"--model_name_or_path {run} --dataset_name {data} --split train --title_column title --on_bad_row skip"
-    arguments += f" --attribute_columns kind --text_baseline= --no_plots --output_dir {tmp_path / 'report'}"
+    arguments += f" --attribute_columns kind --text_baselines none --no_plots --output_dir {tmp_path / 'report'}"
     launch(evaluate_accelerate, arguments.split())
     assert listed(tmp_path / "report" / "bad_rows.jsonl") == [(3, "image"), (5, "title and image"), (7, "id")]
     report = json.loads((tmp_path / "report" / "report.json").read_text())
@@ -900,8 +915,8 @@ def test_a_query_that_can_t_be_read_is_named_with_its_own_remedy(processor: AceB
     assert "on_bad_row" not in str(error.value)  # which would leave a product out
 
 
-def corpus(*rows: dict[str, Any]) -> Catalog:
-    return Catalog.from_products(Dataset.from_list(list(rows)), ["train"] * len(rows), JUDGED, "the shop")
+def corpus(*rows: dict[str, Any]) -> Corpus:
+    return Corpus.from_products(Dataset.from_list(list(rows)), ["train"] * len(rows), JUDGED, "the shop")
 
 
 @table(
@@ -980,9 +995,9 @@ def test_bad_query_configurations(given: dict[str, Any], happens: str, monkeypat
 
 @table(
     ("repeated id", [{"id": "1", "title": "a"}, {"id": "1", "title": "b"}], "share the id '1'.*--on_bad_row skip"),
-    ("titles of numbers", [{"id": "1", "title": 501}], "--title_column 'title' holds .*titles are strings"),
-    ("titles that are all missing", [{"id": "1", "title": None}], "--title_column 'title' holds .*titles are strings"),
-    ("attribute in lists", [{"id": "1", "title": "a", "colour": ["red"]}], "colour of the product '1' .*single value"),
+    ("titles of numbers", [{"id": "1", "title": 501}], "title column 'title' holds .*, not texts"),
+    ("titles that are all missing", [{"id": "1", "title": None}], "title column 'title' holds .*, not texts"),
+    ("attribute in lists", [{"id": "1", "title": "a", "colour": ["red"]}], "colour of row 0 is .*single value"),
 )
 def test_bad_corpora(given: list[dict[str, Any]], happens: str) -> None:
     with pytest.raises(ValueError, match=happens):
@@ -992,7 +1007,7 @@ def test_bad_corpora(given: list[dict[str, Any]], happens: str) -> None:
 def test_an_empty_split_has_no_product() -> None:
     empty = Dataset.from_dict({"id": [], "title": []})
     with pytest.raises(ValueError, match="the shop has no product: check the source and the split"):
-        Catalog.from_products(empty, [], JUDGED, "the shop")
+        Corpus.from_products(empty, [], JUDGED, "the shop")
 
 
 def test_odd_corpora() -> None:
@@ -1021,7 +1036,7 @@ def test_an_evaluation_leaves_bad_rows_out(
     AceBertForRetrieval(tiny_config()).save_pretrained(checkpoint)
     processor.save_pretrained(checkpoint)
     flags = ["--model_name_or_path", str(checkpoint), "--dataset_name", data, "--output_dir", str(tmp_path / "report")]
-    flags += ["--title_column", "title", "--attribute_columns", "kind", "--text_baseline", "", "--no_plots"]
+    flags += ["--title_column", "title", "--attribute_columns", "kind", "--text_baselines", "none", "--no_plots"]
     with pytest.raises(ValueError, match=r"Row 7 has no id.*--on_bad_row skip"):
         evaluate_accelerate.main(flags)
     report = evaluate_accelerate.main([*flags, "--on_bad_row", "skip"])

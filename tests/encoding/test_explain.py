@@ -41,7 +41,6 @@ def products() -> list[Product]:
 
 @pytest.fixture
 def tiny_model(tiny_config: Callable[..., AceBertConfig]) -> AceBertModel:
-    torch.manual_seed(0)
     return AceBertModel(tiny_config()).eval()
 
 

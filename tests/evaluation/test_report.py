@@ -9,29 +9,32 @@ import pytest
 import torch
 from PIL import Image
 
-from acebert.data.corpus import Catalog
+from acebert.data.corpus import Corpus
+from acebert.evaluation.leaderboards import LEADERBOARDS
+from acebert.evaluation.markdown import to_markdown
 from acebert.evaluation.plots import plot_modality_gap, plot_systems, plot_training, plot_widths, save_plots
 from acebert.evaluation.rankers import MODEL
-from acebert.evaluation.report import Statistics, SystemResult, TaskResult, task_report, to_markdown
+from acebert.evaluation.report import Statistics, task_report
+from acebert.evaluation.scoring import RankerResult, TaskResult
 from acebert.evaluation.tasks import Task
 from acebert.losses_acebert import modality_gap
 
 STATISTICS = Statistics(resamples=1000, permutations=1000, seed=0)
 IDS = ["4", "3", "2", "1"]
-CATALOG = Catalog("drawn", IDS, ["a", "b", "c", "d"], None, {}, ["train", "train", "new", "new"])
+CATALOG = Corpus("drawn", IDS, ["a", "b", "c", "d"], None, {}, ["train", "train", "new", "new"])
 
 
 def make_result(ours: np.ndarray, theirs: np.ndarray, **fields: Any) -> TaskResult:
     n = len(ours)
     defaults: dict[str, Any] = {
         "name": "task", "description": "Synthetic.", "queries": [f"query {i}" for i in range(n)],
-        "relevance": [{"4": 1.0, "2": 1.0}] * n, "catalog": CATALOG, "rows": np.arange(4),
+        "relevance": [{"4": 1.0, "2": 1.0}] * n, "corpus": CATALOG, "rows": np.arange(4),
         "metrics": ("precision@10",), "main_metric": "precision@10",
     }  # fmt: skip
     systems = [
-        SystemResult(MODEL, "ours", {"precision@10": ours}, [["4", "3", "1"]] * n),
-        SystemResult("BM25 (titles)", "words", {"precision@10": theirs}, [["2"]] * n),
-        SystemResult("Text embeddings (titles)", "not applicable: no reason"),
+        RankerResult(MODEL, "ours", {"precision@10": ours}, [["4", "3", "1"]] * n),
+        RankerResult("BM25 (titles)", "words", {"precision@10": theirs}, [["2"]] * n),
+        RankerResult("Text embeddings (titles)", "not applicable: no reason"),
     ]
     task = Task(**{**defaults, **fields})
     return TaskResult(task, systems, {"precision@10": 0.5}, {8: ours / 2, 16: ours}, {"1", "2"})
@@ -42,6 +45,7 @@ def whole_report(*tasks: dict[str, Any]) -> dict[str, Any]:
         "model": {"name": "runs/mine", "revision": None, "num_parameters": 7, "weights_sha256": "0" * 64},
         "dataset": {"name": "shop", "split": "train", "num_products": 4, "sha256": "1" * 64},
         "arguments": {"bootstrap_resamples": 1000, "permutations": 1000},
+        "knowledge": {"backbone": "a BERT", "tasks": []},
         "tasks": list(tasks), "modality_gaps": [], "notes": ["A caveat."], "seconds": {}, "versions": {},
     }  # fmt: skip
 
@@ -51,7 +55,7 @@ RESULT = make_result(OURS, THEIRS, slices={"colour": ["red"] * 30 + ["blue"] * 1
 
 
 def test_leads_are_paired_differences() -> None:
-    (lead,) = task_report(RESULT, None, STATISTICS, kagl=False)["lead"]
+    (lead,) = task_report(RESULT, None, STATISTICS, None)["lead"]
     assert lead["system"] == "BM25 (titles)"
     assert lead["mean"] == pytest.approx(0.2)
     assert 0.1 < lead["low"] < 0.2 < lead["high"] < 0.3
@@ -59,7 +63,7 @@ def test_leads_are_paired_differences() -> None:
 
 
 def test_small_slices_are_shown_and_marked() -> None:
-    report = task_report(RESULT, None, STATISTICS, kagl=False)
+    report = task_report(RESULT, None, STATISTICS, None)
     blue, red = report["slices"]["colour"]
     assert (blue["label"], blue["num_queries"], blue["too_small"]) == ("blue", 10, True)
     assert (red["label"], red["num_queries"], red["too_small"]) == ("red", 30, False)
@@ -70,7 +74,7 @@ def test_small_slices_are_shown_and_marked() -> None:
 
 
 def test_markdown_has_ceiling_lead_reasons_and_notes() -> None:
-    markdown = to_markdown(whole_report(task_report(RESULT, None, STATISTICS, kagl=False)))
+    markdown = to_markdown(whole_report(task_report(RESULT, None, STATISTICS, None)))
     assert "| ceiling: the best ranking | 0.500 |" in markdown
     assert "| ACE-BERT | 0.400 [0.400, 0.400] | 0.800 |" in markdown  # 0.4 of 0.5
     assert "| not applicable: no reason |" in markdown
@@ -88,7 +92,7 @@ def test_markdown_has_ceiling_lead_reasons_and_notes() -> None:
 
 
 def test_products_that_were_not_trained_on() -> None:
-    ours, theirs = task_report(RESULT, None, STATISTICS, kagl=False)["unseen"]
+    ours, theirs = task_report(RESULT, None, STATISTICS, None)["unseen"]
     assert ours["unseen_share_ranked"] == 0.5
     assert ours["unseen_share"]["mean"] == pytest.approx(1 / 3)  # of 4, 3 and 1, the last
     assert ours["precision_seen"]["mean"] == pytest.approx(1 / 2)  # 4 is relevant, 3 isn't
@@ -99,30 +103,29 @@ def test_products_that_were_not_trained_on() -> None:
 def test_the_cost_of_synonyms_is_over_queries_that_ask_for_the_same() -> None:
     relevance = [{"4": 1.0, "2": 1.0}] * 30 + [{"4": 1.0}] * 10
     plain = make_result(np.full(40, 0.9), THEIRS, relevance=relevance)
-    cost = task_report(RESULT, plain, STATISTICS, kagl=False)["synonym_cost"]
+    cost = task_report(RESULT, plain, STATISTICS, leaderboard=None)["synonym_cost"]
     assert cost["num_queries"] == 30
     means = {row["system"]: row["mean"] for row in cost["systems"]}
     assert means == pytest.approx({MODEL: 0.5, "BM25 (titles)": 0.0})
 
 
 def test_published_rows_belong_to_their_task() -> None:
-    known = make_result(OURS, THEIRS, name="subCategory-to-product")
-    assert task_report(known, None, STATISTICS, kagl=True)["published"]["Marqo-FashionSigLIP"]["AvgP"] == 0.699
-    assert task_report(known, None, STATISTICS, kagl=False)["published"] == {}
-    assert task_report(RESULT, None, STATISTICS, kagl=True)["published"] == {}
+    known, kagl = make_result(OURS, THEIRS, name="subCategory-to-product"), LEADERBOARDS["kagl"]
+    assert task_report(known, None, STATISTICS, kagl)["published"]["Marqo-FashionSigLIP"]["AvgP"] == 0.699
+    assert task_report(known, None, STATISTICS, None)["published"] == {}
+    assert task_report(RESULT, None, STATISTICS, kagl)["published"] == {}
 
 
 def test_bars_are_as_long_as_the_means() -> None:
-    figure = plot_systems(task_report(RESULT, None, STATISTICS, kagl=False))
+    figure = plot_systems(task_report(RESULT, None, STATISTICS, None))
     assert [bar.get_width() for bar in figure.axes[0].patches] == pytest.approx([0.4, 0.2])
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [MODEL, "BM25 (titles)"]
-    figure = plot_widths([task_report(RESULT, None, STATISTICS, kagl=False)])
+    figure = plot_widths([task_report(RESULT, None, STATISTICS, None)])
     np.testing.assert_allclose(figure.axes[0].lines[0].get_xydata(), [[8, 0.2], [16, 0.4]], rtol=0.05)
     plt.close("all")
 
 
 def test_the_picture_of_the_gap_keeps_distances_in_a_plane() -> None:
-    torch.manual_seed(0)
     plane = torch.linalg.qr(torch.randn(16, 2)).Q.T
     queries = torch.randn(50, 2) @ plane
     products = (torch.randn(80, 2) + torch.tensor([3.0, 0.0])) @ plane
@@ -137,7 +140,7 @@ def test_the_picture_of_the_gap_keeps_distances_in_a_plane() -> None:
 
 def test_all_pictures_are_written(tmp_path: Path) -> None:
     slices = {"colour": ["red"] * 20 + ["blue"] * 20}
-    report = whole_report(task_report(make_result(OURS, THEIRS, slices=slices), None, STATISTICS, kagl=False))
+    report = whole_report(task_report(make_result(OURS, THEIRS, slices=slices), None, STATISTICS, None))
     report["modality_gaps"] = [{"gap": 0.5}]
     save_plots(report, [("mine", torch.randn(9, 4), torch.randn(9, 4))], tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {

@@ -10,37 +10,38 @@ import pytest
 from datasets import Dataset
 from helpers import draw
 
-from acebert.data.corpus import Catalog
+from acebert.data.columns import Columns
+from acebert.data.corpus import Corpus
 from acebert.data.query_templates import QueryTemplates
-from acebert.data.sources import Columns
-from acebert.evaluation.tasks import (
+from acebert.evaluation.queries import read_queries, read_query_config
+from acebert.evaluation.shopper_queries import (
     Synonyms,
-    attribute_task,
     hidden_words_task,
     hide_attributes,
     hide_words,
-    image_task,
-    judged_task,
     make_shopper_queries,
-    read_queries,
-    read_query_config,
     shopper_tasks,
     word_forms,
+)
+from acebert.evaluation.tasks import (
+    attribute_task,
+    image_task,
+    judged_task,
 )
 from acebert.evaluation.training_texts import TrainingTexts
 
 COLUMNS = Columns(title="title", image="image", attributes=["gender", "colour", "kind"])
 
 
-def make_catalog(rows: list[tuple[str | None, ...]], **columns: list[Any]) -> Catalog:
+def make_corpus(rows: list[tuple[str | None, ...]], **columns: list[Any]) -> Corpus:
     """Rows of title, gender, colour, kind; ids count from 10, so that order as strings is order as numbers."""
     names = ("title", "gender", "colour", "kind")
     data = {name: [row[i] for row in rows] for i, name in enumerate(names)}
     products = Dataset.from_dict({"id": list(range(10, 10 + len(rows))), **data, **columns})
-    return Catalog.from_products(products, ["train"] * len(rows), COLUMNS, "drawn")
+    return Corpus.from_products(products, ["train"] * len(rows), COLUMNS, "drawn")
 
 
-SHOP = make_catalog(
+SHOP = make_corpus(
     [("Acme Blue T-Shirt", "Men", "Blue", "Tshirts")] * 3
     + [("Acme Red Tees", "Men", "Red", "Tshirts")] * 2
     + [("Zed Shoe", "Boys", "Blue", "Casual Shoes")] * 2
@@ -178,13 +179,13 @@ def test_hidden_words_task_takes_every_value_and_synonym_out_of_every_title() ->
     plain, _ = shopper_tasks(queries, SYNONYMS, SHOP, ALL, "", "kind", "colour", None)
     task = hidden_words_task(plain, hidden, ["colour", "kind"], "")
     assert (task.queries, task.relevance) == (plain.queries, plain.relevance)
-    assert task.catalog is hidden and plain.catalog is SHOP
+    assert task.corpus is hidden and plain.corpus is SHOP
 
 
 def test_photo_queries_find_other_products_of_their_kind_and_colour() -> None:
     rows = [(f"title {i // 2}", "Men", "Blue", "Tshirts") for i in range(8)]
     rows += [("alone", "Men", "Red", "Tshirts"), ("nothing", "Men", None, "Tshirts")]
-    catalog = make_catalog(rows, image=[{"bytes": b"photo", "path": None}] * 10)
+    catalog = make_corpus(rows, image=[{"bytes": b"photo", "path": None}] * 10)
     task = image_task(catalog, np.arange(10), np.arange(10), "", ("kind", "colour"), 100, 5, 0, {"Tshirts": "head"})
     assert sorted(task.queries) == [str(10 + i) for i in range(8)]
     for query, row, grades, excluded in zip(
@@ -257,7 +258,7 @@ def test_photos_have_a_hash(tmp_path: Path) -> None:
     rows = [("a", None, None, None), ("b", None, None, None)]
 
     def hashed(photos: list[Any]) -> str:
-        return make_catalog(rows, image=photos).photos_sha256
+        return make_corpus(rows, image=photos).photos_sha256
 
     one, two = {"bytes": b"one", "path": None}, {"bytes": b"two", "path": None}
     assert hashed([one, two]) == hashed([dict(one), dict(two)]) != hashed([two, one])
@@ -279,7 +280,7 @@ def test_shipped_synonyms_are_new_words_for_their_values() -> None:
     values = {column: [*words, *[None] * (rows - len(words))] for column, words in listed.items()}
     products = Dataset.from_dict({"id": list(range(rows)), "title": ["a"] * rows, **values})
     columns = Columns(title="title", image=None, attributes=list(listed))
-    synonyms = Synonyms.read(str(SHIPPED), Catalog.from_products(products, ["train"] * rows, columns, "values"))
+    synonyms = Synonyms.read(str(SHIPPED), Corpus.from_products(products, ["train"] * rows, columns, "values"))
     assert synonyms.values["gender"]["kids"] == {"Boys", "Girls"}
     for column, words in listed.items():
         for value, choices in words.items():
@@ -291,7 +292,7 @@ def test_shipped_synonyms_are_new_words_for_their_values() -> None:
 def test_shipped_synonyms_are_for_values_of_the_real_catalogue() -> None:
     listed = json.loads(SHIPPED.read_text(encoding="utf-8"))
     columns = Columns(title="productDisplayName", image=None, attributes=[*listed, "subCategory"])
-    catalog = Catalog.load([os.environ["ACEBERT_DATA"]], ["train"], columns)
+    catalog = Corpus.load([os.environ["ACEBERT_DATA"]], ["train"], columns)
     Synonyms.read(str(SHIPPED), catalog)  # raises for a word that the catalogue's own values say
     for column, words in listed.items():
         assert set(words) <= set(catalog.members[column]), column

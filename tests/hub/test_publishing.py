@@ -28,6 +28,7 @@ from acebert import evaluate_accelerate, train_accelerate
 from acebert.catalog.product_catalog import ProductCatalog
 from acebert.commands import publish
 from acebert.configuration_acebert import AceBertConfig
+from acebert.hub import publishing
 from acebert.hub.model_card import Power, Stage, is_edited, read_stages, write_card
 from acebert.hub.publishing import (
     Published,
@@ -42,6 +43,8 @@ from acebert.hub.publishing import (
 )
 from acebert.modeling_acebert import AceBertForRetrieval, AceBertModel
 from acebert.processing_acebert import AceBertProcessor
+from acebert.space import app
+from acebert.training.command_line import default_settings
 from acebert.utils.fingerprints import weights_sha256
 
 ROOT = Path(acebert.__file__).parent
@@ -86,7 +89,7 @@ def save(tiny_config: Callable[..., AceBertConfig], tiny_processor: AceBertProce
         torch.manual_seed(seed)
         AceBertForRetrieval(tiny_config()).save_pretrained(folder, max_shard_size=shard_size)
         tiny_processor.save_pretrained(folder)
-        settings = train_accelerate.default_settings() | {
+        settings = default_settings() | {
             "stage": "finetune",
             "backbone": str(folder / "private" / "bert-tiny"),
             "dataset_name": ["acme/shoes", "/home/alice/secret/catalogue.csv"],
@@ -410,7 +413,7 @@ def test_the_card_tells_the_run(run: Path) -> None:
         read_stages(run),
         report_of("0" * 64),
         revision="f" * 40,
-        flags=train_accelerate.default_settings(),
+        flags=default_settings(),
         power=power,
     )
     data = ModelCard(text).data
@@ -473,7 +476,7 @@ def test_folders_that_are_gone_are_no_ids_on_the_hub(
     (run / "training_args.json").write_text(json.dumps(settings))
     report = report_of("0" * 64)
     report["dataset"] |= {"name": "secret/test", "local": True}
-    text = write_card("alice/search", read_stages(run), report, flags=train_accelerate.default_settings())
+    text = write_card("alice/search", read_stages(run), report, flags=default_settings())
     data = ModelCard(text).data
     assert data.base_model is None and data.datasets == ["acme/shoes"]
     assert {result.dataset_type for result in data.eval_results} == {"test"}
@@ -595,6 +598,11 @@ def test_every_module_that_the_space_imports_is_there(tmp_path: Path) -> None:
     modules = [tmp_path.joinpath(*name.split(".")) for name in imported]
     assert all(path.with_suffix(".py").is_file() or (path / "__init__.py").is_file() for path in modules)
     assert len(modules) > 20
+
+
+def test_the_app_brings_the_same_parts_of_the_package_as_the_publication() -> None:
+    """The app can't import the list: it has to work before the package is there."""
+    assert (app.PACKAGE_PARTS, app.SPACE_PARTS) == (publishing.PACKAGE_PARTS, publishing.SPACE_PARTS)
 
 
 def test_what_was_changed_on_the_space_s_page_stays(hub: Hub, api: HfApi) -> None:
@@ -740,7 +748,7 @@ def training(backbone: str, catalog_folder: Path, output_dir: Path) -> list[str]
         "projection_dim": 16,
         "per_device_batch_size": 16,
         "max_train_steps": 2,
-        "num_workers": 0,
+        "dataloader_num_workers": 0,
         "mixed_precision": "no",
     }
     return [part for name, value in flags.items() for part in (f"--{name}", str(value))]
@@ -810,7 +818,7 @@ def test_a_published_space_searches_its_catalogue_with_its_model(
     as_alice: None, hub: Hub, api: HfApi, run: Path, catalog_folder: Path, tmp_path: Path, unused_tcp_port: int
 ) -> None:
     evaluated = ["--dataset_name", str(catalog_folder), "--title_column", "title", "--attribute_columns", "kind"]
-    options = ["--text_baseline", "", "--no_plots", "--output_dir", str(tmp_path / "evaluation")]
+    options = ["--text_baselines", "none", "--no_plots", "--output_dir", str(tmp_path / "evaluation")]
     evaluate_accelerate.main(["--model_name_or_path", str(run), *evaluated, *options])
     model = AceBertModel.from_pretrained(run, dtype=torch.float32)
     processor = AceBertProcessor.from_pretrained(run)

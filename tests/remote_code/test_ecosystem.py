@@ -33,7 +33,6 @@ PHOTO = draw("shirt", "red", 0)
 
 @pytest.fixture
 def saved(tiny_config: Callable[..., AceBertConfig], tiny_processor: AceBertProcessor, tmp_path: Path) -> str:
-    torch.manual_seed(0)
     AceBertForRetrieval(tiny_config()).save_pretrained(tmp_path / "saved")
     tiny_processor.save_pretrained(tmp_path / "saved")
     return str(tmp_path / "saved")

@@ -77,7 +77,6 @@ def saved(
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> Path:
-    torch.manual_seed(0)
     folder = tmp_path / "ace-bert-v1.0"
     AceBertForRetrieval(tiny_config(vision_config=request.param)).save_pretrained(folder)
     tiny_processor.save_pretrained(folder)

@@ -12,14 +12,14 @@ from helpers import product_rows
 
 from acebert.configuration_acebert import AceBertConfig
 from acebert.data.collators import PairCollator
-from acebert.data.pairs import ProductPairs
+from acebert.data.columns import Columns
+from acebert.data.pairs import PairDataset
 from acebert.data.query_templates import QueryTemplates
-from acebert.data.sources import Columns
 from acebert.losses_acebert import find_positives
 from acebert.modeling_acebert import AceBertForRetrieval
 from acebert.processing_acebert import AceBertProcessor
 from acebert.training.contrastive import cached_backward, encode_chunks
-from acebert.training.lr_range_test import find_learning_rate
+from acebert.training.lr_range_test import run_range_test
 from acebert.training.optimization import average_weights
 from acebert.training.run import Progress
 
@@ -29,7 +29,7 @@ def batch(tiny_processor: AceBertProcessor) -> dict:
     rows = product_rows(30)
     columns = Columns(attributes=["colour", "kind"])
     products = Dataset.from_list([{**row, "image": None} for row in rows])
-    pairs = ProductPairs(products, columns, QueryTemplates(["{colour} {kind}"]), drop_title_probability=0.0)
+    pairs = PairDataset(products, columns, QueryTemplates(["{colour} {kind}"]), drop_title_probability=0.0)
     items = [pairs[i] | {"image": None if i % 5 == 0 else row["image"]} for i, row in enumerate(rows)]
     for item in items[1::3]:
         if item["image"] is not None:
@@ -53,7 +53,6 @@ class TestCachedGradients:
     def test_equal_those_of_the_plain_backward_pass(
         self, loss: str, tiny_config: Callable[..., AceBertConfig], batch: dict
     ) -> None:
-        torch.manual_seed(0)
         model = AceBertForRetrieval(tiny_config(loss=loss, matryoshka_dims=[8])).train()
         assert len(batch["chunks"]) > 3
         plain = loss_of(model, batch)(*encode_chunks(model, batch))
@@ -151,7 +150,7 @@ def test_learning_rate_range_test(tmp_path: Path) -> None:
 
     accelerator = Accelerator(cpu=True)
     batches = iter([{}] * 200)
-    factor = find_learning_rate(batches, step, optimizer, 60, str(tmp_path), accelerator, lowest=1e-3, highest=1e3)
+    factor = run_range_test(batches, step, optimizer, 60, str(tmp_path), accelerator, lowest=1e-3, highest=1e3)
     assert 0.02 < factor * 0.1 < 1.0
     report = json.loads((tmp_path / "learning_rate.json").read_text())
     assert report["suggested_rates"] == [pytest.approx(0.1 * factor)]

@@ -25,11 +25,15 @@ from datasets import Dataset, Features, Image, Value, load_dataset
 from helpers import FORKS, assert_same_weights, free_port, product_rows, read_log, without_times
 
 from acebert import train_accelerate as script
-from acebert.data.pairs import ProductPairs
-from acebert.data.sources import Columns, load_products
+from acebert.data.columns import Columns
+from acebert.data.pairs import PairDataset
+from acebert.data.sources import load_products
 from acebert.training import checkpoints
-from acebert.training.run import Progress, rewind_log
+from acebert.training.arguments import FinetuningArguments
+from acebert.training.checkpoints import RunFolder
+from acebert.training.log import TrainLog
 from acebert.training.signals import Stopper
+from acebert.training.stages.finetune import Finetuning
 from acebert.utils.fingerprints import products_sha256
 
 ROOT = Path(script.__file__).parent
@@ -91,11 +95,11 @@ class Counter:
 
     def save(self, step: int, total_limit: int = 2) -> None:
         self.set(step)
-        checkpoints.save_checkpoint(self.accelerator, self.folder, step, total_limit)
+        RunFolder(self.folder, self.accelerator, total_limit).save_checkpoint(step)
 
     def resumed_step(self) -> int:
         self.set(-1)
-        checkpoints.resume(self.accelerator, self.folder)
+        RunFolder(self.folder, self.accelerator).resume()
         return int(self.model.weight.item())
 
     def steps(self) -> list[int]:
@@ -197,7 +201,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(
     def fail(*args: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(module, "save" if module is torch else "flush", fail)
+    monkeypatch.setattr(module, "save" if module is torch else "sync_file", fail)
     with pytest.raises(SystemExit, match=r"checkpoint of step 4 can't be written.*MiB are free.*No space left"):
         counter.save(4)
     monkeypatch.undo()
@@ -265,33 +269,33 @@ def test_a_run_that_is_killed_and_stopped_ends_with_the_same_bits(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    validate = script.validate
+    validate = Finetuning.validate
 
     def improve(*args: Any) -> dict[str, float]:  # the gap falls all the time: every validation saves a better model
         metrics = validate(*args)
         return metrics | {"score": -metrics["modality_gap"]}
 
-    monkeypatch.setattr(script, "validate", improve)
+    monkeypatch.setattr(Finetuning, "validate", improve)
     changes = {**EVERYTHING, "max_train_steps": 10, "eval_steps": 2}  # 4 batches an epoch
     script.main(flags(output="unbroken", **changes))
     arguments = flags(**changes)
-    with call_at(script, "forward_and_backward", 4, kill), pytest.raises(Killed):  # while stepping
+    with call_at(Finetuning, "backward", 4, kill), pytest.raises(Killed):  # while stepping
         script.main(arguments)
     with open(tmp_path / "run" / "train_log.jsonl", "a") as file:
         file.write('{"step": 4, "sec')  # as a kill amid a write leaves it
     with call_at(checkpoints, "write_manifest", 2, kill), pytest.raises(Killed):  # while step 6 is being saved
         script.main(arguments)
     assert (tmp_path / "run" / "checkpoints" / "step_6.unfinished").is_dir()
-    with call_at(script, "replace_model", 1, kill), pytest.raises(Killed):  # while the best model is being saved
+    with call_at(checkpoints, "replace_model", 1, kill), pytest.raises(Killed):  # while the best model is being saved
         script.main(arguments)
-    stop = call_at(script, "forward_and_backward", 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    stop = call_at(Finetuning, "backward", 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with stop, pytest.raises(SystemExit, match="Stopped after step 7; the same command goes on from there"):
         script.main(arguments)
     assert "A checkpoint follows after this step" in capfd.readouterr().err
     assert (tmp_path / "run" / "checkpoints" / "step_7").is_dir()
     script.main(arguments)
     out = capfd.readouterr().out
-    assert f"Going on from {tmp_path}/run/checkpoints/step_7." in out
+    assert f"Resuming from {tmp_path}/run/checkpoints/step_7." in out
     for folder in (".", "checkpoints/step_10"):  # the moving average, and what it is of
         assert_same_weights(tmp_path / "unbroken" / folder, tmp_path / "run" / folder)
     assert without_times(read_log(tmp_path / "unbroken")) == without_times(read_log(tmp_path / "run"))
@@ -299,12 +303,11 @@ def test_a_run_that_is_killed_and_stopped_ends_with_the_same_bits(
 
 
 def test_a_half_written_or_later_entry_leaves_the_log(tmp_path: Path) -> None:
-    accelerator, progress = SimpleNamespace(is_main_process=True), Progress()
-    progress.step = 2
-    rewind_log(str(tmp_path), progress, accelerator)  # nothing there yet
+    log = TrainLog(tmp_path, SimpleNamespace(is_main_process=True))
+    log.rewind(2)  # nothing there yet
     entries = [json.dumps({"step": step, "loss": 1.0}) + "\n" for step in (1, 2, 2, 3)]
     (tmp_path / "train_log.jsonl").write_text("".join(entries) + '{"step": 2')
-    rewind_log(str(tmp_path), progress, accelerator)
+    log.rewind(2)
     assert (tmp_path / "train_log.jsonl").read_text() == "".join(entries[:3])
 
 
@@ -326,10 +329,12 @@ def test_a_nan_ends_the_run_with_step_rate_and_products(
     what: str, flags: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It comes with the last batch of an epoch, and nothing is logged or saved before the next epoch's order counts."""
-    forward_and_backward, batches = script.forward_and_backward, []
+    backward, batches = Finetuning.backward, []
 
-    def poisoned(model: torch.nn.Module, batch: dict[str, Any], *args: Any) -> dict[str, torch.Tensor]:
-        values = forward_and_backward(model, batch, *args)
+    def poisoned(
+        stage: Finetuning, model: torch.nn.Module, batch: dict[str, Any], *args: Any
+    ) -> dict[str, torch.Tensor]:
+        values = backward(stage, model, batch, *args)
         batches.append(batch["product_ids"].tolist())
         if len(batches) == 4 and what == "loss":
             values["loss"] = values["loss"] * torch.nan
@@ -337,7 +342,7 @@ def test_a_nan_ends_the_run_with_step_rate_and_products(
             next(model.parameters()).grad.fill_(torch.inf)
         return values
 
-    monkeypatch.setattr(script, "forward_and_backward", poisoned)
+    monkeypatch.setattr(Finetuning, "backward", poisoned)
     rare = {"logging_steps": 50, "eval_steps": 50, "checkpointing_steps": 3}
     with pytest.raises(SystemExit) as error:
         script.main(flags(**rare, max_train_steps=10))
@@ -352,13 +357,13 @@ def test_a_nan_ends_the_run_with_step_rate_and_products(
 def test_a_nan_at_the_step_of_a_checkpoint_is_not_saved(
     flags: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compute_loss, calls = script.compute_loss, iter(range(1, 100))
+    compute_losses, calls = Finetuning.compute_losses, iter(range(1, 100))
 
     def poisoned(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        values = compute_loss(*args, **kwargs)
+        values = compute_losses(*args, **kwargs)
         return values | {"loss": values["loss"] * (torch.inf if next(calls) == 4 else 1)}
 
-    monkeypatch.setattr(script, "compute_loss", poisoned)
+    monkeypatch.setattr(Finetuning, "compute_losses", poisoned)
     with pytest.raises(SystemExit, match="loss is inf at step 2, "):  # two batches a step
         script.main(flags("finetune", gradient_accumulation_steps=2, logging_steps=9, eval_steps=2))
     assert not (tmp_path / "run" / "checkpoints").exists() and not (tmp_path / "run" / "model.safetensors").exists()
@@ -368,16 +373,18 @@ def test_a_nan_at_the_step_of_a_checkpoint_is_not_saved(
 def test_a_killed_reader_of_data_ends_the_run_with_a_remedy(
     flags: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = ProductPairs.__getitem__
+    read = PairDataset.__getitem__
 
-    def dies(self: ProductPairs, row: int) -> dict[str, Any]:
+    def dies(self: PairDataset, row: int) -> dict[str, Any]:
         if torch.utils.data.get_worker_info() is not None and self.epoch == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return read(self, row)
 
-    monkeypatch.setattr(ProductPairs, "__getitem__", dies)
-    with pytest.raises(SystemExit, match=r"A process that reads data is gone.*(?s:.)*--num_workers.*the same command"):
-        script.main(flags(num_workers=1, max_train_steps=8, eval_steps=100))
+    monkeypatch.setattr(PairDataset, "__getitem__", dies)
+    with pytest.raises(
+        SystemExit, match=r"A process that reads data is gone.*(?s:.)*--dataloader_num_workers.*the same command"
+    ):
+        script.main(flags(dataloader_num_workers=1, max_train_steps=8, eval_steps=100))
 
 
 HANGING = """
@@ -479,31 +486,28 @@ def test_settings_of_another_version(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "shop").mkdir()
-    _, _, args = script.parse_arguments(
-        ["--stage", "finetune", "--backbone", "acme/bert", "--dataset_name", "shop", "--output_dir", "run"]
-    )
-    settings = script.default_settings() | {"dataset_name": ["shop"], "backbone": "acme/bert", "seed": 7}
-    settings |= {"stage": "finetune", "output_dir": "run", "train_data": "64 products"}
-    script.prepare_output_dir(args, settings, counter.accelerator)
+    given = {"stage": "finetune", "backbone": "acme/bert", "dataset_name": ["shop"], "output_dir": "run", "seed": 7}
+    args, fingerprints = FinetuningArguments(**given), {"train_data": "64 products"}
+    folder = RunFolder.open(args, counter.accelerator, fingerprints)
     file = tmp_path / "run" / "training_args.json"
     written = json.loads(file.read_text())
     assert written["places"] == {"shop": str(tmp_path / "shop"), "run": str(tmp_path / "run")}
 
-    checkpoints.save_checkpoint(counter.accelerator, "run", 2, 1)
+    folder.save_checkpoint(2)
     rewrite_versions(tmp_path / "run/checkpoints/step_2", checkpoints.installed_versions() | {"torch": "2.5.1"})
     file.write_text(json.dumps(then(written)))
     if error:
         with pytest.raises(SystemExit, match=f"(?s){error}"):
-            script.prepare_output_dir(args, settings, counter.accelerator)
+            RunFolder.open(args, counter.accelerator, fingerprints)
         assert json.loads(file.read_text()) == then(written)
     else:
         capsys.readouterr()
-        script.prepare_output_dir(args, settings, counter.accelerator)
+        RunFolder.open(args, counter.accelerator, fingerprints)
         assert json.loads(file.read_text()) == written
         told = "crop_probability" not in then(written)
         assert ("taken to have had {'crop_probability': 0.0}" in capsys.readouterr().out) == told
         (tmp_path / "shop").rmdir()  # which makes it no Hub id
-        script.prepare_output_dir(args, settings, counter.accelerator)
+        RunFolder.open(args, counter.accelerator, fingerprints)
         assert json.loads(file.read_text()) == written
 
 
@@ -569,7 +573,13 @@ def train_with_forked_workers(arguments: list[str]) -> None:
 
 @pytest.mark.slow
 def test_kills_at_random_moments_change_no_bit(flags: Callable[..., list[str]], tmp_path: Path) -> None:
-    changes = {**EVERYTHING, "max_train_steps": 20, "eval_steps": 2, "checkpointing_steps": 1, "num_workers": 1}
+    changes = {
+        **EVERYTHING,
+        "max_train_steps": 20,
+        "eval_steps": 2,
+        "checkpointing_steps": 1,
+        "dataloader_num_workers": 1,
+    }
 
     def start(output: str) -> Any:
         process = FORKS.Process(target=train_with_forked_workers, args=(flags(output=output, **changes),))
@@ -600,7 +610,9 @@ def test_kills_at_random_moments_change_no_bit(flags: Callable[..., list[str]], 
 
 def wait_for_step(folder: Path, step: int, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
-    while not (folder / "train_log.jsonl").exists() or read_log(folder)[-1]["step"] < step:
+    # The last line may still be half written.
+    log = folder / "train_log.jsonl"
+    while not log.exists() or all(entry["step"] < step for entry in map(json.loads, log.read_text().split("\n")[:-1])):
         assert time.monotonic() < deadline, f"no step {step} in {seconds} s"
         time.sleep(0.05)
 
@@ -612,7 +624,12 @@ def children_of(pid: int) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
 def test_one_of_two_processes_dies_and_signals_reach_both(flags: Callable[..., list[str]], tmp_path: Path) -> None:
-    changes = {"max_train_steps": 120, "per_device_batch_size": 8, "checkpointing_steps": 5, "num_workers": 1}
+    changes = {
+        "max_train_steps": 120,
+        "per_device_batch_size": 8,
+        "checkpointing_steps": 5,
+        "dataloader_num_workers": 1,
+    }
 
     def start(output: str) -> subprocess.Popen:
         launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port"]
@@ -640,7 +657,7 @@ def test_one_of_two_processes_dies_and_signals_reach_both(flags: Callable[..., l
     again = start("run")
     stdout, stderr = again.communicate(timeout=600)
     assert again.returncode == 0, stderr
-    assert f"Going on from {tmp_path}/run/checkpoints/step_{number}." in stdout
+    assert f"Resuming from {tmp_path}/run/checkpoints/step_{number}." in stdout
     assert_same_weights(tmp_path / "unbroken", tmp_path / "run")
     alone = subprocess.run(
         [sys.executable, str(ROOT / "train_accelerate.py"), *flags(**changes)],
@@ -677,5 +694,5 @@ def test_a_disk_that_is_really_full(flags: Callable[..., list[str]], tmp_path: P
     stderr = (tmp_path / "stderr").read_text()
     assert "The checkpoint of step 4 can't be written" in stderr and "Make room" in stderr
     assert (tmp_path / "status").read_text() == "1\n" and (tmp_path / "left").read_text() == "step_2\n"
-    assert "Going on from" in (tmp_path / "stdout").read_text()
+    assert "Resuming from" in (tmp_path / "stdout").read_text()
     assert_same_weights(tmp_path / "unbroken", tmp_path / "run")

@@ -18,21 +18,24 @@ from helpers import draw, read_log, read_weights, unit_vectors, without_times
 from safetensors.torch import load_file, save_file
 
 from acebert import train_accelerate as script
+from acebert.commands import find_learning_rate
 from acebert.data.collators import QueryCollator
+from acebert.data.columns import Columns
 from acebert.data.grouping import hash_text
-from acebert.data.pairs import SIDES, ProductQueries
+from acebert.data.pairs import SIDES, QueryDataset
 from acebert.data.query_templates import QueryTemplates
-from acebert.data.sources import Columns
-from acebert.encoding.corpus_encoder import Encoder
+from acebert.encoding.corpus_encoder import CorpusEncoder
 from acebert.losses_acebert import answer_loss, matryoshka_answer_loss
 from acebert.modeling_acebert import AceBertForRetrieval, AceBertModel
 from acebert.processing_acebert import AceBertProcessor
-from acebert.training.catalog_negatives import RankedProducts
+from acebert.training.catalog_negatives import CatalogNegatives
+from acebert.training.command_line import parse_arguments
+from acebert.training.stages.query_side import QuerySideFinetuning
 
 FROZEN = {"backbone": None, "patch_size": None, "max_num_patches": None, "projection_dim": None}
 
 
-def make_data(**changes: Any) -> ProductQueries:
+def make_data(**changes: Any) -> QueryDataset:
     """97 red shirts and one each of three other kinds; all have both title and photo but the last, a title alone."""
     kinds = ["shirt"] * 97 + ["shoe", "bag", "mug"]
     rows = [
@@ -45,7 +48,7 @@ def make_data(**changes: Any) -> ProductQueries:
     )
     columns = Columns(attributes=["colour", "kind"])
     templates = QueryTemplates(["{colour} {kind}", "{kind}", "big {kind}"])
-    return ProductQueries(products, columns, templates, **changes)
+    return QueryDataset(products, columns, templates, **changes)
 
 
 def test_balanced_queries_ask_for_rare_values_as_often_as_for_common_ones() -> None:
@@ -101,13 +104,13 @@ def test_a_row_that_cannot_be_learned_from_is_named_by_what_was_drawn() -> None:
 def test_a_product_that_shows_nothing_is_found_at_the_start() -> None:
     rows = [{"id": 1, "title": "shoe", "asked": "red"}, {"id": 2, "title": " ", "asked": "bag"}]
     with pytest.raises(ValueError, match=r"Product 2 \(row 1\) has neither a title nor a photo"):
-        ProductQueries(Dataset.from_list(rows), Columns(query="asked"))
+        QueryDataset(Dataset.from_list(rows), Columns(query="asked"))
 
 
-def make_ranked() -> RankedProducts:
+def make_ranked() -> CatalogNegatives:
     """Three products in groups 0, 0 and 2; the last alone shows a photo."""
     vectors, rows = unit_vectors(3, 4), torch.arange(3)
-    return RankedProducts(
+    return CatalogNegatives(
         vectors=[[vectors], [vectors[:2]], [vectors[2:]]],
         rows=[rows, rows[:2], rows[2:]],
         groups=torch.tensor([0, 0, 2]),
@@ -164,9 +167,9 @@ def test_rows_of_one_product_are_ranked_once_and_answer_together(
         {"id": "A", "title": "shoe", "asked": None, "image": photo},
     ]
     features = Features({**dict.fromkeys(("id", "title", "asked"), Value("string")), "image": Image(decode=False)})
-    data = ProductQueries(Dataset.from_list(rows, features=features), Columns(query="asked"), title_query_probability=0)
-    encoder = Encoder(tiny_model, tiny_processor, Accelerator(cpu=True), tmp_path, "tiny")
-    ranked = RankedProducts.encode(data, encoder, "log")
+    data = QueryDataset(Dataset.from_list(rows, features=features), Columns(query="asked"), title_query_probability=0)
+    encoder = CorpusEncoder(tiny_model, tiny_processor, Accelerator(cpu=True), tmp_path, "tiny")
+    ranked = CatalogNegatives.encode(data, encoder, "log")
     assert [len(vectors[0]) for vectors in ranked.vectors] == [2, 2, 2]
     whole = tiny_processor.process_products(["shoe"], [draw("shoe", "red", 0)], return_tensors="pt")
     with torch.inference_mode():
@@ -188,10 +191,10 @@ def test_rows_of_one_product_share_their_values(
         {"id": "B", "title": "bag", "colour": "red", "kind": "bag"},
     ]
     columns = Columns(attributes=["colour", "kind"])
-    data = ProductQueries(Dataset.from_list(rows), columns, QueryTemplates(["{colour} {kind}"]))
-    encoder = Encoder(AceBertModel(tiny_config()).eval(), tiny_processor, Accelerator(cpu=True), tmp_path, "tiny")
+    data = QueryDataset(Dataset.from_list(rows), columns, QueryTemplates(["{colour} {kind}"]))
+    encoder = CorpusEncoder(AceBertModel(tiny_config()).eval(), tiny_processor, Accelerator(cpu=True), tmp_path, "tiny")
     expected = [[hash_text("red"), hash_text("shoe")], [hash_text("red"), hash_text("bag")]]
-    assert RankedProducts.encode(data, encoder, "log").attributes.tolist() == expected
+    assert CatalogNegatives.encode(data, encoder, "log").attributes.tolist() == expected
     # None has a photo, so no query is a title: all that aren't balanced are drawn row by row.
     data.title_query_probability = data.balanced_query_probability = 1.0
     assert any(data[row]["row"] != row for data.epoch in range(9) for row in range(3))
@@ -222,7 +225,7 @@ def frozen(flags: Callable[..., list[str]], tmp_path: Path) -> Callable[..., lis
 
     def make(output: str = "run", **changes: object) -> list[str]:
         start = {"model_name_or_path": tmp_path / "start", "learning_rate": 3e-3, "head_learning_rate": 3e-3}
-        return flags("queries", output, **FROZEN, **{**start, **changes})
+        return flags("query_side", output, **FROZEN, **{**start, **changes})
 
     return make
 
@@ -247,7 +250,7 @@ def test_a_resumed_run_ends_with_the_same_bits_and_encodes_nothing_again(
     whole, entries = read_weights(tmp_path / "run"), read_log(tmp_path / "run")
     for step in (4, 6):
         shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step_{step}")
-    monkeypatch.setattr(Encoder, "encode", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr(CorpusEncoder, "encode", lambda *_: pytest.fail("encoded again"))
     script.main(arguments)
     resumed = read_weights(tmp_path / "run")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -257,15 +260,15 @@ def test_a_resumed_run_ends_with_the_same_bits_and_encodes_nothing_again(
 def test_a_stop_while_encoding_keeps_what_is_done(
     frozen: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode, done = Encoder.encode, []
+    encode, done = CorpusEncoder.encode, []
 
-    def stop_at_third(self: Encoder, *others: Any) -> torch.Tensor:
+    def stop_at_third(self: CorpusEncoder, *others: Any) -> torch.Tensor:
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(others)
         return encode(self, *others)
 
-    monkeypatch.setattr(Encoder, "encode", stop_at_third)
+    monkeypatch.setattr(CorpusEncoder, "encode", stop_at_third)
     with pytest.raises(SystemExit, match="Stopped while products were encoded; the same command goes on from there"):
         script.main(frozen(max_train_steps=1))
     assert len(list((tmp_path / "run").rglob("*.npy"))) == 2
@@ -278,15 +281,15 @@ def test_validation_products_are_ranked_but_not_trained_against(
     frozen: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, set[int]] = {"train": set(), "validation": set()}
-    ranked_for = RankedProducts.ranked_for
+    ranked_for = CatalogNegatives.ranked_for
 
-    def spy(self: RankedProducts, chunk: dict[str, torch.Tensor]) -> Any:
+    def spy(self: CatalogNegatives, chunk: dict[str, torch.Tensor]) -> Any:
         vectors, answers = ranked_for(self, chunk)
         assert answers.any(1).all()
         seen["train" if torch.is_grad_enabled() else "validation"].add(len(self.groups))
         return vectors, answers
 
-    monkeypatch.setattr(RankedProducts, "ranked_for", spy)
+    monkeypatch.setattr(CatalogNegatives, "ranked_for", spy)
     script.main(frozen(max_train_steps=2, eval_steps=1))
     assert seen == {"train": {64}, "validation": {64 + 16}}
 
@@ -294,21 +297,21 @@ def test_validation_products_are_ranked_but_not_trained_against(
 def test_a_learning_rate_can_be_looked_for_first(
     frozen: Callable[..., list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert script.main(frozen(find_learning_rate=6, query_learning_rate=1e-3))["factor"] > 0
+    assert find_learning_rate.main(frozen(num_steps=6, query_learning_rate=1e-3)) > 0
     suggested = capsys.readouterr().out
     assert "--query_learning_rate" in suggested and "--image_learning_rate" not in suggested
-    monkeypatch.setattr(Encoder, "encode", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr(CorpusEncoder, "encode", lambda *_: pytest.fail("encoded again"))
     script.main(frozen(max_train_steps=1, learning_rate=1e-4))
 
 
 def test_another_start_gets_vectors_of_its_own(frozen: Callable[..., list[str]], tmp_path: Path) -> None:
-    arguments = frozen(max_train_steps=1, find_learning_rate=2)
-    script.main(arguments)
+    arguments = frozen(max_train_steps=1, num_steps=2)
+    find_learning_rate.main(arguments)
     before = set((tmp_path / "run/vectors").iterdir())
     weights = load_file(tmp_path / "start/model.safetensors")
     weights["acebert.product_projection.weight"] += 0.1
     save_file(weights, tmp_path / "start/model.safetensors", metadata={"format": "pt"})
-    script.main(arguments)
+    find_learning_rate.main(arguments)
     assert len(set((tmp_path / "run/vectors").iterdir())) == 2 * len(before)
 
 
@@ -316,14 +319,14 @@ def test_a_chunk_makes_no_difference(frozen: Callable[..., list[str]], monkeypat
     """To the gradients: AdamW would hide a factor that all of them share."""
     common = {"max_train_steps": 1, "eval_steps": 1, "dropout": 0, "attention_dropout": 0}
     gradients: list[dict[str, torch.Tensor]] = []
-    contrast = script.contrast_with_catalog
+    backward = QuerySideFinetuning.backward
 
-    def spy(model: torch.nn.Module, *others: Any) -> Any:
-        values = contrast(model, *others)
+    def spy(stage: QuerySideFinetuning, model: torch.nn.Module, *others: Any) -> Any:
+        values = backward(stage, model, *others)
         gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
         return values
 
-    monkeypatch.setattr(script, "contrast_with_catalog", spy)
+    monkeypatch.setattr(QuerySideFinetuning, "backward", spy)
     for size in (2, 16):
         script.main(frozen(output=f"chunks-of-{size}", chunk_size=size, **common))
     small, large = gradients
@@ -335,28 +338,29 @@ def test_a_chunk_makes_no_difference(frozen: Callable[..., list[str]], monkeypat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hard_negatives": 2}, "--hard_negatives: the stage 'queries' leaves the product side as it is"),
-        ({"adversarial_strength": 0.0}, "--adversarial_strength: the stage 'queries' leaves"),
+        ({"hard_negatives": 2}, "Not flags of --stage query_side: --hard_negatives is of align and finetune."),
+        ({"adversarial_strength": 0.0}, "--adversarial_strength is of align and finetune."),
         ({"balanced_query_probability": 1.5}, "--balanced_query_probability must lie in [0, 1], got 1.5"),
-        ({"stage": "finetune", "balanced_query_probability": 0.5}, "is of the stage 'queries', not of 'finetune'"),
-        ({"label_smoothing": 0.1, "mlm_probability": 0.1}, "--label_smoothing, --mlm_probability: the stage 'queries'"),
+        ({"stage": "finetune", "balanced_query_probability": 0.5}, "--balanced_query_probability is of query_side."),
+        ({"label_smoothing": 0.1}, "--label_smoothing is of pretrain and align and finetune."),
+        ({"image_learning_rate": 0.1, "mlm_probability": 0.1}, "finetune; --mlm_probability is of pretrain."),
         ({"balanced_query_probability": 0.5, "query_templates": None}, "for --query_templates: give some"),
-        ({"find_learning_rate": 1}, "--find_learning_rate must be at least 2, got 1"),
-        ({"model_name_or_path": None, "backbone": "b"}, "give --model_name_or_path, not --backbone"),
+        ({"model_name_or_path": None}, "needs a fine-tuned checkpoint: give --model_name_or_path"),
+        ({"backbone": "b"}, "--backbone is of pretrain and align and finetune."),
     ],
 )
 def test_bad_settings(
     changes: dict[str, Any], message: str, flags: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        script.parse_arguments(flags(**{"stage": "queries", "model_name_or_path": "m", **FROZEN, **changes}))
+        parse_arguments(flags(**{"stage": "query_side", "model_name_or_path": "m", **FROZEN, **changes}))
     assert message in capsys.readouterr().err
 
 
 def test_shared_encoders_are_refused(flags: Callable[..., list[str]], tmp_path: Path) -> None:
     script.main(flags(output="shared", share_encoders="true", max_train_steps=1, eval_steps=1))
     with pytest.raises(SystemExit, match="shares its encoders"):
-        script.main(flags("queries", **FROZEN, model_name_or_path=tmp_path / "shared"))
+        script.main(flags("query_side", **FROZEN, model_name_or_path=tmp_path / "shared"))
 
 
 def test_products_may_come_as_vectors(

@@ -10,21 +10,27 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from helpers import free_port, read_log, read_weights, run_processes, unit_vectors, without_times
 from transformers import AutoModel
 
 from acebert import train_accelerate as script
+from acebert.commands import find_learning_rate
 from acebert.configuration_acebert import AceBertConfig
 from acebert.losses_acebert import find_positives
 from acebert.modeling_acebert import AceBertForRetrieval
+from acebert.training.arguments import FinetuningArguments
 from acebert.training.checkpoints import checkpoints_of
+from acebert.training.command_line import parse_arguments
+from acebert.training.optimization import clamp_temperature, make_optimizer
 from acebert.training.run import Progress
+from acebert.training.stages.finetune import Finetuning, adversarial_schedule
+from acebert.training.validation import capped_recall
 from acebert.utils.hardware import use_loopback
 
 ROOT = Path(script.__file__).parent
@@ -82,7 +88,7 @@ def test_a_run_computes_in_bfloat16_where_the_hardware_does_and_resumes_with_the
     whole = read_weights(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step_4")
     script.main(arguments)
-    assert "Going on from" in capsys.readouterr().out
+    assert "Resuming from" in capsys.readouterr().out
     resumed = read_weights(tmp_path / "run")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -130,13 +136,13 @@ def test_dropout_is_on_in_every_step(
     ema_decay: float | None, flags: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script.main(flags("pretrain", "pretrained", max_train_steps=2))
-    step, modes = script.forward_and_backward, []
+    backward, modes = Finetuning.backward, []
 
-    def spy(model: torch.nn.Module, *rest: object) -> object:
+    def spy(stage: Finetuning, model: torch.nn.Module, *rest: Any) -> dict[str, torch.Tensor]:
         modes.append({module.training for module in model.modules()})
-        return step(model, *rest)
+        return backward(stage, model, *rest)
 
-    monkeypatch.setattr(script, "forward_and_backward", spy)
+    monkeypatch.setattr(Finetuning, "backward", spy)
     sizes = {"patch_size": None, "max_num_patches": None, "projection_dim": None}
     script.main(flags(backbone=None, model_name_or_path=tmp_path / "pretrained", ema_decay=ema_decay, **sizes))
     assert modes == [{True}] * 6
@@ -146,7 +152,7 @@ def test_early_stopping(
     flags: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.5, 0.4, 0.6, 0.3, 0.2, 0.9])
-    monkeypatch.setattr(script, "validate", lambda *_: {"score": next(scores)})
+    monkeypatch.setattr(Finetuning, "validate", lambda *_: {"score": next(scores)})
     arguments = flags(max_train_steps=50, eval_steps=2, early_stopping_patience=2)
     assert script.main(arguments) == {"score": 0.6}
     assert "Stopped early: no gain in 2 validations (best score 0.6000)" in capsys.readouterr().out
@@ -156,9 +162,9 @@ def test_early_stopping(
 
 
 def test_finding_a_learning_rate_trains_nothing(flags: Callable[..., list[str]], tmp_path: Path) -> None:
-    found = script.main(flags(find_learning_rate=12))
+    factor = find_learning_rate.main(flags(num_steps=12))
     report = json.loads((tmp_path / "run" / "learning_rate.json").read_text())
-    assert report["suggested_factor"] == found["factor"] and 2 < len(report["loss"]) <= 12
+    assert report["suggested_factor"] == factor and 2 < len(report["loss"]) <= 12
     assert (tmp_path / "run" / "learning_rate.png").exists()
     assert not (tmp_path / "run" / "model.safetensors").exists() and not checkpoints_of(str(tmp_path / "run"))
 
@@ -198,16 +204,17 @@ def test_accumulation_schedule_and_no_validation(flags: Callable[..., list[str]]
 def test_yaml_config_and_flags(flags: Callable[..., list[str]], tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({"seed": 5, "query_templates": ["{kind}"], "report_to": None}))
     arguments = [flag for flag in flags(query_templates=None)]
-    _, data_args, args = script.parse_arguments(["--config", str(tmp_path / "run.yaml"), *arguments])
-    assert (args.seed, data_args.query_templates) == (5, ["{kind}"])
-    _, _, args = script.parse_arguments([*arguments, f"--config={tmp_path}/run.yaml", "--seed", "6"])
+    args = parse_arguments(["--config", str(tmp_path / "run.yaml"), *arguments])
+    assert (args.seed, args.query_templates) == (5, ["{kind}"])
+    args = parse_arguments([*arguments, f"--config={tmp_path}/run.yaml", "--seed", "6"])
     assert args.seed == 6
     (tmp_path / "run.yaml").write_text("use_pixel_features: false\nmatryoshka_dims: []\ntitle_column: none\n")
-    model_args, data_args, _ = script.parse_arguments([*arguments, "--config", str(tmp_path / "run.yaml")])
-    assert (model_args.use_pixel_features, model_args.matryoshka_dims, data_args.title_column) == (False, [], None)
+    args = parse_arguments([*arguments, "--config", str(tmp_path / "run.yaml")])
+    assert isinstance(args, FinetuningArguments)
+    assert (args.use_pixel_features, args.matryoshka_dims, args.title_column) == (False, [], None)
     (tmp_path / "run.yaml").write_text("- seed")
     with pytest.raises(SystemExit):
-        script.parse_arguments([*arguments, "--config", str(tmp_path / "run.yaml")])
+        parse_arguments([*arguments, "--config", str(tmp_path / "run.yaml")])
 
 
 @pytest.mark.parametrize(
@@ -226,8 +233,18 @@ def test_yaml_config_and_flags(flags: Callable[..., list[str]], tmp_path: Path) 
             {"backbone": None, "model_name_or_path": "x"},
             "--max_num_patches, --patch_size, --projection_dim can't change",
         ),
-        ({"stage": "pretrain", "cached_chunk_size": 8}, "--cached_chunk_size is fine-tuning's"),
-        ({"stage": "pretrain", "mine_hard_negatives_every": 1}, "--mine_hard_negatives_every is fine-tuning's"),
+        (
+            {"stage": "pretrain", "chunk_size": None, "cached_chunk_size": 8},
+            "--cached_chunk_size is of align and finetune.",
+        ),
+        (
+            {"stage": "pretrain", "mine_hard_negatives_every": 1},
+            "--mine_hard_negatives_every is of align and finetune.",
+        ),
+        ({"stage": "pretrain", "chunk_size": 8}, "--chunk_size is of align and finetune and query_side."),
+        ({"learning_rat": 1}, "No such flag: --learning_rat 1."),
+        ({"stage": "pre"}, "invalid choice: 'pre'"),
+        ({"stage": None}, "Give --stage: pretrain, align, finetune, query_side."),
         ({"drop_patch_probability": 1.5}, "--drop_patch_probability must lie in [0, 1], got 1.5"),
         ({"ema_decay": 1.0}, "--ema_decay must lie in (0, 1), got 1.0"),
         ({"early_stopping_patience": 1, "validation_split": None, "validation_share": 0}, "needs a validation"),
@@ -244,9 +261,12 @@ def test_bad_settings(
 
 
 def test_parameter_groups(tiny_config: Callable[..., AceBertConfig], flags: Callable[..., list[str]]) -> None:
-    _, _, args = script.parse_arguments(flags())
+    args = parse_arguments(flags())
+    assert isinstance(args, FinetuningArguments)
     model = AceBertForRetrieval(tiny_config())
-    optimizer = script.make_optimizer(model, args)
+    stage = Finetuning(args, Accelerator(cpu=True))
+    stage.config = model.config
+    optimizer = make_optimizer(model, stage.learning_rates(), args)
     of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     named = {name: of[id(p)] for name, p in model.named_parameters()}
     assert len(of) == len(named)
@@ -274,21 +294,21 @@ def test_temperature_is_clamped_after_the_step(tiny_config: Callable[..., AceBer
     model = AceBertForRetrieval(tiny_config())
     with torch.no_grad():
         model.acebert.logit_scale.fill_(9.0)
-    script.clamp_temperature(model)
+    clamp_temperature(model)
     assert model.acebert.logit_scale.item() == pytest.approx(4.6052)
 
 
 def test_adversarial_schedule() -> None:
-    assert script.adversarial_schedule(0.0, 0.3) == 0.0
-    assert script.adversarial_schedule(0.5, 0.3) == pytest.approx(0.3 * (2 / (1 + 2.718281828**-5) - 1))
-    assert script.adversarial_schedule(1.0, 0.3) == pytest.approx(0.3, rel=1e-3)
+    assert adversarial_schedule(0.0, 0.3) == 0.0
+    assert adversarial_schedule(0.5, 0.3) == pytest.approx(0.3 * (2 / (1 + 2.718281828**-5) - 1))
+    assert adversarial_schedule(1.0, 0.3) == pytest.approx(0.3, rel=1e-3)
 
 
 def test_capped_recall() -> None:
     scores = torch.tensor([[0.9, 0.8, 0.1, 0.2], [0.1, 0.2, 0.3, 0.4]])
     positives = torch.tensor([[True, False, True, True], [True, False, False, False]])
-    assert script.capped_recall(scores, positives, k=2).tolist() == [0.5, 0.0]
-    assert script.capped_recall(scores, positives, k=9).tolist() == [1.0, 1.0]
+    assert capped_recall(scores, positives, k=2).tolist() == [0.5, 0.0]
+    assert capped_recall(scores, positives, k=9).tolist() == [1.0, 1.0]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -328,8 +348,9 @@ def two_sided_loss(
         "product_attributes": torch.zeros(8, 1, dtype=torch.long)[rows],
         "query_attributes": torch.full((8, 1), -1)[rows],
     }
-    args = SimpleNamespace(stage="finetune", cached_chunk_size=cached_chunk_size)
-    values = script.forward_and_backward(model, batch, args, accelerator, strength=0.3)
+    flags = {"adversarial_strength": 0.3, "cached_chunk_size": cached_chunk_size}
+    args = FinetuningArguments(stage="finetune", output_dir="", dataset_name=[], **flags)
+    values = Finetuning(args, accelerator).backward(model, batch, 1.0)
     if rank == 0:
         gradients = {name: p.grad for name, p in accelerator.unwrap_model(model).named_parameters()}
         torch.save({"loss": values["loss"].detach(), "gradients": gradients}, f"{folder}/{processes}.pt")
@@ -376,7 +397,7 @@ def test_positives_reach_the_loss(tiny_config: Callable[..., AceBertConfig]) -> 
 def test_a_stop_saves_and_the_same_command_goes_on(
     how: Callable[[int], None], flags: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    arguments = flags(max_train_steps=60, checkpointing_steps=1000, eval_steps=1000, num_workers=1)
+    arguments = flags(max_train_steps=60, checkpointing_steps=1000, eval_steps=1000, dataloader_num_workers=1)
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1"]
     command = [*launch, str(ROOT / "train_accelerate.py")]
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -390,12 +411,12 @@ def test_a_stop_saves_and_the_same_command_goes_on(
     steps = [int(path.name[5:]) for path in checkpoints_of(str(tmp_path / "run"))]
     assert len(steps) == 1 and steps[0] < 60
     result = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=240)
-    assert f"Going on from {tmp_path}/run/checkpoints/step_{steps[0]}" in result.stdout
+    assert f"Resuming from {tmp_path}/run/checkpoints/step_{steps[0]}" in result.stdout
     assert read_log(tmp_path / "run")[-1]["step"] == 60
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["finetune", "queries"])
+@pytest.mark.parametrize("stage", ["finetune", "query_side"])
 def test_two_processes_train_as_one_with_twice_the_batch(
     stage: str, flags: Callable[..., list[str]], tmp_path: Path
 ) -> None:

@@ -1,0 +1,80 @@
+"""The flags that name a catalogue: one spelling and one default for all commands."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from acebert.data.cleaning import OnBadRow
+from acebert.data.columns import Columns
+from acebert.data.query_templates import QueryTemplates
+from acebert.utils.arguments import Probability
+
+
+@dataclass(kw_only=True)
+class CatalogArguments:
+    """Where the products are, and which columns hold them."""
+
+    _argument_group_name: ClassVar[str] = "catalogue"
+
+    dataset_name: list[str] = field(
+        metadata={"help": "One or more catalogues: Hub ids, folders, or CSV, TSV, JSON or Parquet files."}
+    )
+    dataset_config_name: str | None = field(
+        default=None, metadata={"help": "Configuration to load of a Hub dataset that has several."}
+    )
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit to load of the Hub datasets."}
+    )
+    id_column: str = field(default="id", metadata={"help": "Column with the product's id."})
+    title_column: str | None = field(
+        default="title", metadata={"help": "Column with the product's title; 'none' for a catalogue without titles."}
+    )
+    image_column: str | None = field(
+        default="image",
+        metadata={"help": "Column with the product's photo or its path; 'none' for a catalogue without photos."},
+    )
+    on_bad_row: OnBadRow = field(
+        default="raise",
+        metadata={
+            "help": "What to do with a row without id, with neither title nor photo, or with a broken photo: stop with "
+            "an error (raise), or leave it out and list it in a file in --output_dir (skip), which decodes every photo "
+            "once at the start."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        self.title_column = None if self.title_column == "none" else self.title_column
+        self.image_column = None if self.image_column == "none" else self.image_column
+
+    def columns(
+        self, attributes: Sequence[str] = (), query: str | None = None, hot_query: str | None = None
+    ) -> Columns:
+        return Columns(self.id_column, self.title_column, self.image_column, query, hot_query, list(attributes))
+
+
+@dataclass(kw_only=True)
+class QueryArguments:
+    """Where the queries come from: a log, hot queries, or templates that are filled with attributes."""
+
+    _argument_group_name: ClassVar[str] = "queries"
+
+    query_column: str | None = field(
+        default=None, metadata={"help": "Column with a real query that led to the product, as a search log has it."}
+    )
+    hot_query_column: str | None = field(
+        default=None, metadata={"help": "Column with the query that the product is most often found by."}
+    )
+    query_templates: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": 'Templates of synthetic queries, filled with attribute columns: "{gender} {colour} {category}".'
+        },
+    )
+    drop_attribute_probability: Probability = field(
+        default=0.3, metadata={"help": "Probability of dropping each attribute from a template query."}
+    )
+
+    def make_templates(self) -> QueryTemplates | None:
+        if not self.query_templates:
+            return None
+        return QueryTemplates(self.query_templates, self.drop_attribute_probability)

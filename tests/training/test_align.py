@@ -1,0 +1,149 @@
+"""Alignment, the anchor to the text backbone, and what an image backbone adds to training."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate import Accelerator
+from helpers import WORDS, read_log, read_weights, without_times
+from transformers import BertConfig, BertModel, BertTokenizer, Dinov2Config, Dinov2Model
+
+import acebert
+from acebert import train_accelerate as script
+from acebert.modeling_acebert import AceBertModel
+from acebert.training.command_line import parse_arguments
+from acebert.training.stages.finetune import Finetuning
+from acebert.training.teacher import TextTeacher
+
+CONFIGS = Path(acebert.__file__).parent / "configs"
+NEW = {"patch_size": None, "projection_dim": None}
+WIDTH = 32  # of the text backbone
+
+
+@pytest.fixture(scope="session")
+def image_backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a DINOv2 of three narrow layers."""
+    folder = str(tmp_path_factory.mktemp("image_backbone"))
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 3, "mlp_ratio": 2}
+    Dinov2Model(Dinov2Config(**sizes, patch_size=8, image_size=32)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def align(flags: Callable[..., list[str]], image_backbone: str) -> Callable[..., list[str]]:
+    def make(**changes: object) -> list[str]:
+        new = {
+            **NEW,
+            "projection_dim": WIDTH,
+            "image_backbone": image_backbone,
+            "share_encoders": True,
+            "dropout": 0,
+            "attention_dropout": 0,
+        }
+        return flags("align", "aligned", **{**new, "query_templates": None, "adversarial_strength": 0, **changes})
+
+    return make
+
+
+def test_align_then_finetune(align: Callable[..., list[str]], flags: Callable[..., list[str]], tmp_path: Path) -> None:
+    metrics = script.main(align(patch_budgets=[4, 12], drop_patch_probability=0.25, downscale_probability=0.5))
+    assert set(metrics) == {"title_to_image_recall@10", "score", "modality_gap"}
+    aligned = AceBertModel.from_pretrained(tmp_path / "aligned")
+    assert aligned.query_encoder is None and aligned.config.vision_config.num_hidden_layers == 3
+
+    start = {"backbone": None, "model_name_or_path": tmp_path / "aligned", **NEW, "max_num_patches": None}
+    script.main(flags(**start, split_encoders=True, max_train_steps=1, learning_rate=0, query_learning_rate=0))
+    tuned = AceBertModel.from_pretrained(tmp_path / "run")
+    assert tuned.query_encoder is not None and not tuned.config.share_encoders
+    # At a rate of 0, what queries got of their own is what they shared before.
+    for name, weight in tuned.query_encoder.named_parameters():
+        torch.testing.assert_close(weight, aligned.get_parameter(f"product_encoder.bert.{name}"))
+
+
+def test_a_query_encoder_of_its_own_is_not_aligned(
+    flags: Callable[..., list[str]], align: Callable[..., list[str]]
+) -> None:
+    with pytest.raises(SystemExit, match="query encoder of its own"):
+        script.main(align(share_encoders=False))
+
+
+def test_an_aligned_run_resumes_to_the_same_bits(align: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Open texts, patch budgets and shrunk photos are drawn by epoch and rows, not by the process's past."""
+    drawn = {"patch_budgets": [4, 12], "drop_patch_probability": 0.25, "downscale_probability": 0.5}
+    arguments = align(**drawn, checkpoints_total_limit=9)
+    script.main(arguments)
+    whole, entries = read_weights(tmp_path / "aligned"), read_log(tmp_path / "aligned")
+    for step in (4, 6):
+        shutil.rmtree(tmp_path / "aligned" / "checkpoints" / f"step_{step}")
+    script.main(arguments)
+    resumed = read_weights(tmp_path / "aligned")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert without_times(read_log(tmp_path / "aligned")) == without_times(entries)
+
+
+def test_the_anchor_starts_at_zero_and_keeps_texts_near_the_backbone(
+    align: Callable[..., list[str]], backbone: str, tmp_path: Path
+) -> None:
+    moved = {}
+    for weight in (0, 20):
+        folder = tmp_path / f"weight{weight}"
+        script.main(align(output_dir=folder, anchor_weight=weight, learning_rate=1e-2, max_train_steps=8, eval_steps=8))
+        model = AceBertModel.from_pretrained(folder).eval()
+        teacher = TextTeacher(backbone, torch.device("cpu"))
+        inputs = BertTokenizer.from_pretrained(folder)(["red shirt", "blue"], padding=True, return_tensors="pt")
+        with torch.no_grad():
+            vectors = model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).pooler_output
+        moved[weight] = 1 - float((vectors * teacher(["red shirt", "blue"])).sum(1).mean())
+    anchored = [entry["anchor_loss"] for entry in read_log(tmp_path / "weight20") if "anchor_loss" in entry]
+    assert anchored[0] == pytest.approx(0, abs=1e-5)
+    assert not any("anchor_loss" in entry for entry in read_log(tmp_path / "weight0"))
+    assert moved[20] < 0.5 * moved[0]
+
+
+def test_a_teacher_that_is_not_there_is_an_error(align: Callable[..., list[str]], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"teacher '.*nowhere' can't be loaded .*--text_teacher none"):
+        script.main(align(text_teacher=tmp_path / "nowhere"))
+
+
+def test_a_teacher_of_another_width_is_an_error(align: Callable[..., list[str]], tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=len(WORDS), **sizes)).save_pretrained(tmp_path / "narrow")
+    BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)}).save_pretrained(tmp_path / "narrow")
+    with pytest.raises(SystemExit, match="vectors of 16 numbers"):
+        script.main(align(text_teacher=tmp_path / "narrow"))
+
+
+def test_rates_fall_from_layer_to_layer_and_frozen_ones_stay(align: Callable[..., list[str]]) -> None:
+    flags = align(image_encoder_learning_rate=0.1, image_layer_decay=0.5, freeze_image_layers=1, head_learning_rate=0.3)
+    stage = Finetuning(parse_arguments(flags), Accelerator(cpu=True))
+    stage.teacher = None
+    model = stage.load_model()
+    rates = stage.learning_rates()
+
+    def rate(name: str) -> float:
+        return next(value for part, value in rates.items() if part in name)
+
+    layer = "acebert.image_encoder.layers.{}.fc1.weight"
+    assert [rate(layer.format(i)) for i in range(3)] == pytest.approx([0.1 / 8, 0.1 / 4, 0.1 / 2])
+    assert rate("acebert.image_encoder.embeddings.patch_embedding.weight") == pytest.approx(0.1 / 16)
+    assert rate("acebert.image_encoder.norm.weight") == pytest.approx(0.1)
+    assert rate("acebert.image_projection.0.weight") == pytest.approx(0.3)
+    trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    assert not trained[layer.format(0)] and trained[layer.format(1)]
+    assert not trained["acebert.image_encoder.embeddings.patch_embedding.weight"]
+
+
+@pytest.mark.parametrize(
+    "name", [path.name for path in sorted(CONFIGS.glob("*.yaml")) if not path.name.startswith("ablations")]
+)
+def test_the_projects_configurations_are_flags_of_their_stage(name: str) -> None:
+    args = parse_arguments(["--config", str(CONFIGS / name)])
+    settings = yaml.safe_load((CONFIGS / name).read_text(encoding="utf-8"))
+    given = {
+        key: value if key != "dataset_name" or isinstance(value, list) else [value] for key, value in settings.items()
+    }
+    assert {key: getattr(args, key) for key in given} == given

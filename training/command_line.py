@@ -1,0 +1,120 @@
+"""From the command line to the flags of a stage."""
+
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+from acebert.training.arguments import TrainingArguments
+from acebert.training.stages import STAGES
+from acebert.utils.arguments import check_bounds, defaults_of, groups_of, names_of
+from acebert.utils.command_line import HelpFormatter
+
+
+def parse_arguments(
+    argv: Sequence[str] | None = None,
+    description: str = "Trains ACE-BERT on your own catalogue.",
+    parents: Sequence[ArgumentParser] = (),
+) -> TrainingArguments:
+    """Reads the flags of the stage that `--stage` names, and before them those of the YAML file of `--config`.
+
+    Args:
+        argv: flags; those of the command line by default.
+        description: of the command, for `--help`.
+        parents: parsers of more flags, without help of their own, whose values the caller reads.
+
+    Returns:
+        An instance of the stage's `arguments`.
+
+    Raises:
+        SystemExit: for `--help`, and for flags that are unknown, out of bounds or don't go together, naming them.
+    """
+    # An abbreviated flag would escape the checks below.
+    common = ArgumentParser(add_help=False, allow_abbrev=False)
+    common.add_argument("--config", help="YAML file of flags; flags on the command line override it.")
+    config, flags = common.parse_known_args(sys.argv[1:] if argv is None else argv)
+    if config.config:
+        flags = _read_config(config.config, common) + flags
+    stage = _choose_stage(flags, description, [common, *parents])
+    arguments = STAGES[stage].arguments
+    parser = HfArgumentParser(
+        groups_of(arguments),
+        description=f"{description} These are the flags of --stage {stage}.",
+        usage=f"%(prog)s --stage {stage} [flags]",
+        parents=[common, *parents],
+        allow_abbrev=False,
+        formatter_class=HelpFormatter,
+    )
+    values, unknown = parser.parse_known_args(flags)
+    args = arguments(**{name: getattr(values, name) for name in names_of(arguments)})
+    try:
+        _refuse_unknown(unknown, stage)
+        check_bounds(args)
+        args.check({_name(flag) for flag in flags if flag.startswith("--")})
+    except ValueError as error:
+        parser.error(str(error))
+    return args
+
+
+def default_settings() -> dict[str, Any]:
+    """What each flag of every stage is where it isn't given; None for those that have to be."""
+    return {name: value for stage in STAGES.values() for name, value in defaults_of(stage.arguments).items()}
+
+
+def to_argv(flags: Mapping[str, Any]) -> list[str]:
+    """Flags as on the command line; those that are null or empty are left out."""
+    return [
+        part
+        for name, value in flags.items()
+        if value is not None and value != []
+        for part in (f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)]))
+    ]
+
+
+def _read_config(file: str, parser: ArgumentParser) -> list[str]:
+    values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        parser.error(f"--config {file} must hold `flag: value` lines.")
+    return to_argv(values)
+
+
+def _choose_stage(flags: Sequence[str], description: str, parents: Sequence[ArgumentParser]) -> str:
+    width = max(map(len, STAGES)) + 2
+    parser = ArgumentParser(
+        usage="%(prog)s --stage STAGE [flags]",
+        description=description,
+        epilog="stages:\n" + "\n".join(f"  {name:<{width}}{stage.summary}" for name, stage in STAGES.items()),
+        formatter_class=RawDescriptionHelpFormatter,
+        parents=list(parents),
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--stage", choices=STAGES, help="What to train. `--stage STAGE --help` lists its flags.")
+    stage: str | None = parser.parse_known_args(flags)[0].stage
+    if stage is None and {"-h", "--help"} & set(flags):
+        parser.print_help()
+        raise SystemExit(0)
+    if stage is None:
+        parser.error(f"Give --stage: {', '.join(STAGES)}.")
+    return stage
+
+
+def _name(flag: str) -> str:
+    return flag.split("=")[0].removeprefix("--").removeprefix("no_")
+
+
+def _refuse_unknown(unknown: Sequence[str], stage: str) -> None:
+    """Names the flags that a stage doesn't have, and the stages that have them."""
+    flags = [_name(part) for part in unknown if part.startswith("--")]
+    elsewhere = {
+        flag: [other for other, kind in STAGES.items() if flag in names_of(kind.arguments)] for flag in sorted(flags)
+    }
+    named = "; ".join(f"--{flag} is of {' and '.join(others)}" for flag, others in elsewhere.items() if others)
+    if named:
+        raise ValueError(f"Not flags of --stage {stage}: {named}. Leave them out.")
+    if unknown:
+        raise ValueError(f"No such flag: {' '.join(unknown)}. `--stage {stage} --help` lists all flags.")

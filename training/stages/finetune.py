@@ -1,0 +1,257 @@
+"""Fine-tuning for retrieval, against an adversary that tells queries from products."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate.utils import send_to_device
+from torch.utils.data import DataLoader
+
+from acebert.configuration_acebert import AceBertVisionConfig
+from acebert.data.collators import PairCollator
+from acebert.data.open_texts import OpenTexts
+from acebert.data.pairs import PairDataset
+from acebert.losses_acebert import anchor_loss, find_positives, modality_gap
+from acebert.modeling_acebert import AceBertForRetrieval
+from acebert.processing_acebert import AceBertProcessor
+from acebert.training.arguments import FinetuningArguments
+from acebert.training.contrastive import GatherRows, cached_backward, encode_chunks
+from acebert.training.hard_negatives import HardNegativeSampler, mine_hard_negatives
+from acebert.training.loading import Model, build_model, load_checkpoint
+from acebert.training.stages.base import Stage
+from acebert.training.teacher import TextTeacher
+from acebert.training.validation import capped_recall, mean_recalls
+
+# Of a batch of `PairCollator`: what `find_positives` takes.
+MATCHING = ("product_ids", "query_ids", "product_attributes", "query_attributes")
+
+
+class Finetuning(Stage[FinetuningArguments]):
+    """Queries and products, contrasted within batches of all processes."""
+
+    summary = "retrieval: queries and products against in-batch and hard negatives, with the domain adversary"
+    arguments = FinetuningArguments
+    model_class = AceBertForRetrieval
+    dataset_class = PairDataset
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Data
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def dataset_options(self, is_training: bool) -> dict[str, float]:
+        args = self.args
+        options = {
+            "title_query_probability": args.title_query_probability,
+            "drop_title_probability": args.drop_title_probability,
+            "drop_image_probability": args.drop_image_probability,
+        }
+        if is_training:
+            options |= {
+                "flip_probability": args.flip_probability,
+                "crop_probability": args.crop_probability,
+                "downscale_probability": args.downscale_probability,
+            }
+        return options
+
+    def make_sampler(self) -> HardNegativeSampler:
+        return HardNegativeSampler(len(self.train_data), self.args.seed, self.args.hard_negatives)
+
+    def make_collator(self, data: PairDataset, is_training: bool) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+        args = self.args
+        chunk_size = args.cached_chunk_size or args.chunk_size
+        if not is_training:
+            return PairCollator(self.processor, chunk_size, seed=args.seed, dataset=data)
+        anchor = None
+        if self.teacher is not None:
+            values = [value for column in data.attributes.values() for value in column]
+            anchor = OpenTexts(data.titles, values, self.processor.tokenizer.get_vocab())
+        return PairCollator(
+            self.processor, chunk_size, args.drop_patch_probability, args.seed, data, args.patch_budgets, anchor
+        )
+
+    def before_epoch(self, model: Model, epoch: int) -> None:
+        """Mines hard negatives when the second epoch begins, and from then on every so many epochs."""
+        args, every = self.args, self.args.mine_hard_negatives_every
+        if not every or epoch == 0 or (epoch - 1) % every or self.sampler.mined_in == epoch:
+            return
+        found = mine_hard_negatives(
+            model,
+            self.train_data,
+            self.processor,
+            self.accelerator,
+            batch_size=args.per_device_batch_size,
+            count=4 * args.hard_negatives,
+            margin=args.hard_negative_margin,
+        )
+        self.sampler.hard_negatives, self.sampler.mined_in = found, epoch
+        share = float((found >= 0).any(1).float().mean())
+        self.accelerator.print(f"Epoch {epoch}: hard negatives found for {share:.0%} of {len(found)} products.")
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Model
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def load_model_and_processor(self) -> tuple[Model, AceBertProcessor]:
+        args = self.args
+        losses = {"adversarial_strength": args.adversarial_strength, "label_smoothing": args.label_smoothing}
+        if args.model_name_or_path:
+            model, processor = load_checkpoint(args, self.model_class, args.split_encoders, **losses)
+        else:
+            model, processor = build_model(args, self.model_class, **losses)
+        self.config = model.config
+        self.teacher = self.load_teacher(model)
+        return model, processor
+
+    def load_teacher(self, model: Model) -> TextTeacher | None:
+        """What the texts are anchored to, if anything.
+
+        Raises:
+            SystemExit: if it can't be loaded, or its vectors and the model's have other widths.
+        """
+        args = self.args
+        name = args.text_teacher or args.backbone
+        if not args.anchor_weight or not name or name == "none":
+            return None
+        try:
+            teacher = TextTeacher(name, self.accelerator.device)
+        except ValueError as error:
+            raise SystemExit(str(error)) from error
+        if teacher.dim == model.config.projection_dim:
+            return teacher
+        problem = (
+            f"The text teacher '{name[:80]}' has vectors of {teacher.dim} numbers, the model's have "
+            f"{model.config.projection_dim}"
+        )
+        if args.text_teacher:
+            raise SystemExit(f"{problem}: train without an anchor, --text_teacher none.")
+        self.accelerator.print(
+            f"{problem}: texts are not anchored, and may lose words that the backbone knows. A new model is anchored "
+            f"with --projection_dim {teacher.dim}."
+        )
+        return None
+
+    def is_trainable(self, name: str) -> bool:
+        """All but the image encoder's first `--freeze_image_layers` layers, with what stands before them."""
+        frozen = self.args.freeze_image_layers
+        layers = [f"image_encoder.layers.{layer}." for layer in range(frozen)]
+        return not (frozen and any(part in name for part in ("image_encoder.embeddings.", *layers)))
+
+    def learning_rates(self) -> dict[str, float]:
+        args, vision = self.args, self.config.vision_config
+        of_the_eye = {}
+        if isinstance(vision, AceBertVisionConfig):
+            rate, decay, depth = args.image_encoder_learning_rate, args.image_layer_decay, vision.num_hidden_layers
+            layers = {f"image_encoder.layers.{i}.": rate * decay ** (depth - i) for i in range(depth)}
+            of_the_eye = {**layers, "image_encoder.embeddings.": rate * decay ** (depth + 1), "image_encoder.": rate}
+        return {
+            **of_the_eye,
+            ".image_embeddings.": args.image_learning_rate,
+            "query_encoder.": args.query_learning_rate or args.learning_rate,
+            "product_encoder.": args.learning_rate,
+            "": args.head_learning_rate,
+        }
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Losses
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def schedules(self, done: float) -> dict[str, float]:
+        return {"adversarial_strength": adversarial_schedule(done, self.args.adversarial_strength)}
+
+    def backward(self, model: torch.nn.Module, batch: dict[str, Any], done: float) -> dict[str, torch.Tensor]:
+        strength = adversarial_schedule(done, self.args.adversarial_strength)
+        anchored = self.backward_of_anchor(model, batch["anchor"]) if "anchor" in batch else {}
+        compute_losses = partial(self.compute_losses, model=model, batch=batch, adversarial_strength=strength)
+        if self.args.cached_chunk_size:
+            losses = cached_backward(model, batch, compute_losses, self.accelerator)
+        else:
+            losses = compute_losses(*encode_chunks(model, batch))
+            self.accelerator.backward(losses["loss"])
+        return losses | anchored
+
+    def backward_of_anchor(self, model: torch.nn.Module, anchor: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Adds the gradients of the anchor: open texts by the query encoder, titles by the product encoder.
+
+        Args:
+            model: as `accelerator.prepare` returned it.
+            anchor: of [`PairCollator`]: the model's inputs, and the texts themselves.
+
+        Returns:
+            `anchor_loss`, without its weight.
+        """
+        assert self.teacher is not None, "without a teacher there is no anchor"
+        with self.accelerator.no_sync(model):  # the batch's own backward pass follows, and takes these with it
+            outputs = model(**anchor["inputs"], return_loss=False)
+            loss = anchor_loss(outputs.query_embeds, self.teacher(anchor["queries"]))
+            loss = loss + anchor_loss(outputs.product_embeds, self.teacher(anchor["titles"]))
+            self.accelerator.backward(self.args.anchor_weight * loss)
+        return {"anchor_loss": loss.detach()}
+
+    def compute_losses(
+        self,
+        query_embeds: torch.Tensor,
+        product_embeds: torch.Tensor,
+        *,
+        model: torch.nn.Module,
+        batch: dict[str, Any],
+        adversarial_strength: float,
+    ) -> dict[str, torch.Tensor]:
+        """The losses of one batch from this process's vectors, and what else is logged of them.
+
+        Every process computes the same losses, those of all processes' vectors. The backward pass of the gather sums
+        what the processes send back and data parallelism averages it, so the gradient is that of one process with the
+        whole batch.
+
+        Args:
+            query_embeds, product_embeds: (rows, projection_dim), in the order of the batch's rows.
+            model: computes the losses; may hold parameters of theirs.
+            batch: of [`PairCollator`].
+            adversarial_strength: factor of the reversed gradient.
+
+        Returns:
+            Scalars by name. `loss` is the sum that is trained; the others are logged.
+        """
+        accelerator = self.accelerator
+        if accelerator.num_processes > 1:
+            query_embeds, product_embeds = GatherRows.apply(query_embeds), GatherRows.apply(product_embeds)
+        positives = find_positives(**{name: accelerator.gather(batch[name]) for name in MATCHING})
+        inner = accelerator.unwrap_model(model)
+        losses: dict[str, torch.Tensor] = inner.compute_loss(
+            query_embeds, product_embeds, positives, adversarial_strength
+        )
+        with torch.no_grad():
+            losses["recall@1"] = capped_recall(query_embeds @ product_embeds.t(), positives, k=1).mean()
+            losses["modality_gap"] = modality_gap(query_embeds, product_embeds)
+        return losses
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Validation
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def validate(self, model: Model, loader: DataLoader) -> dict[str, float]:
+        """Capped recall@10 of each query among all validation products.
+
+        Apart for titles (the product shows its photo alone) and for other queries; the score is their mean.
+        """
+        collected: dict[str, list[torch.Tensor]] = {}
+        for batch in loader:
+            batch = send_to_device(batch, self.accelerator.device)
+            with self.accelerator.autocast():
+                query_embeds, product_embeds = encode_chunks(model, batch)
+            rows = {name: batch[name] for name in (*MATCHING, "from_titles")}
+            rows |= {"query_embeds": query_embeds.float(), "product_embeds": product_embeds.float()}
+            for name, value in rows.items():
+                collected.setdefault(name, []).append(value)
+        rows = {name: torch.cat(values) for name, values in collected.items()}
+        query_embeds, product_embeds = rows["query_embeds"], rows["product_embeds"]
+        positives = find_positives(**{name: rows[name] for name in MATCHING})
+        recall = capped_recall(query_embeds @ product_embeds.t(), positives, k=10)
+        metrics = mean_recalls(recall, rows["from_titles"].bool())
+        return metrics | {"modality_gap": float(modality_gap(query_embeds, product_embeds))}
+
+
+def adversarial_schedule(done: float, strength: float) -> float:
+    """From 0 to `strength` as `done` goes from 0 to 1 (Ganin et al. 2016, arXiv 1505.07818, section 5.2.2)."""
+    return strength * (2 / (1 + math.exp(-10 * done)) - 1)
