@@ -24,7 +24,7 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sample test test-pythons test-real test-server test-slow test-transformers benchmark quality types style audit clean
+.PHONY: help demo docs sample test test-pythons test-real test-server test-slow test-transformers benchmark quality types style audit clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,12 @@ types: $(DEV_READY) ## Check the types
 	@mkdir -p build/types
 	@ln -sfn ../.. build/types/acebert
 	cd build/types && "$(abspath $(BIN))/mypy" --config-file acebert/pyproject.toml acebert/*.py $(addprefix acebert/,$(PARTS))
+
+# mkdocstrings finds the package by its name: its folder here has the package's name and links to its parts.
+docs: $(DEV_READY) ## Build the documentation into build/site, all links checked
+	@rm -rf build/package && mkdir -p build/package/acebert
+	@ln -s $(addprefix ../../../,$(wildcard *.py) $(PARTS)) build/package/acebert/
+	$(BIN)/mkdocs build --strict --quiet
 
 style: $(DEV_READY) ## Fix the style
 	$(BIN)/ruff check --fix .

@@ -13,6 +13,7 @@ _MODULES = {
     "AceBertImageProcessor": "image_processing_acebert",
     "AceBertModel": "modeling_acebert",
     "AceBertProcessor": "processing_acebert",
+    "Encoder": "encoding.encoder",
     "Hit": "catalog.records",
     "OnnxAceBertModel": "encoding.onnx_model",
     "ProductCatalog": "catalog.product_catalog",

@@ -8,7 +8,13 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import BertConfig
-from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils.versions import require_version
+
+# No packaging guards code that comes from the Hub. Older releases lack the dataclass that configurations are and the
+# image processors' base class (tests/versions).
+require_version("transformers>=5.4.0")
+
+from transformers.configuration_utils import PreTrainedConfig  # noqa: E402 - transformers 4 has no such name
 
 LOSSES = ("info_nce", "sigmoid")
 POOLINGS = ("mean", "cls")
@@ -376,6 +382,8 @@ class AceBertConfig(PreTrainedConfig):
     def save_pretrained(self, save_directory: str, push_to_hub: bool = False, **kwargs: Any) -> None:
         """Saves `config.json` and `modules.json` with the code references of all that the folder serves."""
         self.auto_map = dict(AUTO_MAP)
+        if self.vision_config is not None:  # pre-training needs title and photo in one encoder
+            del self.auto_map["AutoModelForPreTraining"]
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
         modules = Path(save_directory, "modules.json")
         if not modules.exists():  # one that is there may list modules that a user has added

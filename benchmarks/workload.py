@@ -85,7 +85,7 @@ class Workload:
 
     Args:
         name_or_path: the checkpoint.
-        export: folder of `export_onnx.py`, or None.
+        export: folder of `acebert export-onnx`, or None.
         sizes: how much is measured.
     """
 

@@ -1,10 +1,16 @@
-"""A searchable, changeable catalogue of products: [`ProductCatalog`] and what its searches return."""
+"""A searchable, changeable catalogue of products: [`ProductCatalog`], what its searches return, and its errors."""
 
 import importlib
 from typing import Any
 
 # Imported at first use: the child that merges a catalogue's files imports this package too, and needs no model.
-_MODULES = {"Hit": "records", "Product": "records", "ProductCatalog": "product_catalog"}
+_MODULES = {
+    "ChangeKeptError": "product_catalog",
+    "Hit": "records",
+    "IndexUnavailableError": "indexes.connection",
+    "Product": "records",
+    "ProductCatalog": "product_catalog",
+}
 
 __all__ = list(_MODULES)
 

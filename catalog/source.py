@@ -68,6 +68,7 @@ class Source:
             raise ValueError("A product needs a title or a photo: name title_column, image_column or both.")
         if not len(dataset):
             raise ValueError("The dataset is empty: give one with at least one product.")
+        products = prepare_columns(dataset, columns)
         if attribute_columns is None:
             others = [name for name in dataset.column_names if name not in columns.names()]
             columns.attributes = [name for name in others if column_kind(dataset.features[name]) is not None]
@@ -82,7 +83,7 @@ class Source:
                 )
             if name in RESERVED or '"' in name:
                 raise ValueError(f"An attribute can't be named {name!r}: rename the column by dataset.rename_column.")
-        return cls(prepare_columns(dataset, columns), columns)
+        return cls(products, columns)
 
     def kinds(self) -> dict[str, str]:
         """Each attribute's type."""

@@ -1,9 +1,9 @@
 """Finds a learning rate by a range test: a few steps at growing rates, and the loss over them.
 
-    python -m acebert.commands.find_learning_rate --stage finetune --model_name_or_path runs/pretrained \
+    acebert find-learning-rate --stage finetune --model_name_or_path runs/pretrained \
         --dataset_name path/to/catalogue.csv --output_dir runs/rates --num_steps 100
 
-Takes all flags of `train_accelerate.py`, and trains nothing that is kept. It suggests a factor for all learning rates
+Takes all flags of `acebert train`, and trains nothing that is kept. It suggests a factor for all learning rates
 given, and plots the loss into `learning_rate.png` in --output_dir.
 """
 

@@ -16,7 +16,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from acebert.data.grouping import hash_text
-from acebert.data.pairs import ProductPairs
+from acebert.data.pairs import PairDataset
 from acebert.losses_acebert import find_positives, info_nce_loss
 from acebert.utils.ranking import reciprocal_rank_fusion
 from acebert.utils.tokenization import tokenize
@@ -127,7 +127,7 @@ class TextAdapters:
     def __init__(
         self,
         encoder: TextEncoder,
-        pairs: ProductPairs,
+        pairs: PairDataset,
         num_epochs: int = 10,
         batch_size: int = 512,
         learning_rate: float = 1e-3,

@@ -155,7 +155,7 @@ def measure_recall(
     return results
 
 
-def to_markdown(results: Sequence[Mapping[str, Any]]) -> str:
+def recall_markdown(results: Sequence[Mapping[str, Any]]) -> str:
     """The results of [`measure_recall`] as a table."""
     header = ["queries by", "products by", "task", METRIC, "of the checkpoint's", "same top 10"]
     rows = [

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from acebert.data.cleaning import find_good_rows
 from acebert.data.corpus import Corpus
-from acebert.data.pairs import ProductPairs
+from acebert.data.pairs import PairDataset
 from acebert.data.query_templates import QueryTemplates
 from acebert.data.sources import load_products, open_source
 from acebert.encoding.corpus_encoder import CorpusEncoder
@@ -290,6 +290,6 @@ def make_baselines(
         products, columns = training.products, training.columns
         if columns.image in products.column_names:
             products = products.remove_columns(columns.image)
-        pairs = ProductPairs(products, columns, training.templates, seed=args.seed)
+        pairs = PairDataset(products, columns, training.templates, seed=args.seed)
         adapters = TextAdapters(texts[0], pairs, seed=args.seed)
     return Baselines(args.bm25, texts, adapters, encoder.processor.image_processor, args.fusion_baselines)

@@ -17,7 +17,6 @@ from collections import ChainMap
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -59,15 +58,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
 
-    def setting(name: str, text: str, **options: Any) -> None:
+    def setting(name: str, text: str) -> None:
         shown = f" (default: {DEFAULTS[name]})" if DEFAULTS.get(name) else ""
-        parser.add_argument(f"--{name}", help=f"{text}{shown}. [{_variable(name)}]", **options)
+        parser.add_argument(f"--{name}", help=f"{text}{shown}. [{_variable(name)}]")
 
     setting("model_name_or_path", "Checkpoint: a Hub id or a folder")
     setting("revision", "The checkpoint's branch, tag or commit on the Hub")
     setting("catalog", "What to search: a dataset, or a catalogue of build-catalog; a Hub id or a folder")
     setting("catalog_revision", "The catalogue's branch, tag or commit on the Hub")
-    setting("preset", "Settings of a known catalogue; by default those of the catalogue's Hub id", choices=PRESETS)
+    setting("preset", "Settings of a known catalogue; by default those of the catalogue's Hub id")
     setting("split", "Split of the dataset")
     setting("id_column", "Column of product ids")
     setting("title_column", "Column of titles")
@@ -82,9 +81,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags = vars(parser.parse_args(argv))
 
     published = json.loads(PUBLISHED.read_text(encoding="utf-8")) if PUBLISHED.exists() else {}
-    environment = {name: value for name in flags if (value := os.environ.get(_variable(name)))}
+    environment = {name: value for name in flags if name != "port" and (value := os.environ.get(_variable(name)))}
     chosen = ChainMap({name: value for name, value in flags.items() if value is not None}, environment, published)
-    preset = PRESETS.get(chosen.get("preset") or chosen.get("catalog", DEFAULTS["catalog"]), {})
+    if (named := chosen.get("preset")) and named not in PRESETS:
+        parser.error(f"There is no preset {named[:80]!r}: choose one of {', '.join(PRESETS)}.")
+    preset = PRESETS.get(named or chosen.get("catalog", DEFAULTS["catalog"]), {})
     settings = ChainMap(*chosen.maps, preset, DEFAULTS)
     args = argparse.Namespace(**{name: settings.get(name) for name in flags})
     if not args.model_name_or_path:

@@ -192,11 +192,11 @@ class NewModelArguments:
     pooling: Literal["mean", "cls"] = field(
         default="mean", metadata={"help": "How token embeddings are pooled: their mean, or that of [CLS]."}
     )
-    projection_dim: int | None = field(
-        default=None,
+    projection_dim: int = field(
+        default=384,
         metadata={
-            "help": "Dimension of the query and product embeddings. Default: 384; with --image_backbone the text "
-            "encoder's width, without a projection, so that texts start where the backbone has them."
+            "help": "Dimension of the query and product embeddings. With --image_backbone and the text encoder's own "
+            "width, texts are not projected, and start where the backbone has them."
         },
     )
     patch_size: int = field(default=16, metadata={"help": "Side of an image patch, in pixels of the resized photo."})
@@ -245,12 +245,12 @@ class ProductSideArguments:
 
     _argument_group_name: ClassVar[str] = "product side"
 
-    image_learning_rate: float | None = field(
-        default=None,
-        metadata={
-            "help": "Peak learning rate of the image encoder. Default: 1e-4 for a pre-trained one, 1e-3 for embeddings "
-            "of raw patches."
-        },
+    image_learning_rate: float = field(
+        default=1e-3,
+        metadata={"help": "Peak learning rate of the embeddings of raw patches, without --image_backbone."},
+    )
+    image_encoder_learning_rate: float = field(
+        default=1e-4, metadata={"help": "Peak learning rate of a pre-trained image encoder's last layer."}
     )
     image_layer_decay: float = field(
         default=0.8,
@@ -449,10 +449,24 @@ class PretrainingArguments(FromBackboneArguments, MaskingArguments):
 class FinetuningArguments(FromBackboneArguments, PairArguments, ContrastiveArguments):
     """Flags of `--stage finetune`."""
 
+    # Gentle, since the text encoders know more words than a catalogue's queries hold (docs/training.md).
+    learning_rate: float = field(
+        default=5e-5, metadata={"help": "Peak learning rate of the BERT layers and text embeddings."}
+    )
+    freeze_word_embeddings: bool = field(
+        default=True,
+        metadata={"help": "Freeze the backbone's word embeddings, which keeps synonyms near each other."},
+    )
+
 
 @dataclass(kw_only=True)
 class AlignmentArguments(FinetuningArguments):
     """Flags of `--stage align`."""
+
+    adversarial_strength: float = field(
+        default=0.0,
+        metadata={"help": "Final factor of the domain classifier's reversed gradient; 0 to train without adversary."},
+    )
 
 
 @dataclass(kw_only=True)

@@ -11,7 +11,8 @@ from transformers import HfArgumentParser
 
 from acebert.training.arguments import TrainingArguments
 from acebert.training.stages import STAGES
-from acebert.utils.arguments import FlagFormatter, check_bounds, defaults_of, groups_of, names_of
+from acebert.utils.arguments import check_bounds, defaults_of, groups_of, names_of
+from acebert.utils.command_line import HelpFormatter
 
 
 def parse_arguments(
@@ -46,7 +47,7 @@ def parse_arguments(
         usage=f"%(prog)s --stage {stage} [flags]",
         parents=[common, *parents],
         allow_abbrev=False,
-        formatter_class=FlagFormatter,
+        formatter_class=HelpFormatter,
     )
     values, unknown = parser.parse_known_args(flags)
     args = arguments(**{name: getattr(values, name) for name in names_of(arguments)})

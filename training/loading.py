@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from acebert.configuration_acebert import AceBertConfig
 from acebert.data.cleaning import find_good_rows
@@ -147,8 +147,8 @@ def build_model(
     eye: dict[str, Any] = {"patch_size": args.patch_size, "pixel_group_size": args.pixel_group_size}
     if args.image_backbone:
         eye = {"image": args.image_backbone, "image_layers": args.image_layers}
-    if args.projection_dim or not args.image_backbone:
-        eye |= {"projection_dim": args.projection_dim or 384, "text_projection": True}
+        if args.projection_dim != AutoConfig.from_pretrained(args.backbone).hidden_size:
+            eye["text_projection"] = True
     model = model_class.from_backbone(
         args.backbone,
         **eye,
@@ -156,6 +156,7 @@ def build_model(
         query_config={**_dropouts(args), **sizes["query"]},
         share_encoders=args.share_encoders,
         pooling=args.pooling,
+        projection_dim=args.projection_dim,
         matryoshka_dims=args.matryoshka_dims or None,
         use_patch_features=args.use_patch_features,
         use_pixel_features=args.use_pixel_features,

@@ -123,18 +123,23 @@ class ServerIndex(QdrantIndex):
             side = models.VectorParams(size=dim, distance=cosine, datatype=half, on_disk=True)
             vectors |= {"title": side, "image": side}
         words = models.SparseVectorParams(modifier=models.Modifier.IDF)
-        server.call(
-            f"create {collection!r}",
-            lambda client: client.create_collection(
-                collection,
-                vectors,
-                {WORDS: words},
-                shard_number=options.shard_number,
-                replication_factor=options.replication_factor,
-                write_consistency_factor=options.write_consistency_factor,
-                metadata={OWNER: dict(owner or {})},
-            ),
-        )
+        try:
+            server.call(
+                f"create {collection!r}",
+                lambda client: client.create_collection(
+                    collection,
+                    vectors,
+                    {WORDS: words},
+                    shard_number=options.shard_number,
+                    replication_factor=options.replication_factor,
+                    write_consistency_factor=options.write_consistency_factor,
+                    metadata={OWNER: dict(owner or {})},
+                ),
+            )
+        except RuntimeError:
+            # Where the answer to the first request was lost, the second is refused: the collection is there.
+            if server.find(collection) is None:
+                raise
         index = cls(server, collection, schema, dict.fromkeys(vectors, dim))
         index._index_attributes({})
         return index
@@ -216,7 +221,7 @@ class ServerIndex(QdrantIndex):
         points = []
         for row in rows:
             vectors = {
-                name: grpc.Vector(dense=grpc.DenseVector(data=unit[row]))
+                name: grpc.Vector(dense=grpc.DenseVector(data=unit[row].tolist()))
                 for name, unit in units.items()
                 if not np.isnan(unit[row, 0])
             }

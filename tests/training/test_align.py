@@ -6,17 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from accelerate import Accelerator
 from helpers import WORDS, read_log, read_weights, without_times
 from transformers import BertConfig, BertModel, BertTokenizer, Dinov2Config, Dinov2Model
 
+import acebert
 from acebert import train_accelerate as script
 from acebert.modeling_acebert import AceBertModel
 from acebert.training.command_line import parse_arguments
 from acebert.training.stages.finetune import Finetuning
 from acebert.training.teacher import TextTeacher
 
+CONFIGS = Path(acebert.__file__).parent / "configs"
 NEW = {"patch_size": None, "projection_dim": None}
+WIDTH = 32  # of the text backbone
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +36,14 @@ def image_backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def align(flags: Callable[..., list[str]], image_backbone: str) -> Callable[..., list[str]]:
     def make(**changes: object) -> list[str]:
-        new = {**NEW, "image_backbone": image_backbone, "share_encoders": True, "dropout": 0, "attention_dropout": 0}
+        new = {
+            **NEW,
+            "projection_dim": WIDTH,
+            "image_backbone": image_backbone,
+            "share_encoders": True,
+            "dropout": 0,
+            "attention_dropout": 0,
+        }
         return flags("align", "aligned", **{**new, "query_templates": None, "adversarial_strength": 0, **changes})
 
     return make
@@ -107,7 +118,7 @@ def test_a_teacher_of_another_width_is_an_error(align: Callable[..., list[str]],
 
 
 def test_rates_fall_from_layer_to_layer_and_frozen_ones_stay(align: Callable[..., list[str]]) -> None:
-    flags = align(image_learning_rate=0.1, image_layer_decay=0.5, freeze_image_layers=1, head_learning_rate=0.3)
+    flags = align(image_encoder_learning_rate=0.1, image_layer_decay=0.5, freeze_image_layers=1, head_learning_rate=0.3)
     stage = Finetuning(parse_arguments(flags), Accelerator(cpu=True))
     stage.teacher = None
     model = stage.load_model()
@@ -124,3 +135,15 @@ def test_rates_fall_from_layer_to_layer_and_frozen_ones_stay(align: Callable[...
     trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     assert not trained[layer.format(0)] and trained[layer.format(1)]
     assert not trained["acebert.image_encoder.embeddings.patch_embedding.weight"]
+
+
+@pytest.mark.parametrize(
+    "name", [path.name for path in sorted(CONFIGS.glob("*.yaml")) if not path.name.startswith("ablations")]
+)
+def test_the_projects_configurations_are_flags_of_their_stage(name: str) -> None:
+    args = parse_arguments(["--config", str(CONFIGS / name)])
+    settings = yaml.safe_load((CONFIGS / name).read_text(encoding="utf-8"))
+    given = {
+        key: value if key != "dataset_name" or isinstance(value, list) else [value] for key, value in settings.items()
+    }
+    assert {key: getattr(args, key) for key in given} == given

@@ -22,7 +22,7 @@ from acebert.commands import find_learning_rate
 from acebert.data.collators import QueryCollator
 from acebert.data.columns import Columns
 from acebert.data.grouping import hash_text
-from acebert.data.pairs import SIDES, ProductQueries
+from acebert.data.pairs import SIDES, QueryDataset
 from acebert.data.query_templates import QueryTemplates
 from acebert.encoding.corpus_encoder import CorpusEncoder
 from acebert.losses_acebert import answer_loss, matryoshka_answer_loss
@@ -35,7 +35,7 @@ from acebert.training.stages.query_side import QuerySideFinetuning
 FROZEN = {"backbone": None, "patch_size": None, "max_num_patches": None, "projection_dim": None}
 
 
-def make_data(**changes: Any) -> ProductQueries:
+def make_data(**changes: Any) -> QueryDataset:
     """97 red shirts and one each of three other kinds; all have both title and photo but the last, a title alone."""
     kinds = ["shirt"] * 97 + ["shoe", "bag", "mug"]
     rows = [
@@ -48,7 +48,7 @@ def make_data(**changes: Any) -> ProductQueries:
     )
     columns = Columns(attributes=["colour", "kind"])
     templates = QueryTemplates(["{colour} {kind}", "{kind}", "big {kind}"])
-    return ProductQueries(products, columns, templates, **changes)
+    return QueryDataset(products, columns, templates, **changes)
 
 
 def test_balanced_queries_ask_for_rare_values_as_often_as_for_common_ones() -> None:
@@ -104,7 +104,7 @@ def test_a_row_that_cannot_be_learned_from_is_named_by_what_was_drawn() -> None:
 def test_a_product_that_shows_nothing_is_found_at_the_start() -> None:
     rows = [{"id": 1, "title": "shoe", "asked": "red"}, {"id": 2, "title": " ", "asked": "bag"}]
     with pytest.raises(ValueError, match=r"Product 2 \(row 1\) has neither a title nor a photo"):
-        ProductQueries(Dataset.from_list(rows), Columns(query="asked"))
+        QueryDataset(Dataset.from_list(rows), Columns(query="asked"))
 
 
 def make_ranked() -> CatalogNegatives:
@@ -167,7 +167,7 @@ def test_rows_of_one_product_are_ranked_once_and_answer_together(
         {"id": "A", "title": "shoe", "asked": None, "image": photo},
     ]
     features = Features({**dict.fromkeys(("id", "title", "asked"), Value("string")), "image": Image(decode=False)})
-    data = ProductQueries(Dataset.from_list(rows, features=features), Columns(query="asked"), title_query_probability=0)
+    data = QueryDataset(Dataset.from_list(rows, features=features), Columns(query="asked"), title_query_probability=0)
     encoder = CorpusEncoder(tiny_model, tiny_processor, Accelerator(cpu=True), tmp_path, "tiny")
     ranked = CatalogNegatives.encode(data, encoder, "log")
     assert [len(vectors[0]) for vectors in ranked.vectors] == [2, 2, 2]
@@ -191,7 +191,7 @@ def test_rows_of_one_product_share_their_values(
         {"id": "B", "title": "bag", "colour": "red", "kind": "bag"},
     ]
     columns = Columns(attributes=["colour", "kind"])
-    data = ProductQueries(Dataset.from_list(rows), columns, QueryTemplates(["{colour} {kind}"]))
+    data = QueryDataset(Dataset.from_list(rows), columns, QueryTemplates(["{colour} {kind}"]))
     encoder = CorpusEncoder(AceBertModel(tiny_config()).eval(), tiny_processor, Accelerator(cpu=True), tmp_path, "tiny")
     expected = [[hash_text("red"), hash_text("shoe")], [hash_text("red"), hash_text("bag")]]
     assert CatalogNegatives.encode(data, encoder, "log").attributes.tolist() == expected
@@ -338,15 +338,15 @@ def test_a_chunk_makes_no_difference(frozen: Callable[..., list[str]], monkeypat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hard_negatives": 2}, "Not flags of --stage query_side: --hard_negatives is of finetune."),
-        ({"adversarial_strength": 0.0}, "--adversarial_strength is of finetune."),
+        ({"hard_negatives": 2}, "Not flags of --stage query_side: --hard_negatives is of align and finetune."),
+        ({"adversarial_strength": 0.0}, "--adversarial_strength is of align and finetune."),
         ({"balanced_query_probability": 1.5}, "--balanced_query_probability must lie in [0, 1], got 1.5"),
         ({"stage": "finetune", "balanced_query_probability": 0.5}, "--balanced_query_probability is of query_side."),
-        ({"label_smoothing": 0.1}, "--label_smoothing is of pretrain and finetune."),
+        ({"label_smoothing": 0.1}, "--label_smoothing is of pretrain and align and finetune."),
         ({"image_learning_rate": 0.1, "mlm_probability": 0.1}, "finetune; --mlm_probability is of pretrain."),
         ({"balanced_query_probability": 0.5, "query_templates": None}, "for --query_templates: give some"),
         ({"model_name_or_path": None}, "needs a fine-tuned checkpoint: give --model_name_or_path"),
-        ({"backbone": "b"}, "--backbone is of pretrain and finetune."),
+        ({"backbone": "b"}, "--backbone is of pretrain and align and finetune."),
     ],
 )
 def test_bad_settings(

@@ -88,7 +88,7 @@ def test_a_run_computes_in_bfloat16_where_the_hardware_does_and_resumes_with_the
     whole = read_weights(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step_4")
     script.main(arguments)
-    assert "Going on from" in capsys.readouterr().out
+    assert "Resuming from" in capsys.readouterr().out
     resumed = read_weights(tmp_path / "run")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -233,12 +233,18 @@ def test_yaml_config_and_flags(flags: Callable[..., list[str]], tmp_path: Path) 
             {"backbone": None, "model_name_or_path": "x"},
             "--max_num_patches, --patch_size, --projection_dim can't change",
         ),
-        ({"stage": "pretrain", "chunk_size": None, "cached_chunk_size": 8}, "--cached_chunk_size is of finetune."),
-        ({"stage": "pretrain", "mine_hard_negatives_every": 1}, "--mine_hard_negatives_every is of finetune."),
-        ({"stage": "pretrain", "chunk_size": 8}, "--chunk_size is of finetune and query_side."),
+        (
+            {"stage": "pretrain", "chunk_size": None, "cached_chunk_size": 8},
+            "--cached_chunk_size is of align and finetune.",
+        ),
+        (
+            {"stage": "pretrain", "mine_hard_negatives_every": 1},
+            "--mine_hard_negatives_every is of align and finetune.",
+        ),
+        ({"stage": "pretrain", "chunk_size": 8}, "--chunk_size is of align and finetune and query_side."),
         ({"learning_rat": 1}, "No such flag: --learning_rat 1."),
         ({"stage": "pre"}, "invalid choice: 'pre'"),
-        ({"stage": None}, "Give --stage: pretrain, finetune, query_side."),
+        ({"stage": None}, "Give --stage: pretrain, align, finetune, query_side."),
         ({"drop_patch_probability": 1.5}, "--drop_patch_probability must lie in [0, 1], got 1.5"),
         ({"ema_decay": 1.0}, "--ema_decay must lie in (0, 1), got 1.0"),
         ({"early_stopping_patience": 1, "validation_split": None, "validation_share": 0}, "needs a validation"),
@@ -258,7 +264,9 @@ def test_parameter_groups(tiny_config: Callable[..., AceBertConfig], flags: Call
     args = parse_arguments(flags())
     assert isinstance(args, FinetuningArguments)
     model = AceBertForRetrieval(tiny_config())
-    optimizer = make_optimizer(model, Finetuning(args, Accelerator(cpu=True)).learning_rates(), args)
+    stage = Finetuning(args, Accelerator(cpu=True))
+    stage.config = model.config
+    optimizer = make_optimizer(model, stage.learning_rates(), args)
     of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     named = {name: of[id(p)] for name, p in model.named_parameters()}
     assert len(of) == len(named)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from acebert.configuration_acebert import AceBertVisionConfig
 from acebert.data.collators import PairCollator
 from acebert.data.open_texts import OpenTexts
-from acebert.data.pairs import ProductPairs
+from acebert.data.pairs import PairDataset
 from acebert.losses_acebert import anchor_loss, find_positives, modality_gap
 from acebert.modeling_acebert import AceBertForRetrieval
 from acebert.processing_acebert import AceBertProcessor
@@ -34,7 +34,7 @@ class Finetuning(Stage[FinetuningArguments]):
     summary = "retrieval: queries and products against in-batch and hard negatives, with the domain adversary"
     arguments = FinetuningArguments
     model_class = AceBertForRetrieval
-    dataset_class = ProductPairs
+    dataset_class = PairDataset
 
     # ------------------------------------------------------------------------------------------------------------------
     # Data
@@ -58,7 +58,7 @@ class Finetuning(Stage[FinetuningArguments]):
     def make_sampler(self) -> HardNegativeSampler:
         return HardNegativeSampler(len(self.train_data), self.args.seed, self.args.hard_negatives)
 
-    def make_collator(self, data: ProductPairs, is_training: bool) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    def make_collator(self, data: PairDataset, is_training: bool) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         args = self.args
         chunk_size = args.cached_chunk_size or args.chunk_size
         if not is_training:
@@ -118,12 +118,19 @@ class Finetuning(Stage[FinetuningArguments]):
             teacher = TextTeacher(name, self.accelerator.device)
         except ValueError as error:
             raise SystemExit(str(error)) from error
-        if teacher.dim != model.config.projection_dim:
-            raise SystemExit(
-                f"The text teacher '{name[:80]}' has vectors of {teacher.dim} numbers, the model's have "
-                f"{model.config.projection_dim}: train without an anchor, --text_teacher none."
-            )
-        return teacher
+        if teacher.dim == model.config.projection_dim:
+            return teacher
+        problem = (
+            f"The text teacher '{name[:80]}' has vectors of {teacher.dim} numbers, the model's have "
+            f"{model.config.projection_dim}"
+        )
+        if args.text_teacher:
+            raise SystemExit(f"{problem}: train without an anchor, --text_teacher none.")
+        self.accelerator.print(
+            f"{problem}: texts are not anchored, and may lose words that the backbone knows. A new model is anchored "
+            f"with --projection_dim {teacher.dim}."
+        )
+        return None
 
     def is_trainable(self, name: str) -> bool:
         """All but the image encoder's first `--freeze_image_layers` layers, with what stands before them."""
@@ -135,12 +142,12 @@ class Finetuning(Stage[FinetuningArguments]):
         args, vision = self.args, self.config.vision_config
         of_the_eye = {}
         if isinstance(vision, AceBertVisionConfig):
-            rate, decay, depth = args.image_learning_rate or 1e-4, args.image_layer_decay, vision.num_hidden_layers
+            rate, decay, depth = args.image_encoder_learning_rate, args.image_layer_decay, vision.num_hidden_layers
             layers = {f"image_encoder.layers.{i}.": rate * decay ** (depth - i) for i in range(depth)}
             of_the_eye = {**layers, "image_encoder.embeddings.": rate * decay ** (depth + 1), "image_encoder.": rate}
         return {
             **of_the_eye,
-            ".image_embeddings.": args.image_learning_rate or 1e-3,
+            ".image_embeddings.": args.image_learning_rate,
             "query_encoder.": args.query_learning_rate or args.learning_rate,
             "product_encoder.": args.learning_rate,
             "": args.head_learning_rate,
