@@ -1,9 +1,9 @@
 """Finds a learning rate by a range test: a few steps at growing rates, and the loss over them.
 
-    python -m acebert.commands.find_learning_rate --stage finetune --model_name_or_path runs/pretrained \
+    acebert find-learning-rate --stage finetune --model_name_or_path runs/pretrained \
         --dataset_name path/to/catalogue.csv --output_dir runs/rates --num_steps 100
 
-Takes all flags of `train_accelerate.py`, and trains nothing that is kept. It suggests a factor for all learning rates
+Takes all flags of `acebert train`, and trains nothing that is kept. It suggests a factor for all learning rates
 given, and plots the loss into `learning_rate.png` in --output_dir.
 """
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> float:
     own = ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--num_steps", type=int, default=100, help="Number of learning rates to try.")
     num_steps = own.parse_known_args(argv)[0].num_steps
-    args = parse_arguments(argv, __doc__.splitlines()[0], parents=[own])
+    args = parse_arguments(argv, "acebert find-learning-rate", __doc__.splitlines()[0], parents=[own])
     if num_steps < 2:
         raise SystemExit(f"--num_steps must be at least 2, since two rates make a slope, got {num_steps}.")
     accelerator = make_accelerator(args)

@@ -5,7 +5,6 @@ A field says its bounds in its type (`chunk_size: Count = 64`). A dataclass of f
 command's flags together.
 """
 
-from argparse import Action, ArgumentDefaultsHelpFormatter
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, get_args, get_type_hints
@@ -64,18 +63,3 @@ def defaults_of(arguments: type) -> dict[str, Any]:
         )
         for field in fields(arguments)
     }
-
-
-class FlagFormatter(ArgumentDefaultsHelpFormatter):
-    """Lists each flag of an `HfArgumentParser` by one spelling and its type, and only defaults that say something."""
-
-    def _get_help_string(self, action: Action) -> str | None:
-        says_nothing = action.default is None or action.default is False or action.default == []
-        return action.help if says_nothing else super()._get_help_string(action)
-
-    def _format_action_invocation(self, action: Action) -> str:
-        flags = [flag for flag in action.option_strings if "-" not in flag[2:]]  # the others have hyphens for `_`
-        if action.nargs == 0 or action.const is True:  # a boolean may be given without its value
-            return ", ".join(flags)
-        kind = getattr(action.type, "__name__", "str").upper()
-        return f"{', '.join(flags)} {self._format_args(action, kind)}"
