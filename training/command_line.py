@@ -17,6 +17,7 @@ from acebert.utils.command_line import HelpFormatter
 
 def parse_arguments(
     argv: Sequence[str] | None = None,
+    name: str = "acebert train",
     description: str = "Trains ACE-BERT on your own catalogue.",
     parents: Sequence[ArgumentParser] = (),
 ) -> TrainingArguments:
@@ -24,7 +25,8 @@ def parse_arguments(
 
     Args:
         argv: flags; those of the command line by default.
-        description: of the command, for `--help`.
+        name: of the command, as users type it.
+        description: what it does, in a sentence.
         parents: parsers of more flags, without help of their own, whose values the caller reads.
 
     Returns:
@@ -39,16 +41,18 @@ def parse_arguments(
     config, flags = common.parse_known_args(sys.argv[1:] if argv is None else argv)
     if config.config:
         flags = _read_config(config.config, common) + flags
-    stage = _choose_stage(flags, description, [common, *parents])
+    stage = _choose_stage(flags, name, description, [common, *parents])
     arguments = STAGES[stage].arguments
     parser = HfArgumentParser(
         groups_of(arguments),
+        prog=name,
+        usage=f"{name} --stage {stage} [flags]",
         description=f"{description} These are the flags of --stage {stage}.",
-        usage=f"%(prog)s --stage {stage} [flags]",
+        formatter_class=HelpFormatter,
         parents=[common, *parents],
         allow_abbrev=False,
-        formatter_class=HelpFormatter,
     )
+    parser.set_defaults(**defaults_of(arguments))  # a stage may have others than the group that a flag is of
     values, unknown = parser.parse_known_args(flags)
     args = arguments(**{name: getattr(values, name) for name in names_of(arguments)})
     try:
@@ -60,9 +64,9 @@ def parse_arguments(
     return args
 
 
-def default_settings() -> dict[str, Any]:
-    """What each flag of every stage is where it isn't given; None for those that have to be."""
-    return {name: value for stage in STAGES.values() for name, value in defaults_of(stage.arguments).items()}
+def default_settings() -> dict[str, dict[str, Any]]:
+    """By stage, what each of its flags is where it isn't given; None for those that have to be."""
+    return {name: defaults_of(stage.arguments) for name, stage in STAGES.items()}
 
 
 def to_argv(flags: Mapping[str, Any]) -> list[str]:
@@ -82,10 +86,11 @@ def _read_config(file: str, parser: ArgumentParser) -> list[str]:
     return to_argv(values)
 
 
-def _choose_stage(flags: Sequence[str], description: str, parents: Sequence[ArgumentParser]) -> str:
+def _choose_stage(flags: Sequence[str], name: str, description: str, parents: Sequence[ArgumentParser]) -> str:
     width = max(map(len, STAGES)) + 2
     parser = ArgumentParser(
-        usage="%(prog)s --stage STAGE [flags]",
+        prog=name,
+        usage=f"{name} --stage STAGE [flags]",
         description=description,
         epilog="stages:\n" + "\n".join(f"  {name:<{width}}{stage.summary}" for name, stage in STAGES.items()),
         formatter_class=RawDescriptionHelpFormatter,
@@ -113,8 +118,8 @@ def _refuse_unknown(unknown: Sequence[str], stage: str) -> None:
     elsewhere = {
         flag: [other for other, kind in STAGES.items() if flag in names_of(kind.arguments)] for flag in sorted(flags)
     }
-    named = "; ".join(f"--{flag} is of {' and '.join(others)}" for flag, others in elsewhere.items() if others)
+    named = ", ".join(f"--{flag} (of {', '.join(others)})" for flag, others in elsewhere.items() if others)
     if named:
-        raise ValueError(f"Not flags of --stage {stage}: {named}. Leave them out.")
+        raise ValueError(f"--stage {stage} doesn't take {named}: leave out.")
     if unknown:
         raise ValueError(f"No such flag: {' '.join(unknown)}. `--stage {stage} --help` lists all flags.")
