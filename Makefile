@@ -24,7 +24,7 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs sample test test-pythons test-real test-server test-slow test-transformers benchmark quality types style audit clean
+.PHONY: help demo docs sample test test-pythons test-real test-server test-slow test-transformers test-versions benchmark quality types style audit clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ test-server: $(DEV_READY) ## Run the catalogue's tests on a Qdrant server: QDRAN
 test-slow: $(DEV_READY) ## Run the tests that take minutes, then test-pythons
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow --timeout 1800 $(TIMES)
 	@$(MAKE) --no-print-directory test-pythons
+
+test-versions: $(DEV_READY) ## Load and save checkpoints under every transformers that is promised (fetches them)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/versions/matrix.py
 
 test-transformers: $(DEV_READY) ## Run transformers' own common tests on tiny models (fetches them)
 	source=$$($(BIN)/python tests/transformers_common/fetch.py "$(CURDIR)/build/transformers") && cd tests/transformers_common && \

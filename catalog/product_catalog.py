@@ -26,8 +26,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
-from acebert.catalog.build import keep_photo
-from acebert.catalog.building import BuildOptions, build_catalog, finish_replacing
+from acebert.catalog.build import BuildOptions, build_catalog, finish_replacing
 from acebert.catalog.filters import parse_filters
 from acebert.catalog.indexes.base import CatalogIndex, Match
 from acebert.catalog.indexes.connection import IndexUnavailableError
@@ -44,6 +43,7 @@ from acebert.catalog.maintenance import (
     write_applied,
 )
 from acebert.catalog.opening import find_miscount, open_index, refill
+from acebert.catalog.parts import keep_photo
 from acebert.catalog.records import (
     Hit,
     NewProducts,

@@ -34,7 +34,8 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 from tqdm.auto import tqdm
 
-from acebert.training.command_line import default_settings, parse_arguments, to_argv
+from acebert.training.command_line import default_settings, parse_arguments
+from acebert.utils.config_file import to_argv
 from acebert.utils.files import atomic_write
 from acebert.utils.markdown import format_mean, table
 from acebert.utils.plotting import BLUE, STYLE
@@ -217,7 +218,7 @@ def make_run(label: str, flags: dict[str, Any], arm: str) -> Run:
     if settings["max_train_steps"] is None:
         raise SystemExit(f"The arm '{arm}' has no max_train_steps to {flags['stage']}: arms compare at a fixed budget.")
     # Of what differs from the defaults, so that a flag which a later version adds leaves finished runs finished.
-    defaults = default_settings()
+    defaults = {name: value for flags_of in default_settings().values() for name, value in flags_of.items()}
     changed = {name: value for name, value in settings.items() if value != defaults[name]}
     digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:12]
     return Run(f"seed{flags['seed']}-{label}-{digest}", flags, settings)

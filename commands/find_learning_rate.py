@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> float:
     own = ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--num_steps", type=int, default=100, help="Number of learning rates to try.")
     num_steps = own.parse_known_args(argv)[0].num_steps
-    args = parse_arguments(argv, __doc__.splitlines()[0], parents=[own])
+    args = parse_arguments(argv, "acebert find-learning-rate", __doc__.splitlines()[0], parents=[own])
     if num_steps < 2:
         raise SystemExit(f"--num_steps must be at least 2, since two rates make a slope, got {num_steps}.")
     accelerator = make_accelerator(args)

@@ -1,6 +1,8 @@
 """Plots the course of a fine-tuning run: validation recall, the adversary's accuracy and the modality gap.
 
-acebert plot-training runs/finetuned/train_log.jsonl --output training.png
+    acebert plot-training runs/finetuned/train_log.jsonl --output training.png
+
+Reads the log that a run leaves in its --output_dir.
 """
 
 from argparse import ArgumentParser

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -77,8 +78,9 @@ def encode_modality_gaps(
     for name in (args.model_name_or_path, *args.compare_with):
         other = encoder
         if name != args.model_name_or_path:
-            batch_size = encoder.batch_size
-            other = CorpusEncoder.from_pretrained(name, encoder.accelerator, encoder.cache, batch_size=batch_size)
+            cache = Path(args.output_dir, "vectors")
+            batch_size = args.per_device_batch_size
+            other = CorpusEncoder.from_pretrained(name, encoder.accelerator, cache, batch_size=batch_size)
         collate = partial(collate_products, corpus=corpus, processor=other.processor, sides=TITLE_AND_PHOTO)
         products = other.encode(other.model.get_product_features, collate, rows)
         gaps.append((name, torch.stack(list(other.encode_queries(texts).values())), products))

@@ -136,7 +136,7 @@ def write_card(
     report: Mapping[str, Any] | None,
     *,
     revision: str | None = None,
-    flags: Mapping[str, Any] | None = None,
+    flags: Mapping[str, Mapping[str, Any]] | None = None,
     license: str = "apache-2.0",
     power: Power = Power(),
 ) -> str:
@@ -147,7 +147,8 @@ def write_card(
         stages: training runs, from [`read_stages`].
         report: content of the evaluation's `report.json`.
         revision: commit that the usage snippet pins.
-        flags: the defaults of all training flags; the card then has the commands, with the flags that differ.
+        flags: the defaults of the training flags by stage; the card then has the commands, with the flags that
+            differ.
         license: licence of the weights, by its identifier on the Hub.
         power: hardware, and what the emissions are estimated from.
     """
@@ -308,7 +309,7 @@ def _result_row(task: Mapping[str, Any]) -> str:
     return table_row(cells)
 
 
-def _training(stages: Sequence[Stage], flags: Mapping[str, Any] | None, power: Power) -> list[str]:
+def _training(stages: Sequence[Stage], flags: Mapping[str, Mapping[str, Any]] | None, power: Power) -> list[str]:
     if not stages:
         return ["", "## Training", "", "The folder of this checkpoint has no record of its training."]
     settings = [stage.settings for stage in stages]
@@ -317,8 +318,9 @@ def _training(stages: Sequence[Stage], flags: Mapping[str, Any] | None, power: P
         sources = ", ".join(dict.fromkeys(map(_link, given["dataset_name"])))
         size = f" ({given['train_data']})" if given.get("train_data") else ""
         lines.append(f"- {given['stage']}: the split `{given['train_split']}` of {sources}{size}. {_queries(given)}")
-    if flags:
-        lines += ["", "### Commands", "", "```bash", *(_command(given, flags) for given in settings), "```"]
+    if flags and all(given["stage"] in flags for given in settings):  # an earlier version may have had other stages
+        commands = [_command(given, flags[given["stage"]]) for given in settings]
+        lines += ["", "### Commands", "", "```bash", *commands, "```"]
     lines += ["", "### Hyperparameters", ""]
     lines += [table_row(["setting", *(given["stage"] for given in settings)]), table_row(["---"] * (len(settings) + 1))]
     for name in HYPERPARAMETERS:

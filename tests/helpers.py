@@ -55,6 +55,14 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["acebert.train_accelerate"])
 
 
+# For a model that comes from --model_name_or_path: takes out the flags that say how a new one is built.
+FROM_CHECKPOINT = {"backbone": None, "patch_size": None, "max_num_patches": None, "projection_dim": None}
+
+
+class Killed(BaseException):
+    """Stands for kill -9: no handler of errors sees it."""
+
+
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 

@@ -2,21 +2,21 @@
 
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import yaml
 from transformers import HfArgumentParser
 
 from acebert.training.arguments import TrainingArguments
 from acebert.training.stages import STAGES
 from acebert.utils.arguments import check_bounds, defaults_of, groups_of, names_of
 from acebert.utils.command_line import HelpFormatter
+from acebert.utils.config_file import add_config_flag, expand_config
 
 
 def parse_arguments(
     argv: Sequence[str] | None = None,
+    name: str = "acebert train",
     description: str = "Trains ACE-BERT on your own catalogue.",
     parents: Sequence[ArgumentParser] = (),
 ) -> TrainingArguments:
@@ -24,7 +24,8 @@ def parse_arguments(
 
     Args:
         argv: flags; those of the command line by default.
-        description: of the command, for `--help`.
+        name: of the command, as users type it.
+        description: what it does, in a sentence.
         parents: parsers of more flags, without help of their own, whose values the caller reads.
 
     Returns:
@@ -35,20 +36,20 @@ def parse_arguments(
     """
     # An abbreviated flag would escape the checks below.
     common = ArgumentParser(add_help=False, allow_abbrev=False)
-    common.add_argument("--config", help="YAML file of flags; flags on the command line override it.")
-    config, flags = common.parse_known_args(sys.argv[1:] if argv is None else argv)
-    if config.config:
-        flags = _read_config(config.config, common) + flags
-    stage = _choose_stage(flags, description, [common, *parents])
+    add_config_flag(common)
+    flags = expand_config(common, sys.argv[1:] if argv is None else argv)
+    stage = _choose_stage(flags, name, description, [common, *parents])
     arguments = STAGES[stage].arguments
     parser = HfArgumentParser(
         groups_of(arguments),
+        prog=name,
+        usage=f"{name} --stage {stage} [flags]",
         description=f"{description} These are the flags of --stage {stage}.",
-        usage=f"%(prog)s --stage {stage} [flags]",
+        formatter_class=HelpFormatter,
         parents=[common, *parents],
         allow_abbrev=False,
-        formatter_class=HelpFormatter,
     )
+    parser.set_defaults(**defaults_of(arguments))  # a stage may have others than the group that a flag is of
     values, unknown = parser.parse_known_args(flags)
     args = arguments(**{name: getattr(values, name) for name in names_of(arguments)})
     try:
@@ -60,32 +61,16 @@ def parse_arguments(
     return args
 
 
-def default_settings() -> dict[str, Any]:
-    """What each flag of every stage is where it isn't given; None for those that have to be."""
-    return {name: value for stage in STAGES.values() for name, value in defaults_of(stage.arguments).items()}
+def default_settings() -> dict[str, dict[str, Any]]:
+    """By stage, what each of its flags is where it isn't given; None for those that have to be."""
+    return {name: defaults_of(stage.arguments) for name, stage in STAGES.items()}
 
 
-def to_argv(flags: Mapping[str, Any]) -> list[str]:
-    """Flags as on the command line; those that are null or empty are left out."""
-    return [
-        part
-        for name, value in flags.items()
-        if value is not None and value != []
-        for part in (f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)]))
-    ]
-
-
-def _read_config(file: str, parser: ArgumentParser) -> list[str]:
-    values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    if not isinstance(values, dict):
-        parser.error(f"--config {file} must hold `flag: value` lines.")
-    return to_argv(values)
-
-
-def _choose_stage(flags: Sequence[str], description: str, parents: Sequence[ArgumentParser]) -> str:
+def _choose_stage(flags: Sequence[str], name: str, description: str, parents: Sequence[ArgumentParser]) -> str:
     width = max(map(len, STAGES)) + 2
     parser = ArgumentParser(
-        usage="%(prog)s --stage STAGE [flags]",
+        prog=name,
+        usage=f"{name} --stage STAGE [flags]",
         description=description,
         epilog="stages:\n" + "\n".join(f"  {name:<{width}}{stage.summary}" for name, stage in STAGES.items()),
         formatter_class=RawDescriptionHelpFormatter,
@@ -113,8 +98,8 @@ def _refuse_unknown(unknown: Sequence[str], stage: str) -> None:
     elsewhere = {
         flag: [other for other, kind in STAGES.items() if flag in names_of(kind.arguments)] for flag in sorted(flags)
     }
-    named = "; ".join(f"--{flag} is of {' and '.join(others)}" for flag, others in elsewhere.items() if others)
+    named = ", ".join(f"--{flag} (of {', '.join(others)})" for flag, others in elsewhere.items() if others)
     if named:
-        raise ValueError(f"Not flags of --stage {stage}: {named}. Leave them out.")
+        raise ValueError(f"--stage {stage} doesn't take {named}: leave out.")
     if unknown:
         raise ValueError(f"No such flag: {' '.join(unknown)}. `--stage {stage} --help` lists all flags.")

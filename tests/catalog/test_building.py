@@ -21,8 +21,8 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from PIL import Image as PilImage
 
-from acebert.catalog import ProductCatalog, building, store
-from acebert.catalog import build as parts
+from acebert.catalog import ProductCatalog, parts, store
+from acebert.catalog import build as building
 from acebert.commands import build_catalog
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
@@ -271,8 +271,8 @@ def test_two_processes_make_the_same_catalogue(
 ) -> None:
     root = Path(__file__).parents[2]
     script = (
-        "import os, sys; from pathlib import Path; from acebert.catalog import build; "
-        "build.PART_ROWS = 16; from acebert.commands import build_catalog; build_catalog.main(); "
+        "import os, sys; from pathlib import Path; from acebert.catalog import parts; "
+        "parts.PART_ROWS = 16; from acebert.commands import build_catalog; build_catalog.main(); "
         'Path(__file__).with_name(f\'rank-{os.environ["RANK"]}-of-{os.environ["WORLD_SIZE"]}\').touch()'
     )
     (tmp_path / "small_parts.py").write_text(script)

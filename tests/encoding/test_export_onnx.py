@@ -185,7 +185,7 @@ def test_recall_is_measured_against_the_checkpoints_own(
 ) -> None:
     tasks = load_tasks(str(catalog_folder), ["validation"], ("id", "title", "image"), ["{colour} {kind}"], 20)
     assert [task.name for task in tasks] == ["titles", "short queries"]
-    catalog = tasks[1].catalog
+    catalog = tasks[1].corpus
     for query, relevant in zip(tasks[1].queries, tasks[1].relevance, strict=True):
         for row, product in enumerate(catalog.ids):
             has = all(

@@ -213,6 +213,94 @@ def test_attribute_and_product_queries_equal_an_independent_computation(
         assert measured["low"] <= measured["mean"] <= measured["high"]
 
 
+def ndcg(ranking: list[str], grades: dict[str, float]) -> float:
+    dcg = sum(grades.get(product, 0) / math.log2(rank + 2) for rank, product in enumerate(ranking[:10]))
+    ideal = sum(grade / math.log2(rank + 2) for rank, grade in enumerate(sorted(grades.values(), reverse=True)[:10]))
+    return dcg / ideal
+
+
+def test_natural_queries_and_what_is_kept_of_the_backbone(
+    run: Callable[..., dict[str, Any]], checkpoint: str, catalog: str, minilm: str, tmp_path: Path
+) -> None:
+    rows = make_rows()
+    conditions = {
+        "red or black bag": {"baseColour": ["Red", "Black"], "subCategory": ["Bags"]},
+        "shoes for ladies": {"gender": ["Women"], "subCategory": ["Shoes"]},
+    }
+    queries = [{"query": query, "where": where} for query, where in conditions.items()]
+    benchmark = tmp_path / "lamps"
+    benchmark.mkdir()
+    titles = {"1": "plain red box", "2": "very plain bags", "3": "blue belts"}
+    (benchmark / "products.json").write_text(json.dumps({i: {"title": title} for i, title in titles.items()}))
+    write_queries(benchmark, {"red shoes": {"1": 2}, "belts": {"3": 1, "2": 0}})
+    flags = ["--queries_file", write_queries(tmp_path, queries), "--text_benchmarks", str(benchmark), "--no_plots"]
+    report = run(catalog, *flags, "--validation_split", "validation", "--text_baselines", minilm)
+    tasks = {task["task"]: task for task in report["tasks"]}
+    assert {name: task["kind"] for name, task in tasks.items()} == {
+        "natural queries": "natural",
+        "natural queries, unseen products": "natural",
+        "text benchmark lamps": "text benchmark",
+        "title phrases, unseen products": "title phrases",
+    }
+    for suffix, ranked in (("", rows), (", unseen products", rows[12:])):
+        scores = []
+        for query, where in conditions.items():
+            found = {str(row["id"]): 1.0 for row in ranked if all(row[c] in values for c, values in where.items())}
+            if found:
+                scores.append(ndcg(naive_ranking(checkpoint, query, ranked), found))
+        task = tasks[f"natural queries{suffix}"]
+        assert (task["num_queries"], task["num_candidates"]) == (len(scores), len(ranked))
+        measured = metrics_of(report, task["task"], "ACE-BERT")["ndcg@10"]
+        assert measured["mean"] == pytest.approx(np.mean(scores))
+        systems = [system["system"] for system in task["systems"]]
+        assert {"BM25 (titles)", "Text embeddings (titles)", "Fused ranks of BM25 and text embeddings"} <= set(systems)
+
+    assert report["knowledge"]["backbone"] == minilm
+    kept = {task["task"]: task for task in report["knowledge"]["tasks"]}
+    assert list(kept) == ["text benchmark lamps", "title phrases, unseen products"]
+    for name, row in kept.items():
+        ours = metrics_of(report, name, "ACE-BERT")["ndcg@10"]["mean"]
+        backbone = metrics_of(report, name, "Text embeddings (titles)")["ndcg@10"]["mean"]
+        assert row["kept"]["mean"] == pytest.approx(ours / backbone)
+        assert 0 < backbone <= 1
+    lines = (tmp_path / "report" / "report.md").read_text(encoding="utf-8").splitlines()
+    assert lines[4] == "## Natural queries"
+
+
+def test_several_text_baselines_are_told_apart(
+    run: Callable[..., dict[str, Any]], catalog: str, minilm: str, backbone: str
+) -> None:
+    flags = ["--attribute_columns", "subCategory", "--no_plots", "--no_fusion_baselines", "--num_title_phrases", "0"]
+    report = run(catalog, *flags, "--text_baselines", minilm, backbone)
+    (task,) = report["tasks"]
+    assert [system["system"] for system in task["systems"]] == [
+        "ACE-BERT", "BM25 (titles)", "Text embeddings (titles)", f"{backbone} (titles)",
+        "Fused ranks of BM25 and text embeddings", "Fused ranks of BM25 and ACE-BERT",
+    ]  # fmt: skip
+
+
+def test_flags_from_a_file(run: Callable[..., dict[str, Any]], catalog: str, tmp_path: Path) -> None:
+    config = tmp_path / "evaluate.yaml"
+    config.write_text("attribute_columns: [subCategory, articleType]\nplots: false\nfusion_baselines: false\n")
+    report = run(catalog, "--config", str(config), "--attribute_columns", "subCategory")
+    assert [task["task"] for task in report["tasks"]] == ["subCategory-to-product"]
+    assert report["arguments"]["fusion_baselines"] is False
+    assert not (tmp_path / "report" / "plots").exists()
+
+
+@pytest.mark.parametrize("content", ["- a list", "{", None])
+def test_a_file_of_flags_that_can_not_be_read(
+    content: str | None, run: Callable[..., dict[str, Any]], catalog: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    config = tmp_path / "evaluate.yaml"
+    if content is not None:
+        config.write_text(content)
+    with pytest.raises(SystemExit):
+        run(catalog, "--config", str(config))
+    assert f"--config {config}" in capsys.readouterr().err
+
+
 def test_report_is_written_with_published_rows_and_reasons(
     run: Callable[..., dict[str, Any]], catalog: str, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from acebert.evaluation.leaderboards import LEADERBOARDS
 from acebert.evaluation.markdown import to_markdown
 from acebert.evaluation.plots import plot_modality_gap, plot_systems, plot_training, plot_widths, save_plots
 from acebert.evaluation.rankers import MODEL
-from acebert.evaluation.report import Statistics, task_report
+from acebert.evaluation.report import Statistics, knowledge_report, task_report
 from acebert.evaluation.scoring import RankerResult, TaskResult
 from acebert.evaluation.tasks import Task
 from acebert.losses_acebert import modality_gap
@@ -114,6 +114,54 @@ def test_published_rows_belong_to_their_task() -> None:
     assert task_report(known, None, STATISTICS, kagl)["published"]["Marqo-FashionSigLIP"]["AvgP"] == 0.699
     assert task_report(known, None, STATISTICS, None)["published"] == {}
     assert task_report(RESULT, None, STATISTICS, kagl)["published"] == {}
+
+
+def natural_result(kind: str, ours: np.ndarray, theirs: np.ndarray, **fields: Any) -> TaskResult:
+    """A task with nDCG@10 of the model, BM25 and text embeddings, which have the backbone's scores."""
+    found = make_result(ours, theirs, kind=kind, metrics=("ndcg@10",), main_metric="ndcg@10", **fields)
+    scores = {MODEL: ours, "BM25 (titles)": theirs / 2, "Text embeddings (titles)": theirs}
+    found.rankers = [RankerResult(name, "how", {"ndcg@10": part}, [["4"]] * len(part)) for name, part in scores.items()]
+    found.ceiling = {"ndcg@10": 1.0}
+    return found
+
+
+def test_knowledge_kept_is_the_ratio_of_the_means_with_its_interval() -> None:
+    rng = np.random.default_rng(0)
+    backbone = rng.random(100)
+    kept = knowledge_report(natural_result("title phrases", backbone * 0.6, backbone), STATISTICS)
+    assert kept["kept"] == pytest.approx({"mean": 0.6, "low": 0.6, "high": 0.6})
+    assert kept["backbone"]["mean"] == pytest.approx(backbone.mean())
+    assert (kept["num_queries"], kept["num_candidates"]) == (100, 4)
+    noisy = knowledge_report(natural_result("title phrases", rng.random(100), backbone), STATISTICS)
+    assert noisy["kept"]["low"] < noisy["kept"]["mean"] < noisy["kept"]["high"]
+    assert knowledge_report(natural_result("title phrases", backbone, np.zeros(100)), STATISTICS) is None
+    assert knowledge_report(RESULT, STATISTICS) is None  # without text embeddings
+
+
+def test_report_leads_with_natural_queries_and_calls_the_others_synthetic() -> None:
+    backbone = np.tile([0.5, 0.7], 20)
+    asked = natural_result("natural", OURS, backbone, name="natural queries")
+    phrases = natural_result("title phrases", OURS, backbone, name="title phrases")
+    report = whole_report(*(task_report(result, None, STATISTICS, None) for result in (asked, phrases, RESULT)))
+    report["knowledge"]["tasks"] = [knowledge_report(phrases, STATISTICS)]
+    markdown = to_markdown(report)
+    headings = [line for line in markdown.splitlines() if line.startswith("#")]
+    assert headings[1:] == [
+        "## Natural queries", "### natural queries", "## Knowledge kept", "### title phrases", "## Synthetic queries",
+        "### task", "## Notes",
+    ]  # fmt: skip
+    assert "| nDCG@10 | queries | products | ACE-BERT | BM25 (titles) | Text embeddings (titles) | best" in markdown
+    assert "| natural queries | 40 | 4 | 0.400 [0.400, 0.400] | 0.300 [" in markdown
+    kept = report["knowledge"]["tasks"][0]["kept"]
+    assert f"| {kept['mean']:.3f} [{kept['low']:.3f}, {kept['high']:.3f}] |" in markdown
+    assert kept["mean"] == pytest.approx(0.4 / 0.6)
+
+
+def test_a_report_without_natural_queries_says_so() -> None:
+    markdown = to_markdown(whole_report(task_report(RESULT, None, STATISTICS, None)))
+    assert "None were measured, so nothing here says how well shoppers' own queries are answered" in markdown
+    assert markdown.index("## Natural queries") < markdown.index("## Synthetic queries")
+    assert "## Knowledge kept" not in markdown
 
 
 def test_bars_are_as_long_as_the_means() -> None:

@@ -89,7 +89,7 @@ def save(tiny_config: Callable[..., AceBertConfig], tiny_processor: AceBertProce
         torch.manual_seed(seed)
         AceBertForRetrieval(tiny_config()).save_pretrained(folder, max_shard_size=shard_size)
         tiny_processor.save_pretrained(folder)
-        settings = default_settings() | {
+        settings = default_settings()["finetune"] | {
             "stage": "finetune",
             "backbone": str(folder / "private" / "bert-tiny"),
             "dataset_name": ["acme/shoes", "/home/alice/secret/catalogue.csv"],

@@ -1,8 +1,6 @@
 """The machinery of a run by numbers that are known: cached gradients, averages, patience, the rate finder."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,9 +17,6 @@ from acebert.losses_acebert import find_positives
 from acebert.modeling_acebert import AceBertForRetrieval
 from acebert.processing_acebert import AceBertProcessor
 from acebert.training.contrastive import cached_backward, encode_chunks
-from acebert.training.lr_range_test import run_range_test
-from acebert.training.optimization import average_weights
-from acebert.training.run import Progress
 
 
 @pytest.fixture
@@ -109,51 +104,3 @@ class TestCachedGradients:
             lambda: cached_backward(model, batch, loss_of(model, batch), Accelerator(cpu=True, mixed_precision="no"))
         )
         assert cached < 0.5 * plain
-
-
-def test_moving_average() -> None:
-    model = torch.nn.Linear(1, 1, bias=False)
-    average = average_weights(model, decay=0.5)
-    values = [4.0, 8.0, 2.0, 6.0]
-    expected = None
-    for n, value in enumerate(values):
-        with torch.no_grad():
-            model.weight.fill_(value)
-        average.update_parameters(model)
-        keep = min(0.5, (1 + n) / (10 + n))
-        expected = value if expected is None else keep * expected + (1 - keep) * value
-        assert average.module.weight.item() == pytest.approx(expected)
-    assert model.weight.item() == 6.0
-
-
-def test_patience() -> None:
-    progress = Progress()
-    for score, without_gain in [(0.5, 0), (0.4, 1), (float("nan"), 2), (0.6, 0), (0.6, 1)]:
-        progress.improve(score, {"score": score})
-        assert progress.checks_without_gain == without_gain
-    other = Progress()
-    other.load_state_dict(progress.state_dict())
-    assert (other.best_score, other.checks_without_gain, other.best_metrics) == (0.6, 1, {"score": 0.6})
-
-
-def test_learning_rate_range_test(tmp_path: Path) -> None:
-    """Gradient descent on x² with rate r multiplies x by 1 - 2r: fastest at r = 1/2, growing beyond r = 1."""
-    x = torch.nn.Parameter(torch.tensor(10.0))
-    optimizer = torch.optim.SGD([x], lr=0.1)
-
-    def step(batch: dict) -> float:
-        optimizer.zero_grad()
-        loss = x**2
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    accelerator = Accelerator(cpu=True)
-    batches = iter([{}] * 200)
-    factor = run_range_test(batches, step, optimizer, 60, str(tmp_path), accelerator, lowest=1e-3, highest=1e3)
-    assert 0.02 < factor * 0.1 < 1.0
-    report = json.loads((tmp_path / "learning_rate.json").read_text())
-    assert report["suggested_rates"] == [pytest.approx(0.1 * factor)]
-    assert len(report["loss"]) < 60  # it ends when the loss grows
-    assert report["factor"][0] == pytest.approx(1e-3)
-    assert (tmp_path / "learning_rate.png").read_bytes().startswith(b"\x89PNG")

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from datasets import Dataset, Features, Image, Value
-from helpers import draw, read_log, read_weights, unit_vectors, without_times
+from helpers import FROM_CHECKPOINT, draw, read_log, read_weights, unit_vectors, without_times
 from safetensors.torch import load_file, save_file
 
 from acebert import train_accelerate as script
@@ -29,10 +29,7 @@ from acebert.losses_acebert import answer_loss, matryoshka_answer_loss
 from acebert.modeling_acebert import AceBertForRetrieval, AceBertModel
 from acebert.processing_acebert import AceBertProcessor
 from acebert.training.catalog_negatives import CatalogNegatives
-from acebert.training.command_line import parse_arguments
 from acebert.training.stages.query_side import QuerySideFinetuning
-
-FROZEN = {"backbone": None, "patch_size": None, "max_num_patches": None, "projection_dim": None}
 
 
 def make_data(**changes: Any) -> QueryDataset:
@@ -225,7 +222,7 @@ def frozen(flags: Callable[..., list[str]], tmp_path: Path) -> Callable[..., lis
 
     def make(output: str = "run", **changes: object) -> list[str]:
         start = {"model_name_or_path": tmp_path / "start", "learning_rate": 3e-3, "head_learning_rate": 3e-3}
-        return flags("query_side", output, **FROZEN, **{**start, **changes})
+        return flags("query_side", output, **FROM_CHECKPOINT, **{**start, **changes})
 
     return make
 
@@ -335,32 +332,10 @@ def test_a_chunk_makes_no_difference(frozen: Callable[..., list[str]], monkeypat
         torch.testing.assert_close(small[name], large[name], atol=1e-5, rtol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"hard_negatives": 2}, "Not flags of --stage query_side: --hard_negatives is of align and finetune."),
-        ({"adversarial_strength": 0.0}, "--adversarial_strength is of align and finetune."),
-        ({"balanced_query_probability": 1.5}, "--balanced_query_probability must lie in [0, 1], got 1.5"),
-        ({"stage": "finetune", "balanced_query_probability": 0.5}, "--balanced_query_probability is of query_side."),
-        ({"label_smoothing": 0.1}, "--label_smoothing is of pretrain and align and finetune."),
-        ({"image_learning_rate": 0.1, "mlm_probability": 0.1}, "finetune; --mlm_probability is of pretrain."),
-        ({"balanced_query_probability": 0.5, "query_templates": None}, "for --query_templates: give some"),
-        ({"model_name_or_path": None}, "needs a fine-tuned checkpoint: give --model_name_or_path"),
-        ({"backbone": "b"}, "--backbone is of pretrain and align and finetune."),
-    ],
-)
-def test_bad_settings(
-    changes: dict[str, Any], message: str, flags: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        parse_arguments(flags(**{"stage": "query_side", "model_name_or_path": "m", **FROZEN, **changes}))
-    assert message in capsys.readouterr().err
-
-
 def test_shared_encoders_are_refused(flags: Callable[..., list[str]], tmp_path: Path) -> None:
     script.main(flags(output="shared", share_encoders="true", max_train_steps=1, eval_steps=1))
     with pytest.raises(SystemExit, match="shares its encoders"):
-        script.main(flags("query_side", **FROZEN, model_name_or_path=tmp_path / "shared"))
+        script.main(flags("query_side", **FROM_CHECKPOINT, model_name_or_path=tmp_path / "shared"))
 
 
 def test_products_may_come_as_vectors(

@@ -8,30 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
-from accelerate import Accelerator
-from helpers import free_port, read_log, read_weights, run_processes, unit_vectors, without_times
+from helpers import free_port, read_log, read_weights, without_times
 from transformers import AutoModel
 
 from acebert import train_accelerate as script
-from acebert.commands import find_learning_rate
-from acebert.configuration_acebert import AceBertConfig
-from acebert.losses_acebert import find_positives
-from acebert.modeling_acebert import AceBertForRetrieval
-from acebert.training.arguments import FinetuningArguments
 from acebert.training.checkpoints import checkpoints_of
-from acebert.training.command_line import parse_arguments
-from acebert.training.optimization import clamp_temperature, make_optimizer
-from acebert.training.run import Progress
-from acebert.training.stages.finetune import Finetuning, adversarial_schedule
-from acebert.training.validation import capped_recall
-from acebert.utils.hardware import use_loopback
+from acebert.training.stages.finetune import Finetuning
 
 ROOT = Path(script.__file__).parent
 
@@ -161,14 +148,6 @@ def test_early_stopping(
     assert read_log(tmp_path / "run")[-1]["step"] == 10
 
 
-def test_finding_a_learning_rate_trains_nothing(flags: Callable[..., list[str]], tmp_path: Path) -> None:
-    factor = find_learning_rate.main(flags(num_steps=12))
-    report = json.loads((tmp_path / "run" / "learning_rate.json").read_text())
-    assert report["suggested_factor"] == factor and 2 < len(report["loss"]) <= 12
-    assert (tmp_path / "run" / "learning_rate.png").exists()
-    assert not (tmp_path / "run" / "model.safetensors").exists() and not checkpoints_of(str(tmp_path / "run"))
-
-
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_tied_weights_are_saved_once(dtype: str, flags: Callable[..., list[str]], tmp_path: Path) -> None:
     script.main(flags(max_train_steps=1, save_dtype=dtype))
@@ -201,183 +180,11 @@ def test_accumulation_schedule_and_no_validation(flags: Callable[..., list[str]]
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_yaml_config_and_flags(flags: Callable[..., list[str]], tmp_path: Path) -> None:
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"seed": 5, "query_templates": ["{kind}"], "report_to": None}))
-    arguments = [flag for flag in flags(query_templates=None)]
-    args = parse_arguments(["--config", str(tmp_path / "run.yaml"), *arguments])
-    assert (args.seed, args.query_templates) == (5, ["{kind}"])
-    args = parse_arguments([*arguments, f"--config={tmp_path}/run.yaml", "--seed", "6"])
-    assert args.seed == 6
-    (tmp_path / "run.yaml").write_text("use_pixel_features: false\nmatryoshka_dims: []\ntitle_column: none\n")
-    args = parse_arguments([*arguments, "--config", str(tmp_path / "run.yaml")])
-    assert isinstance(args, FinetuningArguments)
-    assert (args.use_pixel_features, args.matryoshka_dims, args.title_column) == (False, [], None)
-    (tmp_path / "run.yaml").write_text("- seed")
-    with pytest.raises(SystemExit):
-        parse_arguments([*arguments, "--config", str(tmp_path / "run.yaml")])
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"backbone": None}, "--model_name_or_path"),
-        ({"title_column": "name"}, "--title_column"),
-        ({"per_device_batch_size": 100}, "lower --per_device_batch_size"),
-        ({"validation_split": "dev"}, "has no split 'dev'"),
-        ({"validation_split": None, "validation_share": 1.5}, "--validation_share must lie in"),
-        ({"chunk_size": 0}, "--chunk_size must be at least 1"),
-        ({"checkpointing_steps": 0}, "--checkpointing_steps must be at least 1"),
-        ({"max_train_steps": None, "num_train_epochs": 0}, "makes no step"),
-        ({"share_encoders": True, "query_layers": 1}, "leave --query_layers out"),
-        (
-            {"backbone": None, "model_name_or_path": "x"},
-            "--max_num_patches, --patch_size, --projection_dim can't change",
-        ),
-        (
-            {"stage": "pretrain", "chunk_size": None, "cached_chunk_size": 8},
-            "--cached_chunk_size is of align and finetune.",
-        ),
-        (
-            {"stage": "pretrain", "mine_hard_negatives_every": 1},
-            "--mine_hard_negatives_every is of align and finetune.",
-        ),
-        ({"stage": "pretrain", "chunk_size": 8}, "--chunk_size is of align and finetune and query_side."),
-        ({"learning_rat": 1}, "No such flag: --learning_rat 1."),
-        ({"stage": "pre"}, "invalid choice: 'pre'"),
-        ({"stage": None}, "Give --stage: pretrain, align, finetune, query_side."),
-        ({"drop_patch_probability": 1.5}, "--drop_patch_probability must lie in [0, 1], got 1.5"),
-        ({"ema_decay": 1.0}, "--ema_decay must lie in (0, 1), got 1.0"),
-        ({"early_stopping_patience": 1, "validation_split": None, "validation_share": 0}, "needs a validation"),
-        ({"query_templates": ["shoes"]}, "names no attribute"),
-        ({"query_templates": ["{material}"]}, "material"),
-    ],
-)
-def test_bad_settings(
-    changes: dict, message: str, flags: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises((SystemExit, ValueError)) as error:
-        script.main(flags(**changes))
-    assert message in str(error.value) + capsys.readouterr().err
-
-
-def test_parameter_groups(tiny_config: Callable[..., AceBertConfig], flags: Callable[..., list[str]]) -> None:
-    args = parse_arguments(flags())
-    assert isinstance(args, FinetuningArguments)
-    model = AceBertForRetrieval(tiny_config())
-    stage = Finetuning(args, Accelerator(cpu=True))
-    stage.config = model.config
-    optimizer = make_optimizer(model, stage.learning_rates(), args)
-    of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-    named = {name: of[id(p)] for name, p in model.named_parameters()}
-    assert len(of) == len(named)
-    assert optimizer.param_groups[0]["lr"] == args.learning_rate
-    for name, parameter in model.named_parameters():
-        assert named[name]["weight_decay"] == (args.weight_decay if parameter.ndim >= 2 else 0.0), name
-    assert named["acebert.logit_scale"]["lr"] == args.head_learning_rate
-    assert named["acebert.product_encoder.image_embeddings.patch_features.weight"]["lr"] == args.image_learning_rate
-    assert named["acebert.query_encoder.encoder.layer.0.output.dense.weight"]["lr"] == args.learning_rate
-
-
 def test_other_variants_train(flags: Callable[..., list[str]]) -> None:
     variants = {"loss": "sigmoid", "share_encoders": True, "matryoshka_dims": [4, 8], "gradient_checkpointing": True}
     assert script.main(flags(max_train_steps=2, **variants))["score"] >= 0
     no_photos = flags(max_train_steps=2, image_column="none", output="blind")
     assert "title_to_image_recall@10" not in script.main(no_photos)
-
-
-def test_a_nan_is_never_the_best() -> None:
-    progress = Progress()
-    assert progress.improve(0.5, {}) and not progress.improve(float("nan"), {}) and progress.best_score == 0.5
-
-
-def test_temperature_is_clamped_after_the_step(tiny_config: Callable[..., AceBertConfig]) -> None:
-    model = AceBertForRetrieval(tiny_config())
-    with torch.no_grad():
-        model.acebert.logit_scale.fill_(9.0)
-    clamp_temperature(model)
-    assert model.acebert.logit_scale.item() == pytest.approx(4.6052)
-
-
-def test_adversarial_schedule() -> None:
-    assert adversarial_schedule(0.0, 0.3) == 0.0
-    assert adversarial_schedule(0.5, 0.3) == pytest.approx(0.3 * (2 / (1 + 2.718281828**-5) - 1))
-    assert adversarial_schedule(1.0, 0.3) == pytest.approx(0.3, rel=1e-3)
-
-
-def test_capped_recall() -> None:
-    scores = torch.tensor([[0.9, 0.8, 0.1, 0.2], [0.1, 0.2, 0.3, 0.4]])
-    positives = torch.tensor([[True, False, True, True], [True, False, False, False]])
-    assert capped_recall(scores, positives, k=2).tolist() == [0.5, 0.0]
-    assert capped_recall(scores, positives, k=9).tolist() == [1.0, 1.0]
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Several processes
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def two_sided_loss(
-    rank: int, processes: int, port: int, folder: str, config: AceBertConfig, cached_chunk_size: int | None
-) -> None:
-    """Computes the gathered loss of this process's rows and writes it with the averaged gradients."""
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank))
-    os.environ.update(WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes))
-    use_loopback()
-    from accelerate import Accelerator
-    from accelerate.utils import InitProcessGroupKwargs
-
-    timeout = InitProcessGroupKwargs(timeout=timedelta(seconds=60))
-    accelerator = Accelerator(cpu=True, mixed_precision="no", kwargs_handlers=[timeout])
-    torch.manual_seed(0)
-    model = accelerator.prepare(AceBertForRetrieval(config))
-    generator = torch.Generator().manual_seed(1)
-    rows = slice(rank * 8 // processes, (rank + 1) * 8 // processes)
-    ids = torch.randint(5, 20, (8, 5), generator=generator)
-    chunk = {
-        "query_input_ids": ids[:, :3],
-        "input_ids": ids,
-        "pixel_values": torch.randn(8, 4, 192, generator=generator),
-        "spatial_shapes": torch.full((8, 2), 2),
-    }
-    batch = {
-        "chunks": [{name: value[rows][part] for name, value in chunk.items()} for part in (slice(0, 2), slice(2, 8))],
-        "query_order": torch.arange(8 // processes),
-        "product_order": torch.arange(8 // processes),
-        "product_ids": torch.tensor([0, 1, 2, 3, 0, 5, 6, 7])[rows],  # the first and the fifth are one product
-        "query_ids": torch.arange(8)[rows],
-        "product_attributes": torch.zeros(8, 1, dtype=torch.long)[rows],
-        "query_attributes": torch.full((8, 1), -1)[rows],
-    }
-    flags = {"adversarial_strength": 0.3, "cached_chunk_size": cached_chunk_size}
-    args = FinetuningArguments(stage="finetune", output_dir="", dataset_name=[], **flags)
-    values = Finetuning(args, accelerator).backward(model, batch, 1.0)
-    if rank == 0:
-        gradients = {name: p.grad for name, p in accelerator.unwrap_model(model).named_parameters()}
-        torch.save({"loss": values["loss"].detach(), "gradients": gradients}, f"{folder}/{processes}.pt")
-    del model, values  # before the group, as in `main`
-    accelerator.free_memory()
-    accelerator.end_training()
-
-
-@pytest.mark.parametrize("cached_chunk_size", [None, 8])
-def test_two_processes_give_the_loss_and_gradients_of_one(
-    cached_chunk_size: int | None, tiny_config: Callable[..., AceBertConfig], tmp_path: Path
-) -> None:
-    for processes, chunk_size in ((1, None), (2, cached_chunk_size)):
-        run_processes(two_sided_loss, processes, str(tmp_path), tiny_config(), chunk_size)
-    one, two = (torch.load(tmp_path / f"{processes}.pt", weights_only=True) for processes in (1, 2))
-    assert torch.allclose(one["loss"], two["loss"], atol=1e-6)
-    assert set(one["gradients"]) == set(two["gradients"])
-    for name, gradient in one["gradients"].items():
-        assert torch.allclose(gradient, two["gradients"][name], atol=1e-5), name
-
-
-def test_positives_reach_the_loss(tiny_config: Callable[..., AceBertConfig]) -> None:
-    model = AceBertForRetrieval(tiny_config())
-    query, product = unit_vectors(4, 16), unit_vectors(4, 16, seed=1)
-    positives = find_positives(product_ids=torch.tensor([0, 0, 1, 2]))
-    with_them = model.compute_loss(query, product, positives)["matching_loss"]
-    assert with_them < model.compute_loss(query, product)["matching_loss"]  # fewer negatives
 
 
 # ----------------------------------------------------------------------------------------------------------------------
