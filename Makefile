@@ -24,7 +24,7 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sample test test-pythons test-real test-server test-slow test-transformers benchmark quality types style audit clean
+.PHONY: help demo docs sample test test-pythons test-real test-server test-slow test-transformers test-versions benchmark quality types style audit clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ test-slow: $(DEV_READY) ## Run the tests that take minutes, then test-pythons
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow --timeout 1800 $(TIMES)
 	@$(MAKE) --no-print-directory test-pythons
 
+test-versions: $(DEV_READY) ## Load and save checkpoints under every transformers that is promised (fetches them)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/versions/matrix.py
+
 test-transformers: $(DEV_READY) ## Run transformers' own common tests on tiny models (fetches them)
 	source=$$($(BIN)/python tests/transformers_common/fetch.py "$(CURDIR)/build/transformers") && cd tests/transformers_common && \
 		HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TRANSFORMERS_SOURCE="$$source" "$(abspath $(BIN))/python" -m pytest -n auto -rs
@@ -97,6 +100,12 @@ types: $(DEV_READY) ## Check the types
 	@mkdir -p build/types
 	@ln -sfn ../.. build/types/acebert
 	cd build/types && "$(abspath $(BIN))/mypy" --config-file acebert/pyproject.toml acebert/*.py $(addprefix acebert/,$(PARTS))
+
+# mkdocstrings finds the package by its name: its folder here has the package's name and links to its parts.
+docs: $(DEV_READY) ## Build the documentation into build/site, all links checked
+	@rm -rf build/package && mkdir -p build/package/acebert
+	@ln -s $(addprefix ../../../,$(wildcard *.py) $(PARTS)) build/package/acebert/
+	$(BIN)/mkdocs build --strict --quiet
 
 style: $(DEV_READY) ## Fix the style
 	$(BIN)/ruff check --fix .

@@ -8,7 +8,13 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import BertConfig
-from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils.versions import require_version
+
+# No packaging guards code that comes from the Hub. Older releases lack the dataclass that configurations are and the
+# image processors' base class (tests/versions).
+require_version("transformers>=5.4.0")
+
+from transformers.configuration_utils import PreTrainedConfig  # noqa: E402 - transformers 4 has no such name
 
 LOSSES = ("info_nce", "sigmoid")
 POOLINGS = ("mean", "cls")

@@ -15,6 +15,9 @@ from math import ceil, isqrt
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from .configuration_acebert import AceBertConfig  # noqa: F401 - first, because it checks the version of transformers
+
+# isort: split
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError

@@ -473,7 +473,10 @@ class AceBertModel(AceBertPreTrainedModel):
 
     main_input_name = "query_input_ids"
     # Heads of the classes below, in whose checkpoints this model is found too.
-    _keys_to_ignore_on_load_unexpected = (r"^domain_classifier\.", r"^(mlm|patch|matching)_head\.")
+    _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012 - releases before 5.10 add a list to it
+        r"^domain_classifier\.",
+        r"^(mlm|patch|matching)_head\.",
+    ]
 
     def __init__(self, config: AceBertConfig):
         super().__init__(config)

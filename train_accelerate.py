@@ -104,7 +104,7 @@ def push_to_hub(repository: str, args: TrainingArguments) -> None:
         )
     except (PublishError, ValueError) as error:
         raise SystemExit(
-            f"{error}\nThe model is complete in {folder}. `python publish.py --model_dir {folder} --repo_id "
+            f"{error}\nThe model is complete in {folder}. `acebert publish --model_dir {folder} --repo_id "
             f"{repository}` publishes it."
         ) from error
     print(f"Pushed to {repository}: load it with revision={published.revision!r}.")

@@ -85,7 +85,7 @@ def compare(workload: Workload, ours: dict[str, Encode], peers: dict[str, Encode
         work_done = f"batch {len(texts)}{name.removeprefix(OURS)}"
         rows.append(Row.of(work_done, "queries/s", shown, only(shares, name, peers), ours=name))
     if workload.export is None:
-        rows.append(Row(f"{OURS}, ONNX", skipped="--export names no folder of export_onnx.py."))
+        rows.append(Row(f"{OURS}, ONNX", skipped="--export names no folder of `acebert export-onnx`."))
     return rows
 
 

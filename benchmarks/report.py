@@ -75,7 +75,7 @@ def show(spread: Spread, form: Any = number) -> str:
     return f"{form(spread.median)} ({form(spread.low)} to {form(spread.high)})"
 
 
-def to_markdown(machine: Mapping[str, Any], groups: Mapping[str, Sequence[Row]]) -> str:
+def results_markdown(machine: Mapping[str, Any], groups: Mapping[str, Sequence[Row]]) -> str:
     """The machine, a table for each group of rows, and what must be known of them."""
     gpu = machine["gpu"] or "no GPU, so the rows of one were not run"
     versions = ", ".join(f"{name} {found}" for name, found in machine["versions"].items())
@@ -136,7 +136,7 @@ def write(folder: Path, machine: dict[str, Any], groups: Mapping[str, Sequence[R
     figure = plot_ratios(groups)
     figure.savefig(folder / "performance.png", dpi=150, facecolor="white")
     plt.close(figure)
-    return to_markdown(machine, groups)
+    return results_markdown(machine, groups)
 
 
 def replace_tables(page: Path, tables: str) -> None:

@@ -36,7 +36,7 @@ BUSY = 0.5  # of the system's load, from which on other work is in the way
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model_name_or_path", default=".")
-    parser.add_argument("--export", type=Path, help="Folder that export_onnx.py made of the model.")
+    parser.add_argument("--export", type=Path, help="Folder that `acebert export-onnx` wrote.")
     parser.add_argument("--only", nargs="+", choices=list(ROWS), help="Rows to run.")
     parser.add_argument("--quick", action="store_true", help="Tiny sizes and peers: shows that all rows run.")
     parser.add_argument("--output_dir", type=Path, default=Path("build/benchmark"))

@@ -35,7 +35,7 @@ CHUNK = 64
 
 
 def make_rows(count: int) -> list[dict[str, Any]]:
-    """Pairs of query and product as `ProductPairs` gives them."""
+    """Pairs of query and product as `PairDataset` gives them."""
     distinct = min(count, DISTINCT)
     titles, photos, queries = make_titles(distinct), draw_photos(distinct, PHOTO), make_query_texts(distinct)
     none = np.full(1, -1)

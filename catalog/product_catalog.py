@@ -26,8 +26,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
-from acebert.catalog.build import keep_photo
-from acebert.catalog.building import BuildOptions, build_catalog, finish_replacing
+from acebert.catalog.build import BuildOptions, build_catalog, finish_replacing
 from acebert.catalog.filters import parse_filters
 from acebert.catalog.indexes.base import CatalogIndex, Match
 from acebert.catalog.indexes.connection import IndexUnavailableError
@@ -44,6 +43,7 @@ from acebert.catalog.maintenance import (
     write_applied,
 )
 from acebert.catalog.opening import find_miscount, open_index, refill
+from acebert.catalog.parts import keep_photo
 from acebert.catalog.records import (
     Hit,
     NewProducts,
@@ -416,7 +416,7 @@ class ProductCatalog:
         found = index.search(queries, wanted, where, using=using, with_vectors=sides)
         if hybrid:
             by_words = index.search_words(words, wanted, where, with_vectors=sides)
-            found = [fuse_ranks(lists) for lists in zip(found, by_words, strict=True)]
+            found = [fuse_matches(lists) for lists in zip(found, by_words, strict=True)]
         hits = [
             [to_hit(match, query) for match in matches if match.key != exclude][:top_k]
             for query, matches in zip(queries, found, strict=True)
@@ -678,7 +678,7 @@ def _as_batch(text: Any, image: Any, like: Any, vector: Any) -> tuple[list[str] 
     return texts, images, not several
 
 
-def fuse_ranks(lists: Sequence[Sequence[Match]]) -> list[Match]:
+def fuse_matches(lists: Sequence[Sequence[Match]]) -> list[Match]:
     """Joins ranked lists by [`reciprocal_rank_fusion`], whose sum is the score."""
     matches: dict[str, Match] = {}
     for match in chain.from_iterable(lists):

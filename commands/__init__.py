@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         did_you_mean = f" Did you mean '{nearest[0]}'?" if nearest else ""
         problem = f"There is no command '{name[:80]}'.{did_you_mean}" if name else "Which command?"
         raise SystemExit(f"{USAGE}\n{problem} `acebert --help` lists the commands.")
+    sys.argv[0] = f"acebert {name}"  # argparse names the program by it
     try:
         import_module(f"acebert.commands.{name.replace('-', '_')}").main(flags)
     except ModuleNotFoundError as error:

@@ -1,9 +1,9 @@
 """Measures what each part of ACE-BERT is worth: arms that differ from a base in one thing, several seeds each.
 
-    python ablate_accelerate.py --config configs/ablations.yaml --output_dir runs/ablations
-    python ablate_accelerate.py --dataset_name path/to/catalogue --only no_adversary --seeds 0 -- --num_processes 2
+    acebert ablate --config configs/ablations.yaml --output_dir runs/ablations
+    acebert ablate --dataset_name path/to/catalogue --only no_adversary --seeds 0 -- --num_processes 2
 
-Every run is an `accelerate launch train_accelerate.py` of its own, with its log in its folder; what follows `--` goes
+Every run is an `accelerate launch` of the training recipe, with its log in its folder; what follows `--` goes
 to `accelerate launch`. All arms of one seed are run before the next seed starts. Ctrl-C stops, and the same command
 goes on: finished runs are not repeated, the one in flight resumes. Arms whose pre-training has the same settings share
 it. After each run `ablations.md`, `ablations.json` and `ablations.png` are written anew from all that is finished.
@@ -392,7 +392,7 @@ def report(trials: Sequence[Trial], descriptions: dict[str, str], output_dir: Pa
                 arm["differences"][metric] = {**t_interval(list(paired.values())), "by_seed": by_seed}
     output_dir.mkdir(parents=True, exist_ok=True)
     atomic_write(output_dir / "ablations.json", json.dumps({"arms": arms}, indent=2))
-    atomic_write(output_dir / "ablations.md", to_markdown(arms))
+    atomic_write(output_dir / "ablations.md", ablations_markdown(arms))
     if any(arm["differences"] for arm in arms.values()):
         plot_differences(arms, output_dir / "ablations.png")
     return {"arms": arms}
@@ -411,7 +411,7 @@ def to_words(difference: dict[str, Any]) -> str:
     return "lower" if difference["high"] < 0 else "no difference shown"
 
 
-def to_markdown(arms: dict[str, Any]) -> str:
+def ablations_markdown(arms: dict[str, Any]) -> str:
     """The report's tables."""
     rows = []
     for name, arm in arms.items():

@@ -19,7 +19,7 @@ from transformers import AutoModel, AutoProcessor
 
 from acebert.catalog import ProductCatalog
 from acebert.catalog.indexes.connection import ServerOptions
-from acebert.data.columns import Columns
+from acebert.data.arguments import CatalogArguments
 from acebert.data.sources import load_products
 from acebert.utils.command_line import make_parser
 from acebert.utils.hardware import has_bfloat16
@@ -27,45 +27,22 @@ from acebert.utils.hardware import has_bfloat16
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-@dataclass
-class CatalogArguments:
-    """Which products, and what their columns mean."""
+@dataclass(kw_only=True)
+class ProductArguments(CatalogArguments):
+    """Which products to encode, and which of their columns."""
 
-    _argument_group_name: ClassVar[str] = "Catalogue"
-
-    dataset_name: list[str] = field(
-        metadata={"help": "Catalogues to encode, one or more: Hub ids, folders, or CSV, TSV, JSON or Parquet files."}
-    )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
-    dataset_revision: str | None = field(
-        default=None, metadata={"help": "Branch, tag or commit of a Hub dataset. By default its newest commit."}
-    )
     split: str = field(default="train", metadata={"help": "Splits to encode, joined by '+', as train+validation."})
-    id_column: str = field(default="id", metadata={"help": "Column of product ids: texts or integers, unique."})
-    title_column: str = field(default="title", metadata={"help": "Column of titles; 'none' if there are no titles."})
-    image_column: str = field(default="image", metadata={"help": "Column of photos; 'none' if there are no photos."})
     attribute_columns: list[str] | None = field(
         default=None,
         metadata={"help": "Columns to filter by and to show: texts, numbers or booleans. By default all others."},
     )
-    on_bad_row: Literal["raise", "skip"] = field(
-        default="raise", metadata={"help": "skip: leave bad rows out and list them in bad_rows.jsonl in --output_dir."}
-    )
-
-    @property
-    def title(self) -> str | None:
-        return None if self.title_column == "none" else self.title_column
-
-    @property
-    def image(self) -> str | None:
-        return None if self.image_column == "none" else self.image_column
 
 
 @dataclass
 class EncodingArguments:
     """By which model, and how fast."""
 
-    _argument_group_name: ClassVar[str] = "Encoding"
+    _argument_group_name: ClassVar[str] = "encoding"
 
     model_name_or_path: str = field(default=".", metadata={"help": "Checkpoint: a folder or a Hub id."})
     revision: str | None = field(
@@ -86,7 +63,7 @@ class EncodingArguments:
 class OutputArguments:
     """What to keep, and where."""
 
-    _argument_group_name: ClassVar[str] = "Output"
+    _argument_group_name: ClassVar[str] = "output"
 
     output_dir: str = field(metadata={"help": "Folder to write the catalogue to."})
     overwrite_output_dir: bool = field(
@@ -125,12 +102,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         FileExistsError, ValueError: see [`ProductCatalog.build`] and [`load_products`].
     """
     parser = make_parser(
-        "acebert build-catalog", __doc__.splitlines()[0], (CatalogArguments, EncodingArguments, OutputArguments)
+        "acebert build-catalog", __doc__.splitlines()[0], (ProductArguments, EncodingArguments, OutputArguments)
     )
     source, encoding, output = parser.parse_args_into_dataclasses(argv)
     state = PartialState()
     attributes = source.attribute_columns
-    columns = Columns(id=source.id_column, title=source.title, image=source.image, attributes=attributes or [])
+    columns = source.columns(attributes or ())
     with state.main_process_first():
         products = [
             load_products(
@@ -156,8 +133,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             concatenate_datasets(products),
             output.output_dir,
             id_column=source.id_column,
-            title_column=source.title,
-            image_column=source.image,
+            title_column=source.title_column,
+            image_column=source.image_column,
             attribute_columns=attributes,
             sides=output.sides,
             photo_size=output.photo_size,

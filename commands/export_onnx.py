@@ -29,7 +29,7 @@ from acebert.utils.command_line import make_parser
 class ExportArguments:
     """What to export, and where to."""
 
-    _argument_group_name: ClassVar[str] = "Export"
+    _argument_group_name: ClassVar[str] = "export"
 
     output_dir: str = field(metadata={"help": "Folder to write the export to."})
     overwrite_output_dir: bool = field(default=False, metadata={"help": "Replace the export that --output_dir holds."})
@@ -50,7 +50,7 @@ class ExportArguments:
 class RecallArguments:
     """The catalogue that recall is measured on."""
 
-    _argument_group_name: ClassVar[str] = "Recall on a catalogue, before and after"
+    _argument_group_name: ClassVar[str] = "recall on a catalogue, before and after"
 
     dataset_name: str | None = field(
         default=None,
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     tasks = []
     if recall.dataset_name:
         # Here, because only this needs what an evaluation needs; and first, because the catalogue may not fit.
-        from acebert.evaluation.onnx_recall import load_tasks, measure_recall, to_markdown
+        from acebert.evaluation.onnx_recall import load_tasks, measure_recall, recall_markdown
 
         columns = (recall.id_column, recall.title_column, recall.image_column)
         splits = recall.split.split("+")
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             )
         if tasks:
             record["recall"] = measure_recall(tasks, model, exported, processor, recall.per_device_batch_size)
-            print(to_markdown(record["recall"]))
+            print(recall_markdown(record["recall"]))
         (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         if output_dir.exists():
             shutil.rmtree(output_dir)

@@ -50,7 +50,7 @@ from acebert.utils.fingerprints import product_weights_sha256, weights_sha256
 class ModelArguments:
     """The checkpoint, and the repository that it becomes."""
 
-    _argument_group_name: ClassVar[str] = "Model"
+    _argument_group_name: ClassVar[str] = "model"
 
     model_dir: str = field(metadata={"help": "Folder of the checkpoint: an --output_dir of training."})
     repo_id: str = field(metadata={"help": "Model repository: name, or owner/name."})
@@ -62,7 +62,7 @@ class ModelArguments:
 class CardArguments:
     """What the model card says beside what the run recorded."""
 
-    _argument_group_name: ClassVar[str] = "Model card"
+    _argument_group_name: ClassVar[str] = "model card"
 
     report: str | None = field(
         default=None, metadata={"help": "Results for the card: the report.json of `acebert evaluate`, or its folder."}
@@ -133,7 +133,7 @@ class SpaceArguments:
 class PreviewArguments:
     """What to do instead of publishing."""
 
-    _argument_group_name: ClassVar[str] = "Preview"
+    _argument_group_name: ClassVar[str] = "preview"
 
     dry_run: bool = field(
         default=False, metadata={"help": "List the files that would be uploaded and their sizes, and publish nothing."}

@@ -11,10 +11,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: flags of the app; those of the process by default.
     """
-    flags = sys.argv[1:] if argv is None else argv
-    sys.argv[0] = "acebert space"  # the app names itself by it
     # Started by its name, as the recipes are: the Space imports the package, and nothing in the package the Space.
-    import_module("acebert.space.app").main(flags)
+    import_module("acebert.space.app").main(sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":

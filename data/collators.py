@@ -1,4 +1,4 @@
-"""From rows of a dataset to a batch of tensors."""
+"""Collators: from rows of a training dataset to a batch of tensors."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import torch
 from acebert.data.batching import length_keys, select_rows, split_by_sides, trim_padding
 from acebert.data.cleaning import SKIP
 from acebert.data.open_texts import OpenTexts
-from acebert.data.pairs import ProductPairs, ProductParts
+from acebert.data.pairs import PairDataset, PretrainingDataset
 
 FIX_QUERY = "Fix it in the file or the column that it comes from."  # a bad query makes no bad row
 
@@ -19,13 +19,16 @@ FIX_QUERY = "Fix it in the file or the column that it comes from."  # a bad quer
 def process_named(
     process: Callable[..., Any], names: Sequence[str], remedy: str, **fields: list[Any]
 ) -> dict[str, torch.Tensor]:
-    """The processor's tensors of a batch, or an error with the name of the item that it is about.
+    """The processor's tensors of a batch, or an error that names the item at fault.
 
     Args:
         process: a method of the processor.
-        names: of the items, to start a message with.
-        remedy: to end it with.
-        fields: its arguments, each with one entry an item.
+        names: names of the items; an error starts with one.
+        remedy: what to do; an error ends with it.
+        fields: arguments of the method, each with one entry for each item.
+
+    Raises:
+        ValueError: for an item that the processor can't read.
     """
     try:
         return dict(process(**fields, return_tensors="pt"))
@@ -48,8 +51,8 @@ def _process(
 ) -> dict[str, torch.Tensor]:
     """The processor's tensors of a batch of products.
 
-    A batch without any photo gets one place of padding for them: data parallelism wants every process to use the same
-    weights in every step.
+    A batch without any photo gets one padding patch for each product, since data parallelism needs all processes to use
+    the same weights in every step.
     """
     process = processor.process_products
     if max_num_patches is not None:
@@ -65,21 +68,21 @@ def _process(
 
 @dataclass
 class PairCollator:
-    """Rows of [`ProductPairs`] to arguments of `AceBertForRetrieval.forward`, in chunks, and of `find_positives`.
+    """Makes the arguments of `AceBertForRetrieval.forward`, in micro-batches, and of `find_positives` from pairs.
 
-    A chunk holds as many queries as products, each padded only to its own longest: queries are sorted by length, and
-    products by what they show (photo, title, both) and by length. So the rows of a chunk are no pairs: `query_order`
-    and `product_order` put the vectors of all chunks back into the rows' order.
+    The micro-batches are length-bucketed: queries are sorted by length, and products by what they show (photo, title,
+    both) and by length. So the query and the product in one row of a micro-batch are no pair: `query_order` and
+    `product_order` put the vectors of all micro-batches ("chunks") back into the order of the rows.
 
     Args:
         processor: makes the tensors.
-        chunk_size: rows in one chunk, at most.
-        drop_patch_probability: of leaving each patch out, in [0, 1], as FLIP does (Li et al. 2023, arXiv 2212.00794,
-            section 3): less to compute, and another look at the same photo in every epoch. One patch always stays.
-        seed: of the patches to leave out, together with epoch and rows. The epoch is read from `dataset`.
+        chunk_size: maximum rows in a micro-batch.
+        drop_patch_probability: probability of dropping each patch, in [0, 1], as in FLIP (Li et al. 2023, arXiv
+            2212.00794, section 3). At least one patch of a photo stays.
+        seed: random seed, combined with epoch and rows. The epoch is read from `dataset`.
         dataset: where the rows come from; needed for what is drawn.
-        patch_budgets: most patches of a photo, one of these for each batch (as FlexiViT draws patch sizes, Beyer et al.
-            2023, arXiv 2212.08013, section 3.2); none for the processor's own.
+        patch_budgets: maximum patches of a photo, one of which is drawn for each batch (as FlexiViT draws patch sizes,
+            Beyer et al. 2023, arXiv 2212.08013, section 3.2); empty for the processor's own maximum.
         open_texts: draws the texts that keep an encoder near its backbone, one for every fourth row; as many titles of
             the batch are anchored, too. The batch then has them under "anchor".
     """
@@ -88,7 +91,7 @@ class PairCollator:
     chunk_size: int = 64
     drop_patch_probability: float = 0.0
     seed: int = 0
-    dataset: ProductPairs | None = None
+    dataset: PairDataset | None = None
     patch_budgets: Sequence[int] = ()
     open_texts: OpenTexts | None = None
 
@@ -100,7 +103,7 @@ class PairCollator:
         budget = int(rng.choice(self.patch_budgets)) if self.patch_budgets else None
         products = _process(self.processor, rows, budget, titles=titles, images=images)
         if self.drop_patch_probability:
-            _drop_patches(products, self.drop_patch_probability, rng)
+            drop_patches(products, self.drop_patch_probability, rng)
         queries = {f"query_{name}": value for name, value in queries.items()}
 
         words, patches = products["attention_mask"].sum(1), products["pixel_attention_mask"].sum(1)
@@ -136,11 +139,11 @@ class PairCollator:
         return {"inputs": inputs, "queries": texts, "titles": titles}
 
 
-def _drop_patches(products: dict[str, torch.Tensor], probability: float, rng: np.random.Generator) -> None:
-    """Leaves patches out at random, in place: those that stay move to the front of their row, in their order."""
+def drop_patches(products: dict[str, torch.Tensor], probability: float, rng: np.random.Generator) -> None:
+    """Drops patches at random, in place. Those that stay move to the front of their row, in their order."""
     mask = products["pixel_attention_mask"].bool()
     draws = torch.from_numpy(rng.random(mask.shape)).masked_fill(~mask, 2.0)
-    # The patch with the highest draw stays in any case: a photo without patches would be none.
+    # The patch with the highest draw always stays: a photo without patches would be none.
     kept = mask & ((draws >= probability) | (draws == draws.masked_fill(~mask, -1.0).amax(1, keepdim=True)))
     order = (~kept).int().argsort(dim=1, stable=True)
     positions = products["pixel_position_ids"].gather(1, order)
@@ -153,19 +156,22 @@ def _drop_patches(products: dict[str, torch.Tensor], probability: float, rng: np
 
 @dataclass
 class MaskingCollator:
-    """Rows of [`ProductParts`] to the arguments of `AceBertForPreTraining.forward`.
+    """Makes the arguments of `AceBertForPreTraining.forward` from rows of [`PretrainingDataset`].
 
-    Words are masked as BERT does (Devlin et al. 2019, arXiv 1810.04805, section 3.1): 80 % become [MASK], 10 % a random
-    word, 10 % stay. Patches are hidden at random. In a share of the rows the photo or the hot query is another row's.
+    Words are masked as in BERT (Devlin et al. 2019, arXiv 1810.04805, section 3.1): 80 % become [MASK], 10 % a random
+    word, 10 % stay. Patches are masked at random. In a share of the rows the photo or the hot query is another row's.
 
     Args:
         processor: makes the tensors.
-        mlm_probability, patch_mask_probability, mismatch_probability: in [0, 1].
-        seed: of all draws, together with epoch and rows. The epoch is read from `dataset`.
+        dataset: where the rows come from.
+        mlm_probability: share of the words to predict, in [0, 1].
+        patch_mask_probability: share of the patches to predict, in [0, 1].
+        mismatch_probability: share of the rows to draw a photo or a hot query of another row for, in [0, 1].
+        seed: random seed, combined with epoch and rows. The epoch is read from `dataset`.
     """
 
     processor: Any
-    dataset: ProductParts
+    dataset: PretrainingDataset
     mlm_probability: float = 0.15
     patch_mask_probability: float = 0.5
     mismatch_probability: float = 0.25
@@ -209,11 +215,11 @@ class MaskingCollator:
 
 @dataclass
 class QueryCollator:
-    """Rows of [`ProductQueries`] to chunks of queries that rank the same sides and are about equally long.
+    """Makes length-bucketed micro-batches ("chunks") of queries that rank the same modalities from [`QueryDataset`].
 
     Args:
         processor: makes the tensors.
-        chunk_size: queries in one chunk, at most.
+        chunk_size: maximum queries in a micro-batch.
     """
 
     processor: Any

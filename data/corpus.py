@@ -51,11 +51,12 @@ class Corpus:
         config_name: str | None = None,
         on_bad_row: OnBadRow = "raise",
         bad_rows_file: str | os.PathLike | None = None,
+        revision: str | None = None,
     ) -> "Corpus":
         """Reads the splits of one or more catalogues, each with the columns named, as one, in all processes.
 
         Args:
-            sources, columns, config_name: of [`load_products`].
+            sources, columns, config_name, revision: of [`load_products`].
             splits: their names.
             on_bad_row: "skip" leaves out the rows that [`find_good_rows`] finds bad, and lists them.
             bad_rows_file: the list.
@@ -65,10 +66,7 @@ class Corpus:
                 needs, or, where `on_bad_row` is "raise", an id is missing or repeated.
         """
         with PartialState().main_process_first():  # it fills the cache, the others read it
-            parts = [
-                load_products(sources, split, columns, config_name=config_name, on_bad_row=on_bad_row)
-                for split in splits
-            ]
+            parts = [load_products(sources, split, columns, revision, config_name, on_bad_row) for split in splits]
         names = [split for split, part in zip(splits, parts, strict=True) for _ in range(len(part))]
         products = concatenate_datasets(parts)
         if on_bad_row == "skip":

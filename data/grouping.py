@@ -1,4 +1,4 @@
-"""Rows of one product, and numbers for texts."""
+"""Deduplication groups of rows, and hashes of texts."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,7 +1,6 @@
-"""Products as training data.
+"""Datasets of training examples, one for each stage of training.
 
-Nothing is drawn from a global random state: item `i` of epoch `e` is the same whatever worker makes it and however
-often the run was interrupted.
+Nothing is drawn from a global random state: item `i` of epoch `e` is the same in every worker and in every resumed run.
 """
 
 from typing import Any
@@ -21,27 +20,31 @@ SMALLEST_SIDE = 64  # pixels, of a photo that was shrunk
 MAX_CUT = 0.2  # of a photo's side, by the random crop
 
 
-class ProductPairs(torch.utils.data.Dataset):
+class PairDataset(torch.utils.data.Dataset):
     """Draws a query and a product's title and photo for each row of a catalogue.
 
-    The query is the title itself with probability `title_query_probability`, or where the row offers no other; the
-    product then shows its photo alone, or the match would be one of equal words. Otherwise it is, with equal chances,
-    of any kind that the row has: a real query, a hot query, or one made by a template; the title or the photo is then
-    left out at random, never both.
+    The query is the title itself with probability `title_query_probability`, or where the row has no other query; the
+    product then shows only its photo, since equal words would give the match away. Otherwise the query is drawn
+    uniformly from the kinds that the row has: a real query, a hot query, or one made by a template. The title or the
+    photo may then be dropped (modality dropout), never both.
 
     Args:
         products: rows of [`load_products`].
         columns: which column holds what.
         templates: makes queries from attributes.
-        title_query_probability, drop_title_probability, drop_image_probability: in [0, 1].
-        flip_probability: of mirroring the photo, in [0, 1].
-        crop_probability: of cutting up to a fifth off the photo's width and off its height, in [0, 1].
-        downscale_probability: of shrinking the photo, down to a longer side of 64 pixels, in [0, 1]: where a catalogue
-            has large photos of some kinds and small ones of others, sharpness would tell the kind.
-        seed: of all draws, together with epoch and row.
+        title_query_probability: probability that the query is the title, in [0, 1].
+        drop_title_probability, drop_image_probability: probabilities of dropping the title or the photo, in [0, 1].
+        flip_probability: probability of flipping the photo horizontally, in [0, 1].
+        crop_probability: probability of cutting up to a fifth off the photo's width and off its height, in [0, 1].
+        downscale_probability: probability of shrinking the photo, to a longer side of 64 pixels or more, in [0, 1].
+            Without it, sharpness gives the kind away where some kinds have large photos and others small ones.
+        seed: random seed, combined with epoch and row.
+
+    Raises:
+        ValueError: for no products, no ids, a probability out of range, or an attribute with several values.
     """
 
-    strict_templates = True  # of `QueryTemplates.make`
+    strict_templates = True  # see `QueryTemplates.make`
 
     def __init__(
         self,
@@ -98,11 +101,11 @@ class ProductPairs(torch.utils.data.Dataset):
         return np.random.default_rng((self.seed, self.epoch, row))
 
     def id_of(self, row: int) -> Any:
-        """The id of the product that is drawn for a row in the present epoch."""
+        """The id of the product that is drawn for a row in the current epoch."""
         return self.ids[row]
 
     def photo(self, row: int, rng: np.random.Generator) -> Any | None:
-        """The row's photo as the processor takes it, cut, shrunk and mirrored at random, or None. Colours stay."""
+        """The row's photo as the processor takes it, cropped, shrunk and flipped at random; None without one."""
         photo = None if self.photos is None else clean_photo(self.photos[row][self.columns.image])
         if photo is None:
             return None
@@ -129,7 +132,7 @@ class ProductPairs(torch.utils.data.Dataset):
         return photo
 
     def make_query(self, row: int, rng: np.random.Generator) -> tuple[str, list[str]] | None:
-        """A query that isn't the title, and the attributes that it states; None for a row that offers none."""
+        """A query that isn't the title, and the attributes that it states; None for a row without any."""
         kinds: list[tuple[str, list[str]]] = []
         for texts in (self.queries, self.hot_queries):
             if (text := texts[row]) is not None:
@@ -139,6 +142,17 @@ class ProductPairs(torch.utils.data.Dataset):
             made = self.templates.make(product, rng, self.strict_templates)
             kinds += [made] if made else []
         return kinds[rng.integers(len(kinds))] if kinds else None
+
+    def words_of(self, row: int) -> str:
+        """The words that stand for a whole product: its title, else its hot query, its real query or one by a template.
+
+        Raises:
+            ValueError: if it has none of them.
+        """
+        words = self.titles[row] or self.hot_queries[row] or (self.make_query(row, self.rng(row)) or (None,))[0]
+        if words is None:
+            raise ValueError(f"Product {self.ids[row]!r} (row {row}) has no words to mine hard negatives by.")
+        return words
 
     def asked_codes(self, row: int, stated: list[str]) -> np.ndarray:
         """The codes of the stated attributes, -1 for the others: (attributes,) int64."""
@@ -156,13 +170,13 @@ class ProductPairs(torch.utils.data.Dataset):
         """A query, the attributes that it states, and the title and the photo that the product shows.
 
         Args:
-            row: of the catalogue.
-            rng: of the row.
-            photo: the row's, None if it has none; anything that stands for it will do.
-            from_title: the query is to be the title, if the product has one and a photo.
+            row: number of the row.
+            rng: the row's generator.
+            photo: the row's photo, or anything that stands for it; None if it has none.
+            from_title: whether to take the title as the query, if the product has both a title and a photo.
 
         Raises:
-            ValueError: if there is nothing to learn from the row, naming it.
+            ValueError: for a row that nothing can be learned from.
         """
         title, made = self.titles[row], self.make_query(row, rng)
         if title is not None and photo is not None and (from_title or made is None):
@@ -175,7 +189,7 @@ class ProductPairs(torch.utils.data.Dataset):
         return *made, *self.draw_sides(row, rng, photo)
 
     def draw_sides(self, row: int, rng: np.random.Generator, photo: Any | None) -> tuple[str | None, Any | None]:
-        """The title and the photo that the product shows for a query that isn't its title: one may be left out."""
+        """Title and photo, one of which may be dropped, of a product whose query isn't its title."""
         title = self.titles[row]
         if title is None and photo is None:
             raise ValueError(f"Product {self.ids[row]!r} (row {row}) has neither a title nor a photo. {SKIP}")
@@ -202,34 +216,11 @@ class ProductPairs(torch.utils.data.Dataset):
         }
 
 
-class WholeProducts(torch.utils.data.Dataset):
-    """The rows of [`ProductPairs`] with all that each shows and its own words as the query, nothing drawn.
+class PretrainingDataset(PairDataset):
+    """Title and photo of each row, and for half of the rows a hot query before the title.
 
-    The words are the row's title, else its hot query, its real query or one made by a template.
-    """
-
-    def __init__(self, pairs: ProductPairs):
-        self.pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        pairs = self.pairs
-        title, photo = pairs.titles[row], None
-        if pairs.photos is not None:
-            photo = clean_photo(pairs.photos[row][pairs.columns.image])
-        query = title or pairs.hot_queries[row] or (pairs.make_query(row, pairs.rng(row)) or (None,))[0]
-        if query is None:
-            raise ValueError(f"Product {pairs.ids[row]!r} (row {row}) has no words to mine hard negatives by.")
-        return pairs.item(row, query, [], title, photo)
-
-
-class ProductParts(ProductPairs):
-    """For pre-training: title and photo of each row, and for half of the rows a hot query before the title.
-
-    A row without a hot query of its own gets a real query or one made by a template, if it can. Half go without, as
-    most products do when they are encoded later; a row without a title keeps its hot query.
+    A row without a hot query of its own gets a real query, or one made by a template, where possible. Half of the rows
+    have none, as most products have none when they are encoded later; a row without a title always keeps its hot query.
     """
 
     def __getitem__(self, row: int) -> dict[str, Any]:
@@ -249,28 +240,50 @@ class ProductParts(ProductPairs):
         }
 
 
-# What products show, by number. The first stands for all that a product has, whichever side it lacks.
+# Modality subsets that a query is ranked against. The first stands for all modalities that a product has.
 SIDES = (("title", "image"), ("title",), ("image",))
 
 
-class ProductQueries(ProductPairs):
-    """Draws a query for each row of a catalogue, and which sides of the products are ranked for it.
+class QueryDataset(PairDataset):
+    """Draws a query for each row of a catalogue, and the modalities of the products that are ranked for it.
 
-    As [`ProductPairs`], but photos are never decoded, and a share of the queries asks for attribute values that are
-    drawn among all that the catalogue has: a template and those of its attributes that are kept, then one of the
-    combinations of values that some product has, with equal chances. Drawn row by row, a value that ten products have
-    would hardly ever be asked for. A template with words of its own states its attributes as any other does: it would
-    ask the same of all products that have them, so they all answer.
+    It works like [`PairDataset`], but photos are never decoded, and a share of the queries is balanced: a template, the
+    attributes to keep of it, and then one of the combinations of values that some product has are drawn uniformly.
+    Drawn row by row, a value that ten products have would hardly ever be asked for. A template with words of its own
+    states its attributes like any other: it makes the same query for all products that have them, so all are positives.
 
     Args:
-        balanced_query_probability: of such a draw, among the queries that are no titles, in [0, 1].
-        others: of [`ProductPairs`].
+        products, columns, templates: see [`PairDataset`].
+        title_query_probability, drop_title_probability, drop_image_probability: see [`PairDataset`].
+        balanced_query_probability: probability that a query that isn't a title is balanced, in [0, 1].
+        seed: see [`PairDataset`].
+
+    Raises:
+        ValueError: as [`PairDataset`], or for a product with neither title nor photo.
     """
 
     strict_templates = False
 
-    def __init__(self, *others: Any, balanced_query_probability: float = 0.0, **named: Any):
-        super().__init__(*others, **named)
+    def __init__(
+        self,
+        products: Dataset,
+        columns: Columns,
+        templates: QueryTemplates | None = None,
+        title_query_probability: float = 0.5,
+        drop_title_probability: float = 0.2,
+        drop_image_probability: float = 0.1,
+        balanced_query_probability: float = 0.0,
+        seed: int = 0,
+    ):
+        super().__init__(
+            products,
+            columns,
+            templates,
+            title_query_probability,
+            drop_title_probability,
+            drop_image_probability,
+            seed=seed,
+        )
         self.balanced_query_probability = balanced_query_probability
         self.has_photo = [False] * len(self)
         if self.photos is not None:
@@ -292,7 +305,7 @@ class ProductQueries(ProductPairs):
         return self._rows_by_values[names]
 
     def _draw_combination(self, rng: np.random.Generator) -> tuple[int, str, list[str]] | None:
-        """A row, and a query for what it shares with others; None if no product has the attributes drawn."""
+        """A row, a query for values that it shares with others, and their attributes; None if no product has them."""
         assert self.templates is not None
         index = int(rng.integers(len(self.templates.templates)))
         kept = self.templates.keep(index, rng, self.templates.fields[index])

@@ -10,14 +10,14 @@ import numpy as np
 class QueryTemplates:
     """Makes shopper-style queries from attributes: `"{gender} {baseColour} {articleType}"`.
 
-    Such queries are synthetic. Each attribute of a template but one may be dropped at random, since shoppers rarely
-    name them all; an attribute that the product doesn't have is dropped in any case. A template of attributes alone
-    asks for nothing else, so every product that has them answers it. One with words of its own ("{brand} shoes") may
-    ask for more, so only its own product is known to.
+    Such queries are synthetic. All attributes of a template but one may be dropped at random, since shoppers rarely
+    name them all; an attribute that the product doesn't have is always dropped. A template of attributes alone asks for
+    nothing else, so every product that has them is a positive. One with words of its own ("{brand} shoes") may ask for
+    more, so only the product that it was filled from is known to be a positive.
 
     Args:
         templates: strings whose fields are attribute columns.
-        drop_probability: of each attribute, in [0, 1).
+        drop_probability: probability of dropping each attribute, in [0, 1).
 
     Raises:
         ValueError: for a template without a field, or with one that is no column's name; naming it.
@@ -60,8 +60,8 @@ class QueryTemplates:
         Args:
             product: its attributes.
             rng: draws template and attributes.
-            strict: state only what is all that the query asks for. Otherwise a template with words of its own states
-                its attributes too: of every product that has them it would make the same query.
+            strict: state attributes only if the query asks for nothing else. Otherwise a template with words of its
+                own states its attributes too, since it makes the same query for every product that has them.
         """
         usable = [i for i, fields in enumerate(self.fields) if any(product.get(name) is not None for name in fields)]
         if not usable:
@@ -71,7 +71,7 @@ class QueryTemplates:
         return self.phrase(index, product, kept), [] if strict and self.has_words[index] else kept
 
     def keep(self, index: int, rng: np.random.Generator, present: Sequence[str]) -> list[str]:
-        """Those of a template's attributes that are not dropped: of the ones that are `present`, at least one."""
+        """Those of a template's attributes that are not dropped: at least one of those that are `present`."""
         kept = [name for name in present if rng.random() >= self.drop_probability]
         return kept or [present[int(rng.integers(len(present)))]]
 

@@ -1,18 +1,18 @@
-"""DataLoader workers that survive the signals which stop a run."""
+"""DataLoader workers that outlive the signals by which a run is stopped."""
 
 import atexit
 import multiprocessing
 import signal
 from typing import Any
 
-WORKER_TIMEOUT = 900  # seconds after which a process that reads data and delivers no batch counts as hanging
+WORKER_TIMEOUT = 900  # seconds without a batch after which a worker counts as hanging
 
 
 def spare_worker(worker: int) -> None:
-    """For `DataLoader(worker_init_fn=...)`: the worker survives one SIGINT and one SIGTERM.
+    """Lets a worker ignore its first SIGINT and its first SIGTERM, for `DataLoader(worker_init_fn=...)`.
 
-    A terminal or a cluster sends them to all processes of a run. The main process needs its workers until the step in
-    flight is done, and then ends them.
+    A terminal or a cluster sends them to all processes of a run. The main process needs its workers until the current
+    step is finished, and then terminates them.
     """
 
     def ignore_once(kind: int, frame: Any) -> None:
@@ -23,7 +23,7 @@ def spare_worker(worker: int) -> None:
 
 
 def worker_options(num_workers: int) -> dict[str, Any]:
-    """Of a `DataLoader`: its processes outlive the signals that stop a run, and one that hangs doesn't hold it up."""
+    """Options of a `DataLoader` whose workers outlive the signals that stop a run, and don't block it by hanging."""
     if num_workers:
         atexit.unregister(kill_readers)
         atexit.register(kill_readers)
@@ -31,10 +31,10 @@ def worker_options(num_workers: int) -> dict[str, Any]:
 
 
 def kill_readers() -> None:
-    """Ends the readers of data that are left at Python's exit, which would send each a SIGTERM and wait for it.
+    """Kills workers that are left when Python exits, which would otherwise send each a SIGTERM and wait for it.
 
-    A spared worker doesn't heed the first one, and one that hangs in a library heeds none.
+    A worker ignores the first SIGTERM (see [`spare_worker`]), and one that hangs in a library ignores all.
     """
     for child in multiprocessing.active_children():
-        if child.daemon:  # as a `DataLoader`'s are; Python's exit ends these alone
+        if child.daemon:  # as the workers of a `DataLoader` are
             child.kill()

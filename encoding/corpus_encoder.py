@@ -27,6 +27,7 @@ from acebert.utils.files import atomic_write, writing
 from acebert.utils.fingerprints import code_sha256, json_sha256, product_weights_sha256
 
 SHARD = 1024  # products in a file of the cache
+LONG = 16  # loads of a few batches each, from which on a progress bar is shown
 
 
 def collate_products(
@@ -127,7 +128,8 @@ class CorpusEncoder:
         )
         numbers: list[int] = []
         vectors: list[torch.Tensor] = []
-        for loaded in loader:
+        quiet = not accelerator.is_main_process or len(loader) < LONG
+        for loaded in tqdm(loader, desc=self.name, unit="batch", leave=False, disable=quiet):
             with accelerator.autocast():
                 encoded = encode_batches(lambda inputs: features(**inputs).pooler_output.float(), loaded["batches"])
             gathered_numbers, gathered_vectors = accelerator.gather((loaded["items"], encoded))

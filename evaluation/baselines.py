@@ -16,10 +16,10 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from acebert.data.grouping import hash_text
-from acebert.data.pairs import ProductPairs
-from acebert.evaluation.tokenization import tokenize
+from acebert.data.pairs import PairDataset
 from acebert.losses_acebert import find_positives, info_nce_loss
 from acebert.utils.ranking import reciprocal_rank_fusion
+from acebert.utils.tokenization import tokenize
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Lexical
@@ -127,7 +127,7 @@ class TextAdapters:
     def __init__(
         self,
         encoder: TextEncoder,
-        pairs: ProductPairs,
+        pairs: PairDataset,
         num_epochs: int = 10,
         batch_size: int = 512,
         learning_rate: float = 1e-3,
@@ -188,20 +188,27 @@ class TextEncoderBaseline:
         encoder: the text encoder.
         titles: one per product; None for a product without a title, which is never retrieved.
         adapters: put on top of the encoder's vectors.
+        name: as in the report; that of the class by default.
     """
 
     name = "Text embeddings (titles)"
     adapted_name = "Text embeddings, adapted (titles)"
 
-    def __init__(self, encoder: TextEncoder, titles: Sequence[str | None], adapters: TextAdapters | None = None):
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        titles: Sequence[str | None],
+        adapters: TextAdapters | None = None,
+        name: str | None = None,
+    ):
         self.encoder, self.adapters = encoder, adapters
         self.missing = torch.tensor([title is None for title in titles])
         with torch.no_grad():
             embeds = encoder.encode([title or "" for title in titles], "document")
             self.title_embeds = adapters.title_adapter(embeds) if adapters else embeds
         self.description = f"cosine similarity of query and title under `{encoder.name_or_path}`"
+        self.name = name or (self.adapted_name if adapters else self.name)
         if adapters:
-            self.name = self.adapted_name
             self.description = (
                 f"`{encoder.name_or_path}`, frozen, under two residual adapters trained on ACE-BERT's own template "
                 f"queries and training titles: {adapters.num_epochs} epochs, batches of {adapters.batch_size}, "

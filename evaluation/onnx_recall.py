@@ -16,8 +16,9 @@ from acebert.data.query_templates import QueryTemplates
 from acebert.encoding.corpus_encoder import collate_products, collate_queries
 from acebert.encoding.encoder import encode_batches
 from acebert.encoding.onnx_model import OnnxAceBertModel
-from acebert.evaluation.rankers import dot_products, measure
-from acebert.evaluation.tasks import TITLE_AND_PHOTO, Task
+from acebert.evaluation.rankers import dot_products
+from acebert.evaluation.scoring import measure
+from acebert.evaluation.tasks import TITLE_AND_PHOTO, Task, template_queries
 from acebert.utils.markdown import table
 
 CHECKPOINT = "checkpoint"
@@ -43,19 +44,15 @@ def load_tasks(
         seed: of their draws.
     """
     makers = QueryTemplates(templates)
-    catalog = Corpus.load([source], splits, Columns(*columns, attributes=makers.attributes))
-    rows = np.flatnonzero(catalog.shows(TITLE_AND_PHOTO))
+    corpus = Corpus.load([source], splits, Columns(*columns, attributes=makers.attributes))
+    rows = np.flatnonzero(corpus.shows(TITLE_AND_PHOTO))
     rng = np.random.default_rng(seed)
+    order = rng.permutation(rows).tolist()
+    short = template_queries(corpus, order, makers, num_queries, rng)
     titles: dict[str, dict[str, float]] = {}
-    short: dict[str, dict[str, float]] = {}
-    for row in rng.permutation(rows).tolist():
-        if catalog.titles[row]:
-            titles.setdefault(catalog.titles[row], {})[catalog.ids[row]] = 1.0
-        values = {column: catalog.attributes[column][row] for column in makers.attributes}
-        query, asked = makers.make(values, rng) or ("", [])
-        if asked and len(short) < num_queries:
-            found = set.intersection(*(catalog.members[column][values[column]] for column in asked))
-            short[query] = {catalog.ids[member]: 1.0 for member in sorted(found)}
+    for row in order:
+        if corpus.titles[row]:
+            titles.setdefault(corpus.titles[row], {})[corpus.ids[row]] = 1.0
     if not titles and not short:
         raise ValueError(f"{source} has neither titles in {columns[1]!r} nor attributes in {makers.attributes}.")
     return [
@@ -64,7 +61,7 @@ def load_tasks(
             description="",
             queries=list(relevance),
             relevance=list(relevance.values()),
-            catalog=catalog,
+            corpus=corpus,
             rows=rows,
             metrics=(METRIC,),
             main_metric=METRIC,
@@ -116,14 +113,14 @@ def measure_recall(
         For each task and pair the recall, its share of the checkpoint's own, and how much of the checkpoint's first ten
         products is among the first ten.
     """
-    catalog, rows = tasks[0].catalog, tasks[0].rows
+    corpus, rows = tasks[0].corpus, tasks[0].rows
     of_queries = {CHECKPOINT: model.get_text_features}
     of_products = {CHECKPOINT: model.get_product_features}
     for precision, one in exported.items():
         of_queries |= {precision: one.get_text_features} if "query" in one.sessions else {}
         of_products |= {precision: one.get_product_features} if "product" in one.sessions else {}
-    collate = partial(collate_products, corpus=catalog, processor=processor, sides=TITLE_AND_PHOTO)
-    lengths = [len(catalog.titles[row] or "") for row in rows]
+    collate = partial(collate_products, corpus=corpus, processor=processor, sides=TITLE_AND_PHOTO)
+    lengths = [len(corpus.titles[row] or "") for row in rows]
     products = encode(of_products, lambda items: collate(rows[items].tolist()), lengths, batch_size)
     pairs = [
         (by_query, by_product)
@@ -158,7 +155,7 @@ def measure_recall(
     return results
 
 
-def to_markdown(results: Sequence[Mapping[str, Any]]) -> str:
+def recall_markdown(results: Sequence[Mapping[str, Any]]) -> str:
     """The results of [`measure_recall`] as a table."""
     header = ["queries by", "products by", "task", METRIC, "of the checkpoint's", "same top 10"]
     rows = [

@@ -1,114 +1,39 @@
-"""From scores of every query to a report: intervals, paired tests and slices, as JSON and as Markdown."""
+"""From scores of every query to a report for JSON: intervals, paired tests, slices, and what made the numbers."""
 
 import hashlib
 import json
+import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from transformers.utils.hub import cached_file, extract_commit_hash
 
+from acebert.data.corpus import Corpus
+from acebert.encoding.corpus_encoder import CorpusEncoder
+from acebert.evaluation.arguments import EvaluationArguments
 from acebert.evaluation.baselines import Bm25Baseline, TextEncoderBaseline
+from acebert.evaluation.leaderboards import LEADERBOARDS, Leaderboard
+from acebert.evaluation.markdown import to_markdown
 from acebert.evaluation.rankers import LATE_FUSION, MODEL, PHOTO_ONLY, RAW_PATCHES, TITLE_ONLY
+from acebert.evaluation.scoring import RankerResult, TaskResult
 from acebert.evaluation.statistics import bootstrap_interval, holm, randomisation_test
-from acebert.evaluation.tasks import Task
-from acebert.utils.markdown import format_mean, table_row
+from acebert.losses_acebert import modality_gap
+from acebert.utils.fingerprints import weights_sha256
 
-# Systems that a table of slices has room for.
+# Rankers that a table of slices has room for.
 SLICED = (
     MODEL, TITLE_ONLY, PHOTO_ONLY, LATE_FUSION, Bm25Baseline.name, TextEncoderBaseline.name,
     TextEncoderBaseline.adapted_name, RAW_PATCHES,
 )  # fmt: skip
 SMALLEST_SLICE = 20  # queries
 SLICE_ORDER = {"head": 1, "torso": 2, "tail": 3, "not in training": 4, "none asked": 5}  # others come first, by name
-
-# marqo-ai/marqo-FashionCLIP, LEADERBOARD.md, 2024-08-09. What isn't known here is left out.
-KAGL = {
-    "text-to-image": {
-        "Marqo-FashionSigLIP": {"recall@1": 0.179, "recall@10": 0.489, "mrr@10": 0.293},
-        "ViT-B-16-SigLIP-webli": {"recall@1": 0.169, "recall@10": 0.468, "mrr@10": 0.272},
-        "Marqo-FashionCLIP": {"recall@1": 0.159, "recall@10": 0.446, "mrr@10": 0.265},
-        "ViT-B-16-laion2b": {"recall@1": 0.155, "recall@10": 0.435, "mrr@10": 0.259},
-        "FashionCLIP2.0": {"recall@1": 0.122, "recall@10": 0.404, "mrr@10": 0.217},
-        "OpenFashionCLIP": {"recall@1": 0.091, "recall@10": 0.325, "mrr@10": 0.170},
-    },
-    "masterCategory-to-product": {
-        "Marqo-FashionSigLIP": {"AvgP": 0.629, "precision@10": 0.686},
-        "ViT-B-16-SigLIP-webli": {"AvgP": 0.707, "precision@10": 0.700},
-        "Marqo-FashionCLIP": {"AvgP": 0.643, "precision@10": 0.571},
-        "ViT-B-16-laion2b": {"AvgP": 0.550, "precision@10": 0.529},
-        "FashionCLIP2.0": {"AvgP": 0.700, "precision@10": 0.686},
-        "OpenFashionCLIP": {"AvgP": 0.493, "precision@10": 0.557},
-    },
-    "subCategory-to-product": {
-        "Marqo-FashionSigLIP": {"AvgP": 0.699, "precision@10": 0.687},
-        "ViT-B-16-SigLIP-webli": {"AvgP": 0.667, "precision@10": 0.644},
-        "Marqo-FashionCLIP": {"AvgP": 0.640, "precision@10": 0.613},
-        "ViT-B-16-laion2b": {"AvgP": 0.598, "precision@10": 0.573},
-        "FashionCLIP2.0": {"AvgP": 0.586, "precision@10": 0.571},
-        "OpenFashionCLIP": {"AvgP": 0.479, "precision@10": 0.491},
-    },
-    "articleType-to-product": {
-        "Marqo-FashionCLIP": {"precision@1": 0.725, "precision@10": 0.613, "mrr@10": 0.772},
-        "Marqo-FashionSigLIP": {"precision@10": 0.629},
-    },
-    "baseColour-to-product": {
-        "Marqo-FashionSigLIP": {"precision@1": 0.587, "precision@10": 0.502, "mrr@10": 0.664}
-    },
-    "usage-to-product": {
-        "ViT-B-16-SigLIP-webli": {"precision@1": 0.500, "precision@10": 0.388, "mrr@10": 0.500}
-    },
-    "season-to-product": {"Marqo-FashionSigLIP": {"precision@1": 0.500, "precision@10": 0.350, "mrr@10": 0.500}},
-}  # fmt: skip
-KAGL_CAVEAT = (
-    "Published rows are Marqo's KAGL leaderboard (2024-08-09): zero-shot models of 150 to 203 million parameters on "
-    "full-size photos (up to 1800x2400), 44,434 products, 2,000 text-to-image queries. They are no like-for-like "
-    "comparison: a model trained on a split of this catalogue is in-domain, photos of 60x80 pixels show it far less, "
-    "and the products and queries measured here are not all of the leaderboard's."
-)
-
-
-@dataclass
-class SystemResult:
-    """Scores of one system on one task.
-
-    Args:
-        system: its name.
-        note: how it works, or why it doesn't apply.
-        per_query: metric to scores (queries,); empty where the system doesn't apply.
-        top10: for each query the ids of the first ten products.
-        seconds: time for ranking, with encoding of queries for baselines.
-    """
-
-    system: str
-    note: str
-    per_query: dict[str, np.ndarray] = field(default_factory=dict)
-    top10: list[list[str]] = field(default_factory=list)
-    seconds: float = 0.0
-
-
-@dataclass
-class TaskResult:
-    """Scores of all systems on one task.
-
-    Args:
-        task: the task.
-        systems: the first one is ACE-BERT.
-        ceiling: metric to the mean over queries that the best ranking would have.
-        widths: width of ACE-BERT's vectors to scores (queries,) in the main metric, the full width last.
-        unseen: ids of products that were not trained on; empty where that isn't known, or all of the ranked are.
-    """
-
-    task: Task
-    systems: list[SystemResult]
-    ceiling: dict[str, float]
-    widths: dict[int, np.ndarray]
-    unseen: set[str]
-
-    def scores(self, system: str) -> np.ndarray:
-        """The main metric's scores (queries,) of a system."""
-        (found,) = [result for result in self.systems if result.system == system]
-        return found.per_query[self.task.main_metric]
+KNOWLEDGE = ("title phrases", "text benchmark")  # kinds of tasks that tell what the model keeps of its backbone
+PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "scipy", "bm25s", "sentence-transformers")
 
 
 @dataclass(frozen=True)
@@ -132,33 +57,35 @@ class Statistics:
         """Mean differences with intervals, p-values, and these corrected for the number of pairs.
 
         Args:
-            pairs: system to differences (queries,).
+            pairs: ranker to differences (queries,).
         """
         p_values = [
             randomisation_test(differences, permutations=self.permutations, seed=self.seed)
             for differences in pairs.values()
         ]
         return [
-            {"system": system, **self.interval(differences), "p": p, "p_holm": p_holm}
-            for (system, differences), p, p_holm in zip(pairs.items(), p_values, holm(p_values), strict=True)
+            {"system": ranker, **self.interval(differences), "p": p, "p_holm": p_holm}
+            for (ranker, differences), p, p_holm in zip(pairs.items(), p_values, holm(p_values), strict=True)
         ]
 
 
-def task_report(result: TaskResult, plain: TaskResult | None, statistics: Statistics, kagl: bool) -> dict[str, Any]:
+def task_report(
+    result: TaskResult, plain: TaskResult | None, statistics: Statistics, leaderboard: Leaderboard | None
+) -> dict[str, Any]:
     """What the report says about one task, ready for JSON.
 
     Args:
         result: its scores.
         plain: those of the same queries in the catalogue's own words, if there are such.
         statistics: how to compute intervals and tests.
-        kagl: with Marqo's published numbers.
+        leaderboard: whose published numbers stand beside those measured.
     """
-    task = result.task
-    applied = [system for system in result.systems if system.per_query]
+    task, applied = result.task, result.applied
     ours = result.scores(MODEL)
     relevance = [sorted(grades.items()) for grades in task.relevance]
     return {
         "task": task.name,
+        "kind": task.kind,
         "description": task.description,
         "num_queries": len(task.queries),
         "num_candidates": len(task.rows),
@@ -169,25 +96,49 @@ def task_report(result: TaskResult, plain: TaskResult | None, statistics: Statis
         "ceiling": result.ceiling,
         "systems": [
             {
-                "system": system.system,
-                "note": system.note,
-                "seconds": round(system.seconds, 2),
-                "metrics": {metric: statistics.interval(scores) for metric, scores in system.per_query.items()},
+                "system": one.ranker,
+                "note": one.note,
+                "seconds": round(one.seconds, 2),
+                "metrics": {metric: statistics.interval(scores) for metric, scores in one.per_query.items()},
             }
-            for system in result.systems
+            for one in result.rankers
         ],
         "lead": statistics.paired(
-            {system.system: ours - result.scores(system.system) for system in applied if system.system != MODEL}
+            {one.ranker: ours - result.scores(one.ranker) for one in applied if one.ranker != MODEL}
         ),
-        "slices": _slices(result, [system for system in applied if system.system in SLICED], statistics),
-        "unseen": _unseen(result, applied, statistics) if result.unseen else [],
+        "slices": _slices(result, [one for one in applied if one.ranker in SLICED], statistics),
+        "unseen": _unseen(result, statistics) if result.unseen else [],
         "widths": [{"width": width, **statistics.interval(scores)} for width, scores in result.widths.items()],
-        "synonym_cost": _synonym_cost(result, plain, applied, statistics) if plain else {},
-        "published": KAGL.get(task.name, {}) if kagl else {},
+        "synonym_cost": _synonym_cost(result, plain, statistics) if plain else {},
+        "published": leaderboard.scores.get(task.name, {}) if leaderboard else {},
     }
 
 
-def _slices(result: TaskResult, systems: Sequence[SystemResult], statistics: Statistics) -> dict[str, Any]:
+def knowledge_report(result: TaskResult, statistics: Statistics) -> dict[str, Any] | None:
+    """How much of the text backbone's nDCG@10 the model keeps on one task; None where there is nothing to keep.
+
+    Args:
+        result: of title phrases or of a text benchmark.
+        statistics: how to compute intervals.
+
+    Returns:
+        The means of both, and the ratio of the model's to the backbone's as "kept", each with its interval.
+    """
+    names = {one.ranker for one in result.applied}
+    if TextEncoderBaseline.name not in names or not result.scores(TextEncoderBaseline.name).any():
+        return None
+    ours, backbone = result.scores(MODEL), result.scores(TextEncoderBaseline.name)
+    return {
+        "task": result.task.name,
+        "num_queries": len(ours),
+        "num_candidates": len(result.task.rows),
+        "model": statistics.interval(ours),
+        "backbone": statistics.interval(backbone),
+        "kept": statistics.interval(ours, backbone),
+    }
+
+
+def _slices(result: TaskResult, rankers: Sequence[RankerResult], statistics: Statistics) -> dict[str, Any]:
     slices: dict[str, Any] = {}
     for name, labels in result.task.slices.items():
         labels = np.array(labels)
@@ -197,8 +148,7 @@ def _slices(result: TaskResult, systems: Sequence[SystemResult], statistics: Sta
                 "num_queries": int((labels == label).sum()),
                 "too_small": bool((labels == label).sum() < SMALLEST_SLICE),
                 "systems": {
-                    system.system: statistics.interval(result.scores(system.system)[labels == label])
-                    for system in systems
+                    one.ranker: statistics.interval(result.scores(one.ranker)[labels == label]) for one in rankers
                 },
             }
             for label in sorted(set(labels.tolist()), key=lambda label: (SLICE_ORDER.get(label, 0), label))
@@ -206,15 +156,15 @@ def _slices(result: TaskResult, systems: Sequence[SystemResult], statistics: Sta
     return slices
 
 
-def _unseen(result: TaskResult, systems: Sequence[SystemResult], statistics: Statistics) -> list[dict[str, Any]]:
+def _unseen(result: TaskResult, statistics: Statistics) -> list[dict[str, Any]]:
     """How the first ten divide into products that were trained on and others, and how often each are relevant."""
     task = result.task
-    ids = [task.catalog.ids[row] for row in task.rows]
+    ids = [task.corpus.ids[row] for row in task.rows]
     share = sum(product in result.unseen for product in ids) / len(ids)
     rows = []
-    for system in systems:
+    for one in result.applied:
         counts = np.zeros((len(task.queries), 4))  # seen, seen and relevant, unseen, unseen and relevant
-        for row, (ranking, grades) in enumerate(zip(system.top10, task.relevance, strict=True)):
+        for row, (ranking, grades) in enumerate(zip(one.top10, task.relevance, strict=True)):
             for product in ranking:
                 column = 2 * (product in result.unseen)
                 counts[row, column] += 1
@@ -222,7 +172,7 @@ def _unseen(result: TaskResult, systems: Sequence[SystemResult], statistics: Sta
         seen, seen_relevant, unseen, unseen_relevant = counts.T
         rows.append(
             {
-                "system": system.system,
+                "system": one.ranker,
                 "unseen_share_ranked": share,
                 "unseen_share": statistics.interval(unseen, seen + unseen) if (seen + unseen).any() else None,
                 "precision_seen": statistics.interval(seen_relevant, seen) if seen.any() else None,
@@ -232,149 +182,101 @@ def _unseen(result: TaskResult, systems: Sequence[SystemResult], statistics: Sta
     return rows
 
 
-def _synonym_cost(
-    result: TaskResult, plain: TaskResult, systems: Sequence[SystemResult], statistics: Statistics
-) -> dict[str, Any]:
-    """What synonyms cost each system, over the queries that ask for the same in both wordings."""
+def _synonym_cost(result: TaskResult, plain: TaskResult, statistics: Statistics) -> dict[str, Any]:
+    """What synonyms cost each ranker, over the queries that ask for the same in both wordings."""
     same = np.array([a == b for a, b in zip(result.task.relevance, plain.task.relevance, strict=True)])
     if not same.any():
         return {}
-    pairs = {s.system: (plain.scores(s.system) - result.scores(s.system))[same] for s in systems}
+    pairs = {one.ranker: (plain.scores(one.ranker) - result.scores(one.ranker))[same] for one in result.applied}
     return {"num_queries": int(same.sum()), "systems": statistics.paired(pairs)}
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Markdown
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def to_markdown(report: dict[str, Any]) -> str:
-    """The report as Markdown: a summary, then for each task its systems and slices, then notes."""
-    model, dataset, arguments = report["model"], report["dataset"], report["arguments"]
-    lines = [
-        f"# Evaluation of {model['name']}",
-        "",
-        f"{dataset['num_products']:,} products of `{dataset['name']}` ({dataset['split']}). Means over queries with "
-        f"95 % bootstrap intervals ({arguments['bootstrap_resamples']:,} resamples of the queries). A lead is "
-        f"{MODEL}'s mean minus the other system's, over the same queries; its p is that of a two-sided paired "
-        f"randomisation test ({arguments['permutations']:,} sign flips), Holm-corrected for the systems of the task.",
-        "",
-        "## Summary",
-        "",
-        f"| task | metric | {MODEL} | best other system | lead | p |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [_summary_row(task) for task in report["tasks"]]
-    for task in report["tasks"]:
-        lines += _task_lines(task)
-    notes = dict.fromkeys(
-        f"- {s['system']}: {s['note']}." for t in report["tasks"] for s in t["systems"] if s["metrics"]
-    )
-    lines += ["", "## Notes", "", *notes]
-    lines += [f"- {note}" for note in report["notes"]]
-    if any(task["published"] for task in report["tasks"]):
-        lines.append(f"- {KAGL_CAVEAT}")
-    lines += [
-        f"- Modality gap of {gap['checkpoint']}: {gap['gap']:.3f} between the means of {gap['num_queries']:,} query "
-        f"and {gap['num_products']:,} product vectors (0 to 2; Liang et al. 2022, arXiv 2203.02053)."
-        for gap in report["modality_gaps"]
-    ]
-    lines += [
-        f"- Model: revision {model['revision'] or 'none (local folder)'}, {model['num_parameters']:,} parameters, "
-        f"weights sha256 `{model['weights_sha256'][:12]}`.",
-        f"- Catalogue: sha256 of ids and titles `{dataset['sha256'][:12]}`.",
-        "- Seconds: " + ", ".join(f"{step} {seconds:g}" for step, seconds in report["seconds"].items()) + ".",
-        "- Versions: " + ", ".join(f"{package} {number}" for package, number in report["versions"].items()) + ".",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _summary_row(task: dict[str, Any]) -> str:
-    metric = task["main_metric"]
-    means = {s["system"]: s["metrics"][metric] for s in task["systems"] if s["metrics"]}
-    cells = [task["task"], metric, format_mean(means[MODEL])]
-    if task["lead"]:
-        rival = max(task["lead"], key=lambda lead: means[lead["system"]]["mean"])
-        shown = means[rival["system"]]
-        cells += [f"{rival['system']}: {shown['mean']:.3f}", format_mean(rival, "+"), _p(rival["p_holm"])]
-    return table_row(cells + ["–"] * (6 - len(cells)))
-
-
-def _task_lines(task: dict[str, Any]) -> list[str]:
-    metrics, main = list(task["systems"][0]["metrics"]), task["main_metric"]
-    lines = ["", f"## {task['task']}", "", task["description"]]
-    lines.append(f"{task['num_queries']:,} queries, {task['num_candidates']:,} products ranked.")
-    if task["num_dropped_ids"]:
-        lines.append(
-            f"Dropped, as the catalogue lacks them: {task['num_dropped_ids']} judged products and "
-            f"{task['num_dropped_queries']} queries."
+def make_report(
+    args: EvaluationArguments,
+    encoder: CorpusEncoder,
+    corpus: Corpus,
+    results: Sequence[TaskResult],
+    gap_vectors: Sequence[tuple[str, torch.Tensor, torch.Tensor]],
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """All that is needed to read the numbers and to get them again, ready for JSON."""
+    statistics = Statistics(args.bootstrap_resamples, args.permutations, args.seed)
+    leaderboard = LEADERBOARDS[args.reference] if args.reference else None
+    tasks = [task_report(result, _find_plain(result, results), statistics, leaderboard) for result in results]
+    knowledge = [knowledge_report(result, statistics) for result in results if result.task.kind in KNOWLEDGE]
+    notes = []
+    if args.train_split is None:
+        notes.append(
+            "Without --train_split, no adapters were trained, no weight of late fusion was chosen, and slices by "
+            "training frequency and new words are left out."
         )
-    leads = {lead["system"]: lead for lead in task["lead"]}
-    bounded = task["ceiling"][main] < 1
-    header = ["system", *metrics, *([f"{main} / ceiling"] if bounded else []), f"lead in {main}", "p"]
-    lines += ["", table_row(header), table_row(["---"] * len(header))]
-    for system in task["systems"]:
-        if not system["metrics"]:
-            lines.append(table_row([system["system"], system["note"], *[""] * (len(header) - 2)]))
-            continue
-        cells = [system["system"], *(format_mean(system["metrics"][metric]) for metric in metrics)]
-        if bounded:
-            cells.append(f"{system['metrics'][main]['mean'] / task['ceiling'][main]:.3f}")
-        lead = leads.get(system["system"])
-        lines.append(table_row([*cells, format_mean(lead, "+"), _p(lead["p_holm"])] if lead else [*cells, "", ""]))
-    if any(value < 1 for value in task["ceiling"].values()):
-        cells = ["ceiling: the best ranking", *(f"{task['ceiling'][metric]:.3f}" for metric in metrics)]
-        lines.append(table_row(cells + [""] * (len(header) - len(cells))))
-    for name, published in task["published"].items():
-        cells = [f"published: {name}"]
-        cells += [f"{published[metric]:.3f}" if metric in published else "–" for metric in metrics]
-        lines.append(table_row(cells + [""] * (len(header) - len(cells))))
-
-    if len(task["widths"]) > 1:
-        shown = (f"{width['width']}: {format_mean(width)}" for width in task["widths"])
-        lines += ["", f"By width of the vectors, {main}: " + "; ".join(shown) + "."]
-    if task["synonym_cost"]:
-        lines += [
-            "",
-            f"What the synonyms cost, in {main}, over the {task['synonym_cost']['num_queries']:,} queries that ask for "
-            "the same in both wordings (p Holm-corrected):",
-            "",
-            "| system | plain minus synonyms | p |",
-            "| --- | --- | --- |",
-        ]
-        lines += [
-            table_row([c["system"], format_mean(c, "+"), _p(c["p_holm"])]) for c in task["synonym_cost"]["systems"]
-        ]
-    if task["unseen"]:
-        share = task["unseen"][0]["unseen_share_ranked"]
-        lines += [
-            "",
-            f"Of the ranked products, {100 * share:.1f} % were not trained on. In the first ten:",
-            "",
-            "| system | share not trained on | precision of those trained on | precision of those not |",
-            "| --- | --- | --- | --- |",
-        ]
-        for row in task["unseen"]:
-            values = (row[key] for key in ("unseen_share", "precision_seen", "precision_unseen"))
-            lines.append(
-                table_row([row["system"], *("–" if value is None else format_mean(value) for value in values)])
-            )
-    for name, slices in task["slices"].items():
-        if len(slices) < 2:
-            continue
-        systems = list(slices[0]["systems"])
-        lines += [
-            "",
-            f"{main} by {name}:",
-            "",
-            table_row([name, "queries", *systems]),
-            table_row(["---"] * (len(systems) + 2)),
-        ]
-        for part in slices:
-            count = f"{part['num_queries']}{' (too few to tell)' if part['too_small'] else ''}"
-            lines.append(table_row([part["label"], count, *(format_mean(part["systems"][s]) for s in systems)]))
-    return lines
+    if any(task["published"] for task in tasks) and leaderboard:
+        notes.append(leaderboard.caveat)
+    return {
+        "model": {
+            "name": args.model_name_or_path,
+            "revision": resolve_commit(args.model_name_or_path, args.revision),
+            "num_parameters": encoder.model.num_parameters(),
+            "weights_sha256": weights_sha256(encoder.model),
+        },
+        "dataset": {
+            "name": " + ".join(args.dataset_name),
+            "local": Path(args.dataset_name[0]).exists(),
+            "split": args.split or "+".join(sorted(set(corpus.splits))),
+            "num_products": len(corpus),
+            "sha256": corpus.sha256,
+        },
+        "knowledge": {
+            "backbone": args.text_baselines[0] if args.text_baselines else None,
+            "tasks": [kept for kept in knowledge if kept],
+        },
+        "tasks": tasks,
+        "modality_gaps": [
+            {
+                "checkpoint": name,
+                "gap": float(modality_gap(queries, products)),
+                "num_queries": len(queries),
+                "num_products": len(products),
+            }
+            for name, queries, products in gap_vectors
+        ],
+        "notes": notes,
+        "arguments": asdict(args),
+        "seconds": seconds,
+        "hardware": {
+            "device": str(encoder.accelerator.device),
+            "processes": encoder.accelerator.num_processes,
+        },
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
+    }
 
 
-def _p(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
+def _find_plain(result: TaskResult, results: Sequence[TaskResult]) -> TaskResult | None:
+    return next((other for other in results if result.task.plain is other.task), None)
+
+
+def resolve_commit(model_name_or_path: str, revision: str | None) -> str | None:
+    """The commit on the Hub that a checkpoint was loaded from, None for a folder outside the Hub's cache."""
+    return extract_commit_hash(cached_file(model_name_or_path, "config.json", revision=revision), None)
+
+
+def write_report(report: dict[str, Any], results: Sequence[TaskResult], folder: Path) -> None:
+    """Prints the report and saves it as report.json, report.md and, for every query, queries.jsonl."""
+    markdown = to_markdown(report)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "report.md").write_text(markdown, encoding="utf-8")
+    with open(folder / "queries.jsonl", "w", encoding="utf-8") as file:
+        for result in results:
+            task, applied = result.task, result.applied
+            for row, query in enumerate(task.queries):
+                entry = {
+                    "task": task.name,
+                    "query": query,
+                    "num_relevant": len(task.relevance[row]),
+                    "slices": {name: labels[row] for name, labels in task.slices.items()},
+                    task.main_metric: {one.ranker: float(one.per_query[task.main_metric][row]) for one in applied},
+                    "top10": {one.ranker: one.top10[row] for one in applied},
+                }
+                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+    print(markdown)

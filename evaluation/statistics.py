@@ -1,10 +1,13 @@
-"""How sure a mean over queries is, and whether two systems differ: bootstrap, randomisation test, Holm's correction."""
+"""How sure a mean over queries is, and whether two rankers differ: bootstrap, randomisation test, Holm's correction."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
+from scipy import stats
+
+BATCH = 1000  # resamples drawn at a time, so that memory stays small
 
 
 @dataclass(frozen=True)
@@ -22,50 +25,60 @@ def bootstrap_interval(scores: np.ndarray, weights: np.ndarray | None = None, *,
     Queries are what is resampled: the interval is about other queries of the same kind on the same catalogue.
 
     Args:
-        scores: (queries,), of one system, or differences of two on the same queries.
+        scores: (queries,), of one ranker, or differences of two on the same queries.
         weights: (queries,), not negative; for a ratio of sums, sum(scores) / sum(weights). 1 by default.
         resamples: how many samples of as many queries, drawn with replacement.
         seed: of the draws.
     """
-    n = len(scores)
-    weights = np.ones(n) if weights is None else weights
-    draws = _draws(n, resamples, seed)
-    totals = draws @ weights
-    ratios = (draws @ scores)[totals > 0] / totals[totals > 0]
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return Estimate(float(scores.sum() / weights.sum()), float(low), float(high))
+    weights = np.ones(len(scores)) if weights is None else weights
+    mean = float(scores.sum() / weights.sum())
+    if len(scores) == 1:  # which scipy refuses: its only resample is itself
+        return Estimate(mean, mean, mean)
 
+    def ratio(scores: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
+        return scores.sum(axis) / weights.sum(axis)
 
-@lru_cache(maxsize=4)  # a task's systems and metrics share their resamples
-def _draws(n: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each of n queries is in each resample: (resamples, n)."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    # Resamples whose weights are all 0 have no ratio: they are left out below, whatever scipy says of its own interval.
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        drawn = stats.bootstrap(
+            (scores, weights),
+            ratio,
+            n_resamples=resamples,
+            batch=BATCH,
+            paired=True,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution
+    low, high = np.quantile(drawn[np.isfinite(drawn)], [0.025, 0.975])
+    return Estimate(mean, float(low), float(high))
 
 
 def randomisation_test(differences: np.ndarray, *, permutations: int, seed: int) -> float:
     """Two-sided p-value of the paired randomisation test (Smucker, Allan and Carterette, CIKM 2007, section 3.1).
 
-    Under the null hypothesis either system could have got either score, so each difference keeps or changes its sign
-    by the toss of a coin. The observed signs count as one of the outcomes, so that p is never 0 (Phipson and Smyth
-    2010, arXiv 1603.05766).
+    Under the null hypothesis either ranker could have got either score, so each difference keeps or changes its sign by
+    the toss of a coin. Where there are no more outcomes than `permutations`, all are counted and p is exact. Otherwise
+    the observed signs count as one of those drawn, so that p is never 0 (Phipson and Smyth 2010, arXiv 1603.05766).
 
     Args:
-        differences: (queries,) of two systems' scores.
+        differences: (queries,) of two rankers' scores.
         permutations: random sign vectors.
         seed: of the signs.
     """
     differences = differences[differences != 0]
-    if not len(differences):
+    if len(differences) < 2:  # either sign of a single difference is as extreme
         return 1.0
-    rng = np.random.default_rng(seed)
-    observed = abs(differences.sum()) * (1 - 1e-9)  # equal sums may differ in the last bits
-    extreme, left = 0, permutations
-    while left:
-        rows = min(left, 1000)
-        signs = rng.integers(2, size=(rows, len(differences)), dtype=np.int8) * 2 - 1
-        extreme += int((np.abs(signs @ differences) >= observed).sum())
-        left -= rows
-    return (extreme + 1) / (permutations + 1)
+    test = stats.permutation_test(
+        (differences,),
+        lambda values, axis: np.abs(values.sum(axis)),
+        permutation_type="samples",
+        alternative="greater",  # of the absolute sum: two-sided
+        n_resamples=permutations,
+        batch=BATCH,
+        rng=np.random.default_rng(seed),
+    )
+    return float(test.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -9,7 +9,7 @@ import datasets
 from acebert.data.cleaning import read_texts
 from acebert.data.columns import Columns
 from acebert.data.query_templates import QueryTemplates
-from acebert.evaluation.tokenization import tokenize
+from acebert.utils.tokenization import tokenize
 
 
 @dataclass(frozen=True, eq=False)

@@ -44,8 +44,10 @@ def search(query: str, top_k: int = Query(10, ge=1, le=100)) -> list[dict[str, A
 @app.get("/similar/{product_id}")
 def similar(product_id: str, top_k: int = Query(10, ge=1, le=100)) -> list[dict[str, Any]]:
     """Products like this one."""
+    catalog = app.state.catalog
     try:
-        hits = app.state.catalog.search(like=product_id, top_k=top_k)
-    except KeyError as error:
+        known = int(product_id) if catalog.settings.id_type == "integer" else product_id
+        hits = catalog.search(like=known, top_k=top_k)
+    except (KeyError, ValueError) as error:
         raise HTTPException(404, f"there is no product {product_id[:80]!r}") from error
     return [{"id": hit.id, "title": hit.title, "score": hit.score} for hit in hits]

@@ -46,7 +46,7 @@ _MANIFEST, _GENERATOR = "manifest.json", "acebert.sample_catalog"
 
 
 @dataclass(frozen=True)
-class Product:
+class SampleProduct:
     """A product without its picture. The fields but `seed` are columns of the catalogue.
 
     Attributes:
@@ -211,7 +211,7 @@ def _check_count(name: str, value: int, least: int) -> None:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
-def generate_products(num_products: int = 3000, seed: int = 0, hidden_share: float = 0.4) -> list[Product]:
+def generate_products(num_products: int = 3000, seed: int = 0, hidden_share: float = 0.4) -> list[SampleProduct]:
     """Invents the products, without pictures: the same for the same arguments.
 
     Args:
@@ -265,7 +265,7 @@ def generate_products(num_products: int = 3000, seed: int = 0, hidden_share: flo
 
 def _product(
     index: int, seed: int, kind: str, colour: str, pattern: str, hidden: tuple[str, ...], rng: np.random.Generator
-) -> Product:
+) -> SampleProduct:
     facts = KINDS[kind]
     low, high = facts.price
     attributes = {
@@ -280,7 +280,7 @@ def _product(
     hot_query = None
     if rng.random() < 0.85:
         hot_query, _ = _ask(attributes, _pick(rng, *zip(*ASKS, strict=True)), rng)
-    return Product(
+    return SampleProduct(
         id=FIRST_ID + index,
         masterCategory=facts.category[0],
         subCategory=facts.category[1],
@@ -296,7 +296,7 @@ def _product(
     )
 
 
-def draw_product(product: Product, size: tuple[int, int] | None = None) -> PILImage.Image:
+def draw_product(product: SampleProduct, size: tuple[int, int] | None = None) -> PILImage.Image:
     """The product's picture, RGB; `size` is its width and height in pixels, by default its own (180 to 320 at most)."""
     return draw(
         product.articleType, product.style, product.baseColour, product.pattern, (product.seed, product.id), size
@@ -306,7 +306,7 @@ def draw_product(product: Product, size: tuple[int, int] | None = None) -> PILIm
 # --- Queries ----------------------------------------------------------------------------------------------------------
 
 
-def make_queries(products: Sequence[Product], seed: int = 0, num_queries: int = 200) -> list[Query]:
+def make_judged_queries(products: Sequence[SampleProduct], seed: int = 0, num_queries: int = 200) -> list[Query]:
     """Shopper-style queries over the products. Each has at least one relevant product, and no two ask for the same.
 
     Args:
@@ -319,7 +319,7 @@ def make_queries(products: Sequence[Product], seed: int = 0, num_queries: int = 
     rng = np.random.default_rng([seed, 2])
     queries: dict[tuple, Query] = {}
 
-    def add(product: Product, asks: Sequence[str]) -> None:
+    def add(product: SampleProduct, asks: Sequence[str]) -> None:
         text, accepted = _ask(dataclasses.asdict(product), asks, rng)
         key = tuple(accepted.values())
         if key in queries:
@@ -345,25 +345,25 @@ def make_queries(products: Sequence[Product], seed: int = 0, num_queries: int = 
 
 
 def split_products(
-    products: Sequence[Product], seed: int = 0, validation_share: float = 0.15
-) -> dict[str, list[Product]]:
+    products: Sequence[SampleProduct], seed: int = 0, validation_share: float = 0.15
+) -> dict[str, list[SampleProduct]]:
     """Splits into train and validation so that no title (letter case aside) is in both."""
     titles = sorted({product.productDisplayName.casefold() for product in products})
     order = np.random.default_rng([seed, 3]).permutation(len(titles))
     validation = {titles[index] for index in order[: round(validation_share * len(titles))]}
-    splits: dict[str, list[Product]] = {"train": [], "validation": []}
+    splits: dict[str, list[SampleProduct]] = {"train": [], "validation": []}
     for product in products:
         splits["validation" if product.productDisplayName.casefold() in validation else "train"].append(product)
     return splits
 
 
-def _jpeg(product: Product) -> bytes:
+def _jpeg(product: SampleProduct) -> bytes:
     buffer = io.BytesIO()
     draw_product(product).save(buffer, format="JPEG", quality=90)
     return buffer.getvalue()
 
 
-def _jpegs(products: Sequence[Product], num_proc: int) -> Iterator[bytes]:
+def _jpegs(products: Sequence[SampleProduct], num_proc: int) -> Iterator[bytes]:
     if num_proc == 1:
         yield from map(_jpeg, products)
         return
@@ -469,7 +469,7 @@ def write_sample_catalog(
     return folder
 
 
-def _write(folder: Path, products: Sequence[Product], arguments: Mapping[str, float], num_proc: int) -> None:
+def _write(folder: Path, products: Sequence[SampleProduct], arguments: Mapping[str, float], num_proc: int) -> None:
     (folder / "data").mkdir(parents=True)
     (folder / "queries").mkdir()
     seed = int(arguments["seed"])
@@ -487,7 +487,7 @@ def _write(folder: Path, products: Sequence[Product], arguments: Mapping[str, fl
             for product in members
         ]
         _write_parquet(folder / "data" / f"{split}-00000-of-00001.parquet", rows, FEATURES)
-    queries = make_queries(products, seed)
+    queries = make_judged_queries(products, seed)
     rows = [dataclasses.asdict(query) for query in queries]
     _write_parquet(folder / "queries" / "test-00000-of-00001.parquet", rows, QUERY_FEATURES)
     counts = {split: len(members) for split, members in splits.items()}

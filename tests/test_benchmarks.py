@@ -144,7 +144,7 @@ class TestReport:
             ("processor", "cores", "threads", "memory_gib", "models_compute_in", "system", "load_before"), "x"
         )
         rows = [Row("work", skipped="it needs a wheel."), Row.of("other work", "ms", {OURS: [1.0], "peer": [4.0]})]
-        tables = report.to_markdown(machine, {"Group": rows})
+        tables = report.results_markdown(machine, {"Group": rows})
         assert "work was not run: it needs a wheel." in tables
         assert "| other work | ACE-BERT | 1 ms |" in tables
         assert "|  | peer | 4 ms | 0.25 |" in tables

@@ -11,7 +11,7 @@ from accelerate.utils import broadcast
 
 from acebert.data.corpus import Corpus
 from acebert.data.grouping import hash_text
-from acebert.data.pairs import SIDES, ProductQueries
+from acebert.data.pairs import SIDES, QueryDataset
 from acebert.encoding.corpus_encoder import CorpusEncoder
 
 
@@ -39,7 +39,7 @@ class CatalogNegatives:
     first_group: int = 0
 
     @classmethod
-    def encode(cls, data: ProductQueries, encoder: CorpusEncoder, name: str) -> "CatalogNegatives":
+    def encode(cls, data: QueryDataset, encoder: CorpusEncoder, name: str) -> "CatalogNegatives":
         """Encodes all products with each of `SIDES`, but for what the encoder's cache holds.
 
         Rows that share an id are one product, as in a log of queries: the first of those that have most to show is

@@ -6,28 +6,28 @@ its own.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.data_loader import prepare_data_loader
-from torch.utils.data import DataLoader, Sampler
-from tqdm.auto import tqdm
+from torch.utils.data import Sampler
 
-from acebert.data.collators import PairCollator
-from acebert.data.pairs import ProductPairs, WholeProducts
-from acebert.data.workers import worker_options
+from acebert.data.batching import PREFETCH_BATCHES
+from acebert.data.corpus import Corpus
+from acebert.data.grouping import hash_text
+from acebert.data.pairs import PairDataset
+from acebert.encoding.corpus_encoder import CorpusEncoder, collate_products, collate_queries
 from acebert.modeling_acebert import AceBertForRetrieval
 from acebert.processing_acebert import AceBertProcessor
-from acebert.training.contrastive import encode_chunks
 from acebert.utils.ranking import queries_per_chunk
 
 
 @torch.no_grad()
 def mine_hard_negatives(
     model: AceBertForRetrieval,
-    data: ProductPairs,
+    data: PairDataset,
     processor: AceBertProcessor,
     accelerator: Accelerator,
     *,
@@ -42,32 +42,34 @@ def mine_hard_negatives(
         data: the catalogue.
         processor: the model's.
         accelerator: shares the work.
-        batch_size: rows in a batch of each process.
+        batch_size: rows that each process loads at a time.
         count, margin: of [`find_hard_negatives`].
 
     Returns:
         (rows, count) int64 on the CPU, as [`find_hard_negatives`] gives them.
     """
-    loader = DataLoader(WholeProducts(data), batch_size, collate_fn=PairCollator(processor), **worker_options(1))
-    # Not by `accelerator.prepare`, which would make this loader a part of the checkpoints.
-    loader = prepare_data_loader(
-        loader, accelerator.device, accelerator.num_processes, accelerator.process_index, put_on_device=True
-    )
-    collected: dict[str, list[torch.Tensor]] = {}
+    rows, queries = list(range(len(data))), [data.words_of(row) for row in range(len(data))]
+    # Only to be encoded: unlike those of a corpus that is ranked, its ids may repeat.
+    corpus = Corpus("the training split", list(map(str, data.ids)), data.titles, data.photos, {}, ["train"] * len(data))
+    size = max(1, batch_size // PREFETCH_BATCHES)
+    encoder = CorpusEncoder(model.acebert, processor, accelerator, name="mining", batch_size=size, num_workers=1)
+    collate_texts = partial(collate_queries, queries=queries, processor=processor)
+    collate_pictures = partial(collate_products, corpus=corpus, processor=processor, sides=("title", "image"))
     model.eval()
     try:
-        for batch in tqdm(loader, "mining", leave=False, disable=not accelerator.is_local_main_process):
-            with accelerator.autocast():
-                query_embeds, product_embeds = encode_chunks(model, batch)
-            parts = {"query_embeds": query_embeds.float(), "product_embeds": product_embeds.float()}
-            parts |= {name: batch[name] for name in ("product_ids", "query_ids")}
-            for name, value in accelerator.gather_for_metrics(parts).items():
-                collected.setdefault(name, []).append(value)
+        query_embeds = encoder.encode(model.acebert.get_text_features, collate_texts, rows)
+        product_embeds = encoder.encode(model.acebert.get_product_features, collate_pictures, rows)
     finally:
         model.train()
     # Every process searches for all rows: one product of matrices, against the whole encoding above.
-    rows = {name: torch.cat(values) for name, values in collected.items()}
-    return find_hard_negatives(**rows, count=count, margin=margin).cpu()
+    return find_hard_negatives(
+        query_embeds.to(accelerator.device),
+        product_embeds.to(accelerator.device),
+        torch.from_numpy(data.groups).to(accelerator.device),
+        torch.tensor([hash_text(query) for query in queries], device=accelerator.device),
+        count=count,
+        margin=margin,
+    ).cpu()
 
 
 @torch.no_grad()

@@ -27,7 +27,8 @@ class HelpFormatter(ArgumentDefaultsHelpFormatter):
         flag = action.option_strings[0]
         if action.nargs == "?":
             return f"{flag}, --no_{flag.removeprefix('--')}" if action.default is True else flag
-        return f"{flag} {self._format_args(action, 'VALUE')}".rstrip()
+        kind = getattr(action.type, "__name__", "text")
+        return f"{flag} {self._format_args(action, 'TEXT' if kind == 'str' else kind.upper())}".rstrip()
 
     def _get_help_string(self, action: Action) -> str:
         text = action.help or ""

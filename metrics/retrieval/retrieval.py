@@ -5,8 +5,8 @@
 
 import math
 import reprlib
-from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import datasets
@@ -205,7 +205,7 @@ def _gains(grades: np.ndarray, gain: str) -> np.ndarray:
 
 
 def _check_cutoffs(k: int | Sequence[int]) -> list[int]:
-    cutoffs = [k] if isinstance(k, Real) else list(k)
+    cutoffs: list[Any] = list(k) if isinstance(k, Iterable) else [k]
     if not cutoffs or any(isinstance(c, bool) or not isinstance(c, Integral) or c < 1 for c in cutoffs):
         raise ValueError(f"`k` is {k!r}; give a positive integer or several.")
     return sorted({int(cutoff) for cutoff in cutoffs})

@@ -63,7 +63,7 @@ class Map:
         return self.positions[nearest].mean(0), nearest
 
 
-def make_queries(
+def make_attribute_queries(
     products: Sequence[Product], attributes: Sequence[str], count: int = QUERIES, seed: int = SEED
 ) -> list[str]:
     """Synthetic queries: for products drawn at random, one to three values of their attributes, in lower case."""
@@ -104,7 +104,7 @@ def make_map(catalog: ProductCatalog, attributes: Sequence[str], cache: Path) ->
     products, vectors = catalog.sample(PRODUCTS, SEED)
     if len(products) < FEWEST_PRODUCTS:
         raise ValueError(f"A map needs {FEWEST_PRODUCTS} products or more, and this catalogue has {len(products)}.")
-    queries = make_queries(products, attributes)
+    queries = make_attribute_queries(products, attributes)
     query_vectors = catalog.encode_queries(queries) if queries else vectors[:0]
     key = hashlib.sha256(vectors.tobytes() + json.dumps([queries, catalog.settings.model]).encode()).hexdigest()[:32]
     file = cache / f"map-{key}.safetensors"

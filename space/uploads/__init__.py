@@ -18,7 +18,7 @@ from huggingface_hub import HfFileSystem
 
 from acebert.space.uploads.limits import Limits
 from acebert.space.uploads.photo_zip import PhotoZip
-from acebert.space.uploads.table import BadRow, Table
+from acebert.space.uploads.table import Table, UploadProblem
 from acebert.space.uploads.table_files import add_parquet, read_table
 
 DATASET_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -31,8 +31,8 @@ class Upload:
     Args:
         texts (`dict[str, list[str | None]]`): the columns of text by name, without surrounding spaces, None for empty.
         photos (`dict[str, pa.ChunkedArray]`): the columns of encoded photos by name.
-        rows (`list[int]`): each row's number as the user counts, see `BadRow`.
-        unread (`list[BadRow]`): rows that could not be read at all.
+        rows (`list[int]`): each row's number as the user counts, see `UploadProblem`.
+        unread (`list[UploadProblem]`): rows that could not be read at all.
         zip (`PhotoZip`, *optional*): the zip of photos.
         notes (`list[str]`): what was assumed or left out, for the user to read.
         folder (`Path`): where the products are kept.
@@ -42,7 +42,7 @@ class Upload:
     texts: dict[str, list[str | None]]
     photos: dict[str, pa.ChunkedArray]
     rows: list[int]
-    unread: list[BadRow]
+    unread: list[UploadProblem]
     zip: PhotoZip | None
     notes: list[str]
     folder: Path

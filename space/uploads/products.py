@@ -13,19 +13,19 @@ from acebert.space.uploads import Upload
 from acebert.space.uploads.columns import CANONICAL, MAX_WRONG_SHARE, UploadColumns, parse_number
 from acebert.space.uploads.limits import megabytes
 from acebert.space.uploads.photo_zip import ADDRESS, PhotoZip, check_photo
-from acebert.space.uploads.table import BadRow
+from acebert.space.uploads.table import UploadProblem
 
 ROWS_PER_WRITE = 64  # products whose photos are held in memory at a time
 
 
-def read_products(upload: Upload, columns: UploadColumns) -> tuple[Dataset, list[BadRow]]:
+def read_products(upload: Upload, columns: UploadColumns) -> tuple[Dataset, list[UploadProblem]]:
     """Products with clean values, and everything that could not be used.
 
     Returns:
-        `tuple[Dataset, list[BadRow]]`: the products, in order, kept in a file of their own in the upload's folder; and
-        the bad rows in order. Products and skipped rows together are `upload.num_rows`. The dataset has the columns
-        `id` (string, unique), `title` (string or None), `image` (`Image(decode=False)`, its bytes or None; every
-        photo has been decoded once and is none of the bad ones), and each attribute under its own name: string,
+        `tuple[Dataset, list[UploadProblem]]`: the products, in order, kept in a file of their own in the upload's
+        folder; and the bad rows in order. Products and skipped rows together are `upload.num_rows`. The dataset has the
+        columns `id` (string, unique), `title` (string or None), `image` (`Image(decode=False)`, its bytes or None;
+        every photo has been decoded once and is none of the bad ones), and each attribute under its own name: string,
         float64, or int64 where all its numbers are whole.
 
     Raises:
@@ -47,16 +47,16 @@ def read_products(upload: Upload, columns: UploadColumns) -> tuple[Dataset, list
         nonlocal photo_bytes
         for index, (row, product_id, title) in enumerate(zip(upload.rows, ids, titles, strict=True)):
             if product_id is None:
-                bad.append(BadRow(row, columns.id or "", "", "the product has no id", skipped=True))
+                bad.append(UploadProblem(row, columns.id or "", "", "the product has no id", skipped=True))
                 continue
             if product_id in first_rows:
                 reason = f"row {first_rows[product_id]} has the same id"
-                bad.append(BadRow(row, columns.id or "", product_id, reason, skipped=True))
+                bad.append(UploadProblem(row, columns.id or "", product_id, reason, skipped=True))
                 continue
             first_rows[product_id] = row
             photo = _photo(upload, columns.image, index, product_id, bad)
             if photo is None and title is None:
-                bad.append(BadRow(row, "", product_id, "it has neither a title nor a photo", skipped=True))
+                bad.append(UploadProblem(row, "", product_id, "it has neither a title nor a photo", skipped=True))
                 continue
             photo_bytes += len(photo or b"")
             if photo_bytes > upload.limits.unpacked_bytes:
@@ -89,7 +89,7 @@ def _check_columns(upload: Upload, columns: UploadColumns) -> None:
             raise ValueError(f"The attribute {name!r} is of type {kind!r}: take 'text' or 'number'.")
 
 
-def _numbers(upload: Upload, name: str, bad: list[BadRow]) -> tuple[list[float | int | None], str]:
+def _numbers(upload: Upload, name: str, bad: list[UploadProblem]) -> tuple[list[float | int | None], str]:
     """A column's numbers and their type; the few values that are none become None and are listed."""
     texts = upload.texts[name]
     numbers = [None if text is None else parse_number(text) for text in texts]
@@ -100,14 +100,14 @@ def _numbers(upload: Upload, name: str, bad: list[BadRow]) -> tuple[list[float |
             f"{len(wrong):,} of the {filled:,} values of {name!r} are no numbers, such as {texts[wrong[0]]!r}: "
             "take the column as text."
         )
-    bad += [BadRow(upload.rows[i], name, texts[i] or "", "it is not a number", skipped=False) for i in wrong]
+    bad += [UploadProblem(upload.rows[i], name, texts[i] or "", "it is not a number", skipped=False) for i in wrong]
     # Beyond 2**53 a float64 skips integers.
     if all(number is None or (number.is_integer() and abs(number) <= 2**53) for number in numbers):
         return [None if number is None else int(number) for number in numbers], "int64"
     return numbers, "float64"
 
 
-def _photo(upload: Upload, column: str | None, index: int, product_id: str, bad: list[BadRow]) -> bytes | None:
+def _photo(upload: Upload, column: str | None, index: int, product_id: str, bad: list[UploadProblem]) -> bytes | None:
     """The photo of a product, or None where it has none or a bad one, which is listed."""
     shown, value = column or "", ""
     try:
@@ -128,7 +128,7 @@ def _photo(upload: Upload, column: str | None, index: int, product_id: str, bad:
         if photo is not None:
             check_photo(photo, upload.limits)
     except ValueError as error:
-        bad.append(BadRow(upload.rows[index], shown, value, str(error), skipped=False))
+        bad.append(UploadProblem(upload.rows[index], shown, value, str(error), skipped=False))
         return None
     return photo
 

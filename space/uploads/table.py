@@ -12,7 +12,7 @@ SHOWN_CHARACTERS = 80  # of a bad value
 
 
 @dataclass(frozen=True)
-class BadRow:
+class UploadProblem:
     """Something in a row that could not be used.
 
     Args:
@@ -45,7 +45,7 @@ class Table:
         self.texts: dict[str, list[str | None]] = {}
         self.photos: dict[str, list[pa.Array]] = {}
         self.rows: list[int] = []
-        self.unread: list[BadRow] = []
+        self.unread: list[UploadProblem] = []
         self.notes: list[str] = []
         self._bytes = 0  # of the batches
 
@@ -87,7 +87,7 @@ class Table:
         """Lists a row that can't be read."""
         if len(self.unread) == self.limits.rows:
             raise ValueError(f"More than {self.limits.rows:,} rows can't be read. Row {number}: {reason}.")
-        self.unread.append(BadRow(number, "", value, reason, skipped=True))
+        self.unread.append(UploadProblem(number, "", value, reason, skipped=True))
 
     def leave_out(self, names: Iterable[str]) -> None:
         """Notes columns that are neither text nor photos."""

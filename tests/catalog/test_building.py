@@ -21,7 +21,7 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from PIL import Image as PilImage
 
-from acebert.catalog import ProductCatalog, store
+from acebert.catalog import ProductCatalog, parts, store
 from acebert.catalog import build as building
 from acebert.commands import build_catalog
 from acebert.modeling_acebert import AceBertModel
@@ -32,10 +32,10 @@ from acebert.utils.fingerprints import product_weights_sha256, weights_sha256
 def test_an_interrupted_build_goes_on_and_comes_to_the_same(
     build: Callable[..., ProductCatalog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(building, "PART_ROWS", 16)
-    monkeypatch.setattr(building, "PREFETCH_BATCHES", 1)
+    monkeypatch.setattr(parts, "PART_ROWS", 16)
+    monkeypatch.setattr(parts, "PREFETCH_BATCHES", 1)
     whole = build(path=tmp_path / "whole", batch_size=4)
-    encode, calls = building.Encoder.encode, []
+    encode, calls = parts.Encoder.encode, []
 
     def interrupted(self: Any, *args: Any) -> Any:
         calls.append(1)
@@ -43,7 +43,7 @@ def test_an_interrupted_build_goes_on_and_comes_to_the_same(
             raise KeyboardInterrupt
         return encode(self, *args)
 
-    monkeypatch.setattr(building.Encoder, "encode", interrupted)
+    monkeypatch.setattr(parts.Encoder, "encode", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(batch_size=4)
     with pytest.raises(FileNotFoundError, match="unfinished"):
@@ -271,8 +271,8 @@ def test_two_processes_make_the_same_catalogue(
 ) -> None:
     root = Path(__file__).parents[2]
     script = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1)); from acebert.catalog import build; "
-        "build.PART_ROWS = 16; from acebert.commands import build_catalog; build_catalog.main()"
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); from acebert.catalog import parts; "
+        "parts.PART_ROWS = 16; from acebert.commands import build_catalog; build_catalog.main()"
     )
     (tmp_path / "small_parts.py").write_text(script)
     paths = [tmp_path / "one", tmp_path / "two"]

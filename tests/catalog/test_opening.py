@@ -42,6 +42,21 @@ def test_one_writer_and_many_readers(catalog: ProductCatalog) -> None:
             reader.delete([7])
 
 
+@pytest.mark.parametrize("content", ["", '{"chan'])
+def test_an_index_whose_record_was_lost_is_made_again(content: str, build: Callable[..., ProductCatalog]) -> None:
+    catalog = build(index="edge")
+    catalog.upsert([{"id": 7, "title": "blue mug"}])
+    before = ids(catalog.search("blue mug"))
+    encoder = catalog._encoder
+    catalog.close()
+    (record,) = (catalog.path / "index").rglob("applied.json")
+    record.write_text(content)  # as a power cut may leave it
+    assert maintenance.read_applied(record.parent) is None
+    with ProductCatalog.load(catalog.path, encoder.model, encoder.processor) as again:
+        assert ids(again.search("blue mug")) == before and len(again) == COUNT + 1
+    assert maintenance.read_applied(record.parent) == 1
+
+
 def test_a_catalogue_on_the_hub_is_read_only(catalog: ProductCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
     def download(name: str, repo_type: str, revision: str | None) -> str:
         if (name, repo_type, revision) != ("shop/products", "dataset", "v1"):

@@ -12,7 +12,8 @@ from datasets import Dataset
 from qdrant_client import models
 from qdrant_server import QdrantStandIn
 
-from acebert.catalog import ProductCatalog, building, opening, product_catalog
+from acebert.catalog import ProductCatalog, opening, product_catalog
+from acebert.catalog import build as building
 from acebert.catalog.indexes.connection import IndexUnavailableError
 from acebert.catalog.product_catalog import ChangeKeptError
 

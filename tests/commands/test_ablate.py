@@ -138,7 +138,8 @@ def test_the_recorded_runs_are_the_whole_campaign(tmp_path: Path) -> None:
     assert set(recorded) == set(planned)
     for name, record in recorded.items():
         # A record holds the flags of all stages, and two that are gone: those of others have their defaults.
-        now = ChainMap(planned[name], {"find_learning_rate": None, "num_workers": 1}, *default_settings().values())
+        defaults = reversed(default_settings().values())
+        now = ChainMap(planned[name], {"find_learning_rate": None, "num_workers": 1}, *defaults)
         assert {key: now[key] for key in record["settings"]} == record["settings"]
     shutil.copytree(records, tmp_path / "records")
     descriptions = {name: arm["description"] for name, arm in config["arms"].items()}

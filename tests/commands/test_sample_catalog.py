@@ -12,10 +12,10 @@ from acebert.sample_catalog import drawing
 from acebert.sample_catalog import generate as sample_catalog
 from acebert.sample_catalog.__main__ import main
 from acebert.sample_catalog.generate import (
-    Product,
+    SampleProduct,
     draw_product,
     generate_products,
-    make_queries,
+    make_judged_queries,
     split_products,
     write_sample_catalog,
 )
@@ -25,7 +25,7 @@ NUM_PRODUCTS = 1200
 
 
 @pytest.fixture(scope="module")
-def products() -> list[Product]:
+def products() -> list[SampleProduct]:
     return generate_products(NUM_PRODUCTS, seed=0)
 
 
@@ -38,7 +38,7 @@ def says(title: str, words: str) -> bool:
     return re.search(rf"\b{re.escape(words)}\b", title.casefold()) is not None
 
 
-def pixels(product: Product, size: tuple[int, int] = (120, 120)) -> np.ndarray:
+def pixels(product: SampleProduct, size: tuple[int, int] = (120, 120)) -> np.ndarray:
     return np.asarray(draw_product(product, size), np.float64)
 
 
@@ -106,7 +106,7 @@ def test_the_shop_window_has_striped_red_tshirts_whose_titles_say_neither():
 
 
 def test_relevance_is_exact(products):
-    queries = make_queries(products, seed=0)
+    queries = make_judged_queries(products, seed=0)
     assert len(queries) == 200
     assert len({query.query for query in queries}) == 200
     striped = queries[0]
@@ -126,18 +126,18 @@ def test_relevance_is_exact(products):
 
 
 def test_queries_say_what_they_constrain(products):
-    for query in make_queries(products, seed=0):
+    for query in make_judged_queries(products, seed=0):
         for values, words in ((query.baseColour, COLOUR_WORDS), (query.pattern, PATTERN_WORDS)):
             if values:
                 assert any(says(query.query, word) for word in words[values[0]]), query
         assert bool(query.gender) == any(
             says(query.query, word) for word in ("men's", "mens", "women's", "ladies", "boys", "girls", "kids")
         )
-    assert any(query.gender == ("Boys", "Girls") for query in make_queries(products, seed=0))
+    assert any(query.gender == ("Boys", "Girls") for query in make_judged_queries(products, seed=0))
 
 
 def test_few_products_give_fewer_queries():
-    queries = make_queries(generate_products(2, seed=0), seed=0)
+    queries = make_judged_queries(generate_products(2, seed=0), seed=0)
     assert 1 < len(queries) < 200
     assert [query.query_id for query in queries] == list(range(len(queries)))
 
@@ -238,7 +238,7 @@ def test_folder_reads_back(folder, tmp_path):
         assert np.abs(np.asarray(image.convert("RGB"), float) - drawn).mean() < 6  # JPEG
 
     queries = load_dataset(str(folder), "queries", cache_dir=str(tmp_path))["test"]
-    assert queries["query"] == [query.query for query in make_queries(list(expected.values()), seed=3)]
+    assert queries["query"] == [query.query for query in make_judged_queries(list(expected.values()), seed=3)]
     assert set().union(*queries["relevant_ids"]) <= set(expected)
 
 
@@ -290,7 +290,7 @@ def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
     def fail(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sample_catalog, "make_queries", fail)
+    monkeypatch.setattr(sample_catalog, "make_judged_queries", fail)
     with pytest.raises(KeyboardInterrupt):
         write_sample_catalog(tmp_path / "catalog", num_products=3)
     assert list(tmp_path.iterdir()) == []

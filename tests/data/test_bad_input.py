@@ -37,11 +37,13 @@ from acebert.data.cleaning import BadRow, find_good_rows, find_photo_error
 from acebert.data.collators import PairCollator
 from acebert.data.columns import Columns
 from acebert.data.corpus import Corpus
-from acebert.data.pairs import ProductPairs
+from acebert.data.pairs import PairDataset
 from acebert.data.query_templates import QueryTemplates
 from acebert.data.sources import hold_out, load_products
 from acebert.encoding.corpus_encoder import collate_queries
-from acebert.evaluation.tasks import Synonyms, judged_task, read_queries, read_query_config
+from acebert.evaluation.queries import read_queries, read_query_config
+from acebert.evaluation.shopper_queries import Synonyms
+from acebert.evaluation.tasks import judged_task
 from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.modeling_acebert import AceBertForRetrieval, AceBertModel
 from acebert.processing_acebert import AceBertProcessor
@@ -731,12 +733,12 @@ def test_bad_training_rows_stop_or_are_listed(
 ) -> None:
     products, (field, error) = training_rows(**given), happens
     if error is not None:
-        pairs = ProductPairs(products, TRAINING, TEMPLATES, drop_image_probability=0.0)
+        pairs = PairDataset(products, TRAINING, TEMPLATES, drop_image_probability=0.0)
         with pytest.raises(ValueError, match=rf"Product 'p1' \(row 1\).*{error}.*--on_bad_row skip"):
             PairCollator(processor)([pairs[row] for row in range(3)])
     good = find_good_rows(products, TRAINING, tmp_path / "bad.jsonl", learns_from=["query", "colour"])
     assert good == [0, 2] and listed(tmp_path / "bad.jsonl") == [(1, field)]
-    assert len(PairCollator(processor)([ProductPairs(products.select(good), TRAINING)[row] for row in (0, 1)]))
+    assert len(PairCollator(processor)([PairDataset(products.select(good), TRAINING)[row] for row in (0, 1)]))
 
 
 @pytest.mark.parametrize("processes", [1, 2, 5])
@@ -784,7 +786,7 @@ def test_processes_share_the_photos_that_are_checked(
 
 @pytest.mark.parametrize(("name", "data", "reason"), BROKEN_FILES, ids=[row[0] for row in BROKEN_FILES])
 def test_broken_photos_are_named_where_they_are_mirrored(name: str, data: bytes, reason: str) -> None:
-    pairs = ProductPairs(training_rows(image=file_of(data)), TRAINING, flip_probability=1.0)
+    pairs = PairDataset(training_rows(image=file_of(data)), TRAINING, flip_probability=1.0)
     with pytest.raises(ValueError, match=rf"photo of product 'p1' \(row 1\) can't be read: .*{reason}"):
         pairs[1]
 
@@ -805,7 +807,7 @@ def test_broken_photos_are_named_where_they_are_mirrored(name: str, data: bytes,
 def test_odd_training_rows(given: dict[str, Any], happens: dict[str, Any], processor: AceBertProcessor) -> None:
     templates = TEMPLATES if given.get("query", "") is None or given.get("query") == "\x07" else None
     none_dropped = {"title_query_probability": 0.0, "drop_title_probability": 0.0, "drop_image_probability": 0.0}
-    pairs = ProductPairs(training_rows(**given), TRAINING, templates, **none_dropped)
+    pairs = PairDataset(training_rows(**given), TRAINING, templates, **none_dropped)
     assert {name: pairs[1][name] for name in happens} == happens
     batch = PairCollator(processor)([pairs[row] for row in range(3)])
     assert sum(len(chunk["input_ids"]) for chunk in batch["chunks"]) == 3
@@ -814,17 +816,17 @@ def test_odd_training_rows(given: dict[str, Any], happens: dict[str, Any], proce
 @pytest.mark.parametrize("value", [math.nan, math.inf, None])
 def test_attributes_that_are_no_numbers_make_no_query(value: float | None) -> None:
     rows = [{"id": i, "title": "x", "size": size, "image": file_of(PNG)} for i, size in enumerate([42.0, value])]
-    pairs = ProductPairs(Dataset.from_list(rows), Columns(), QueryTemplates(["{size}"]), title_query_probability=0.0)
+    pairs = PairDataset(Dataset.from_list(rows), Columns(), QueryTemplates(["{size}"]), title_query_probability=0.0)
     assert [pairs[row]["query"] for row in (0, 1)] == ["42", "x"]
 
 
 @table(
-    ("no product", lambda: ProductPairs(training_rows().select([]), TRAINING), "The catalogue has no product"),
-    ("no ids", lambda: ProductPairs(training_rows(), Columns(id="sku")), "No column 'sku' for the ids"),
-    ("probability of 2", lambda: ProductPairs(training_rows(), TRAINING, flip_probability=2), "flip_probability"),
+    ("no product", lambda: PairDataset(training_rows().select([]), TRAINING), "The catalogue has no product"),
+    ("no ids", lambda: PairDataset(training_rows(), Columns(id="sku")), "No column 'sku' for the ids"),
+    ("probability of 2", lambda: PairDataset(training_rows(), TRAINING, flip_probability=2), "flip_probability"),
     (
         "probability of NaN",
-        lambda: ProductPairs(training_rows(), TRAINING, crop_probability=math.nan),
+        lambda: PairDataset(training_rows(), TRAINING, crop_probability=math.nan),
         "crop_probability",
     ),
     ("one product to hold out", lambda: hold_out(training_rows().select([0]), TRAINING, 0.5), "--validation_share"),
@@ -833,7 +835,7 @@ def test_attributes_that_are_no_numbers_make_no_query(value: float | None) -> No
     ("template that looks into objects", lambda: QueryTemplates(["{colour.__class__}"]), "name columns plainly"),
     (
         "attribute in lists",
-        lambda: ProductPairs(Dataset.from_list([{"id": 1, "title": "x", "colour": ["red"]}]), TRAINING, TEMPLATES),
+        lambda: PairDataset(Dataset.from_list([{"id": 1, "title": "x", "colour": ["red"]}]), TRAINING, TEMPLATES),
         "colour of row 0 is .*single value",
     ),
     (
@@ -893,7 +895,7 @@ def test_two_processes_leave_the_same_rows_out(flags: Callable[..., list[str]], 
     launch(train_accelerate, flags(**options, on_bad_row="skip"))
     assert listed(run / "bad_rows_train.jsonl") == [(3, "image"), (5, "title and image"), (7, "id")]
     arguments = f"--model_name_or_path {run} --dataset_name {data} --split train --title_column title --on_bad_row skip"
-    arguments += f" --attribute_columns kind --text_baseline= --no_plots --output_dir {tmp_path / 'report'}"
+    arguments += f" --attribute_columns kind --text_baselines none --no_plots --output_dir {tmp_path / 'report'}"
     launch(evaluate_accelerate, arguments.split())
     assert listed(tmp_path / "report" / "bad_rows.jsonl") == [(3, "image"), (5, "title and image"), (7, "id")]
     report = json.loads((tmp_path / "report" / "report.json").read_text())
@@ -1034,7 +1036,7 @@ def test_an_evaluation_leaves_bad_rows_out(
     AceBertForRetrieval(tiny_config()).save_pretrained(checkpoint)
     processor.save_pretrained(checkpoint)
     flags = ["--model_name_or_path", str(checkpoint), "--dataset_name", data, "--output_dir", str(tmp_path / "report")]
-    flags += ["--title_column", "title", "--attribute_columns", "kind", "--text_baseline", "", "--no_plots"]
+    flags += ["--title_column", "title", "--attribute_columns", "kind", "--text_baselines", "none", "--no_plots"]
     with pytest.raises(ValueError, match=r"Row 7 has no id.*--on_bad_row skip"):
         evaluate_accelerate.main(flags)
     report = evaluate_accelerate.main([*flags, "--on_bad_row", "skip"])

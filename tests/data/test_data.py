@@ -16,7 +16,7 @@ from acebert.data.batching import split_by_length
 from acebert.data.collators import MaskingCollator, PairCollator
 from acebert.data.columns import Columns
 from acebert.data.grouping import group_products, hash_text
-from acebert.data.pairs import ProductPairs, ProductParts, WholeProducts
+from acebert.data.pairs import PairDataset, PretrainingDataset
 from acebert.data.query_templates import QueryTemplates
 from acebert.data.sources import hold_out, load_products
 from acebert.processing_acebert import AceBertProcessor
@@ -106,11 +106,11 @@ class TestQueries:
             {"id": 1, "title": "x", "size": 42.0, "image": None},
             {"id": 2, "title": "y", "size": None, "image": None},
         ]
-        data = ProductPairs(Dataset.from_list(rows), Columns(), QueryTemplates(["{size}"]), 0.0)
+        data = PairDataset(Dataset.from_list(rows), Columns(), QueryTemplates(["{size}"]), 0.0)
         assert data[0]["query"] == "42"
         rows = [{"id": 1, "title": "x", "size": [4, 5], "image": None}]
         with pytest.raises(ValueError, match=r"size of row 0 is \[4, 5\]"):
-            ProductPairs(Dataset.from_list(rows), Columns(), QueryTemplates(["{size}"]))
+            PairDataset(Dataset.from_list(rows), Columns(), QueryTemplates(["{size}"]))
 
     def test_attributes_are_dropped_but_never_all(self) -> None:
         templates, rng = QueryTemplates(["{colour} {kind}"], drop_probability=0.5), np.random.default_rng(0)
@@ -143,13 +143,13 @@ class TestQueries:
 class TestPairs:
     def test_title_queries_show_the_photo_alone(self, products: Dataset) -> None:
         for row in range(10):
-            item = ProductPairs(products, COLUMNS, TEMPLATES, title_query_probability=1.0)[row]
+            item = PairDataset(products, COLUMNS, TEMPLATES, title_query_probability=1.0)[row]
             assert item["query"] == products[row]["title"]
             assert item["title"] is None and item["image"] is not None and item["from_title"]
             assert (item["query_attributes"] == -1).all()
 
     def test_shares_are_as_asked(self, products: Dataset) -> None:
-        data = ProductPairs(products, COLUMNS, TEMPLATES, 0.0, drop_title_probability=0.3, drop_image_probability=0.2)
+        data = PairDataset(products, COLUMNS, TEMPLATES, 0.0, drop_title_probability=0.3, drop_image_probability=0.2)
         items = []
         for epoch in range(20):
             data.set_epoch(epoch)
@@ -160,13 +160,13 @@ class TestPairs:
         assert shares[False, True] / len(items) == pytest.approx(0.2, abs=0.05)
 
     def test_a_query_knows_which_products_answer_it(self, products: Dataset) -> None:
-        item = ProductPairs(products, COLUMNS, TEMPLATES, 0.0)[5]
+        item = PairDataset(products, COLUMNS, TEMPLATES, 0.0)[5]
         assert item["query"] == f"{products[5]['colour']} {products[5]['kind']}"
         assert (item["query_attributes"] == item["product_attributes"]).all()
 
     def test_draws_depend_on_seed_epoch_and_row_alone(self, products: Dataset) -> None:
         def draws(seed: int, epoch: int) -> list[tuple]:
-            data = ProductPairs(products, COLUMNS, QueryTemplates(["{colour} {kind}"]), seed=seed)
+            data = PairDataset(products, COLUMNS, QueryTemplates(["{colour} {kind}"]), seed=seed)
             data.set_epoch(epoch)
             return [(data[row]["query"], data[row]["title"]) for row in (3, 1, 3, 2)]
 
@@ -175,12 +175,12 @@ class TestPairs:
         assert len({str(draws(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
 
     def test_mirrored_photos(self, products: Dataset) -> None:
-        flipped = ProductPairs(products, COLUMNS, TEMPLATES, 1.0, flip_probability=1.0)[0]["image"]
+        flipped = PairDataset(products, COLUMNS, TEMPLATES, 1.0, flip_probability=1.0)[0]["image"]
         plain = load_products_decoded(products[0]["image"])
         assert np.array_equal(np.asarray(flipped), np.asarray(plain)[:, ::-1])
 
     def test_cut_photos(self, products: Dataset) -> None:
-        data = ProductPairs(products, COLUMNS, TEMPLATES, 1.0, crop_probability=1.0)
+        data = PairDataset(products, COLUMNS, TEMPLATES, 1.0, crop_probability=1.0)
         whole = np.asarray(load_products_decoded(products[0]["image"]))
         sizes = set()
         for epoch in range(30):
@@ -194,17 +194,18 @@ class TestPairs:
             assert (windows == part).all(axis=(-3, -2, -1)).any()  # a part of the photo, colours untouched
         assert len(sizes) > 10
 
-    def test_whole_products_are_not_drawn(self, products: Dataset) -> None:
-        data = ProductPairs(products, COLUMNS, TEMPLATES, 0.5, flip_probability=1.0, crop_probability=1.0)
-        whole = WholeProducts(data)
-        for row in range(len(whole)):
-            item = whole[row]
-            assert item["query"] == item["title"] == products[row]["title"]
-            assert item["image"] == products[row]["image"]
-            assert (item["query_attributes"] == -1).all() and not item["from_title"]
-        wordless = ProductPairs(Dataset.from_list([{"id": "p9", "title": None, "image": None}]), Columns())
-        with pytest.raises(ValueError, match=r"'p9' \(row 0\) has no words"):
-            WholeProducts(wordless)[0]
+    def test_words_stand_for_a_product(self, products: Dataset) -> None:
+        data = PairDataset(products, COLUMNS, TEMPLATES, title_query_probability=0.5)
+        assert [data.words_of(row) for row in range(len(data))] == products["title"][:]
+        columns = Columns(query="query", hot_query="hot", image=None, attributes=["colour"])
+        rows = [{"id": i, "title": None, "query": None, "hot": None, "colour": None} for i in range(4)]
+        rows[0] |= {"hot": "hot words", "query": "real words", "colour": "red"}
+        rows[1] |= {"query": "real words"}
+        rows[2] |= {"colour": "red"}
+        untitled = PairDataset(Dataset.from_list(rows), columns, QueryTemplates(["{colour} thing"]))
+        assert [untitled.words_of(row) for row in range(3)] == ["hot words", "real words", "red thing"]
+        with pytest.raises(ValueError, match=r"3 \(row 3\) has no words"):
+            untitled.words_of(3)
 
     def test_a_mirrored_photo_is_read_as_the_processor_reads_it(self, tiny_processor: AceBertProcessor) -> None:
         """Transparency on white, and upright; and a broken one is named by its product."""
@@ -215,18 +216,18 @@ class TestPairs:
         rows = [{"id": "p1", "title": "x", "image": {"bytes": stored.getvalue(), "path": None}}]
         rows += [{"id": "p2", "title": "y", "image": {"bytes": b"no photo", "path": None}}]
         products = Dataset.from_list(rows)
-        data = ProductPairs(products, Columns(), None, 1.0, flip_probability=1.0)
+        data = PairDataset(products, Columns(), None, 1.0, flip_probability=1.0)
         assert data[0]["image"].getpixel((0, 0)) == (255, 255, 255)
         with pytest.raises(ValueError, match=r"photo of product 'p2' \(row 1\) can't be read"):
             data[1]
-        plain = ProductPairs(products, Columns(), None, 1.0)
+        plain = PairDataset(products, Columns(), None, 1.0)
         with pytest.raises(ValueError, match=r"Product 'p2' \(row 1\): the photo can't be used"):
             PairCollator(tiny_processor)([plain[0], plain[1]])
 
     def test_real_and_hot_queries_are_used(self) -> None:
         rows = [{"id": 1, "title": "x", "query": "warm shirt", "hot": "shirts", "image": None}]
         columns = Columns(query="query", hot_query="hot")
-        data = ProductPairs(Dataset.from_list(rows), columns, None, 0.0)
+        data = PairDataset(Dataset.from_list(rows), columns, None, 0.0)
         seen = set()
         for epoch in range(30):
             data.set_epoch(epoch)
@@ -235,11 +236,11 @@ class TestPairs:
 
     def test_rows_that_teach_nothing_are_named(self) -> None:
         rows = [{"id": "p7", "title": "x", "image": None}, {"id": "p8", "title": " ", "image": None}]
-        data = ProductPairs(Dataset.from_list(rows), Columns(), None)
+        data = PairDataset(Dataset.from_list(rows), Columns(), None)
         with pytest.raises(ValueError, match=r"Product 'p7' \(row 0\) has neither a query"):
             data[0]
         with pytest.raises(ValueError, match="no product"):
-            ProductPairs(Dataset.from_dict({"id": [], "title": []}), Columns(), None)
+            PairDataset(Dataset.from_dict({"id": [], "title": []}), Columns(), None)
 
 
 def load_products_decoded(photo: dict) -> Image.Image:
@@ -282,7 +283,7 @@ class TestBatches:
     def test_chunks_hold_every_row_once_and_little_padding(
         self, products: Dataset, tiny_processor: AceBertProcessor
     ) -> None:
-        data = ProductPairs(products, COLUMNS, TEMPLATES, 0.5)
+        data = PairDataset(products, COLUMNS, TEMPLATES, 0.5)
         rows = [data[i] for i in range(30)]
         batch = PairCollator(tiny_processor, chunk_size=8)(rows)
         chunks = batch["chunks"]
@@ -307,7 +308,7 @@ class TestBatches:
         assert lengths == sorted(lengths)
 
     def test_dropped_patches(self, products: Dataset, tiny_processor: AceBertProcessor) -> None:
-        data = ProductPairs(products, COLUMNS, TEMPLATES, 0.5, drop_title_probability=0.0, drop_image_probability=0.0)
+        data = PairDataset(products, COLUMNS, TEMPLATES, 0.5, drop_title_probability=0.0, drop_image_probability=0.0)
         rows = [data[i] for i in range(40)]
         plain = tiny_processor(images=[row["image"] for row in rows], return_tensors="pt")
 
@@ -339,7 +340,7 @@ class TestBatches:
     def test_masking(self, tiny_processor: AceBertProcessor) -> None:
         rows = product_rows(64)
         products = Dataset.from_list([{**row, "image": None} for row in rows])
-        data = ProductParts(products, Columns(), None)
+        data = PretrainingDataset(products, Columns(), None)
         items = [data[i] | {"image": row["image"]} for i, row in enumerate(rows)] * 8
         collate = MaskingCollator(tiny_processor, data, 0.3, 0.4, mismatch_probability=0.25)
         batch = collate(items)
@@ -362,7 +363,9 @@ class TestBatches:
 
     def test_a_hot_query_that_is_true_of_the_product_is_no_mismatch(self, tiny_processor: AceBertProcessor) -> None:
         rows = [{"id": i, "title": f"{c} mug", "colour": c} for i, c in enumerate(["red", "red", "red", "blue"] * 8)]
-        data = ProductParts(Dataset.from_list(rows), Columns(), QueryTemplates(["{colour}"], drop_probability=0.0))
+        data = PretrainingDataset(
+            Dataset.from_list(rows), Columns(), QueryTemplates(["{colour}"], drop_probability=0.0)
+        )
         seen = 0
         for epoch in range(10):
             data.set_epoch(epoch)
@@ -380,14 +383,14 @@ class TestBatches:
 
     def test_batches_without_photos_use_the_same_weights(self, tiny_processor: AceBertProcessor) -> None:
         rows = [{"id": i, "title": "red mug", "colour": "red"} for i in range(4)]
-        data = ProductPairs(Dataset.from_list(rows), Columns(), QueryTemplates(["{colour}"]), 0.0)
+        data = PairDataset(Dataset.from_list(rows), Columns(), QueryTemplates(["{colour}"]), 0.0)
         chunk = PairCollator(tiny_processor)([data[i] for i in range(4)])["chunks"][0]
         assert chunk["pixel_values"].shape == (4, 1, 192)
         assert chunk["pixel_attention_mask"].sum() == 0
 
     def test_a_mismatched_row_really_is_one(self, tiny_processor: AceBertProcessor) -> None:
         rows = product_rows(16)
-        data = ProductParts(Dataset.from_list([{**row, "image": None} for row in rows]), Columns(), None)
+        data = PretrainingDataset(Dataset.from_list([{**row, "image": None} for row in rows]), Columns(), None)
         items = [data[i] | {"image": row["image"], "hot_query": None} for i, row in enumerate(rows)]
         collate = MaskingCollator(tiny_processor, data, 0.0, 0.0, mismatch_probability=1.0)
         batch = collate(items)

@@ -21,7 +21,7 @@ from acebert.encoding.explain import Explanation, explain, find_words, heat_map
 from acebert.image_processing_acebert import Photo
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
-from acebert.sample_catalog.generate import Product, draw_product, generate_products, split_products
+from acebert.sample_catalog.generate import SampleProduct, draw_product, generate_products, split_products
 
 ROOT = Path(acebert.__file__).parent
 
@@ -33,7 +33,7 @@ def released() -> tuple[PreTrainedModel, ProcessorMixin]:
 
 
 @pytest.fixture(scope="module")
-def products() -> list[Product]:
+def products() -> list[SampleProduct]:
     """Products that the checkpoint was not trained on and whose titles don't say the colour."""
     held_out = split_products(generate_products())["validation"]
     return [product for product in held_out if "colour" in product.hidden][:8]
@@ -101,7 +101,7 @@ def shuffled(explanation: Explanation, rng: np.random.Generator) -> np.ndarray:
 
 class TestPatches:
     def test_top_patches_matter_more_than_random_ones(
-        self, released: tuple[PreTrainedModel, ProcessorMixin], products: list[Product]
+        self, released: tuple[PreTrainedModel, ProcessorMixin], products: list[SampleProduct]
     ) -> None:
         """The deletion test; a shuffled map must fail it."""
         rng = np.random.default_rng(0)
@@ -121,7 +121,7 @@ class TestPatches:
         assert not (top > random + 0.005 and beats_all >= 0.75)
 
     def test_first_order_is_close_to_hiding_each_patch(
-        self, released: tuple[PreTrainedModel, ProcessorMixin], products: list[Product]
+        self, released: tuple[PreTrainedModel, ProcessorMixin], products: list[SampleProduct]
     ) -> None:
         for product in products[:3]:
             title, photo = product.productDisplayName, draw_product(product)
@@ -136,7 +136,7 @@ class TestPatches:
             assert np.abs(close - exact).mean() < 0.4 * np.abs(exact).mean()
 
     def test_background_is_left_out_and_the_box_is_where_the_processor_crops(
-        self, released: tuple[PreTrainedModel, ProcessorMixin], products: list[Product]
+        self, released: tuple[PreTrainedModel, ProcessorMixin], products: list[SampleProduct]
     ) -> None:
         model, processor = released
         for product in products[:4]:
@@ -171,7 +171,7 @@ class TestPatches:
 
 class TestWords:
     def test_each_word_is_what_its_absence_costs(
-        self, released: tuple[PreTrainedModel, ProcessorMixin], products: list[Product]
+        self, released: tuple[PreTrainedModel, ProcessorMixin], products: list[SampleProduct]
     ) -> None:
         model, processor = released
         title, photo = "Calvandra Navy Women's Sweatshirt", draw_product(products[0])
@@ -191,7 +191,7 @@ class TestWords:
         assert {word for word, _ in ranked[:2]} == {"Navy", "Sweatshirt"}
 
     def test_taking_the_top_word_from_the_title_costs_more_than_any_other(
-        self, released: tuple[PreTrainedModel, ProcessorMixin], products: list[Product]
+        self, released: tuple[PreTrainedModel, ProcessorMixin], products: list[SampleProduct]
     ) -> None:
         model, processor = released
         right = 0
@@ -264,7 +264,7 @@ class TestShares:
         assert by_photo.words == []
 
     def test_a_photo_as_the_query_finds_itself_in_the_photo(
-        self, released: tuple[PreTrainedModel, ProcessorMixin], products: list[Product]
+        self, released: tuple[PreTrainedModel, ProcessorMixin], products: list[SampleProduct]
     ) -> None:
         model, processor = released
         photo = draw_product(products[1])

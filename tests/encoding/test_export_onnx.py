@@ -22,7 +22,7 @@ from acebert.catalog.product_catalog import ProductCatalog
 from acebert.configuration_acebert import AceBertConfig
 from acebert.encoding import onnx_export
 from acebert.encoding.onnx_model import OnnxAceBertModel
-from acebert.evaluation.onnx_recall import load_tasks, measure_recall, to_markdown
+from acebert.evaluation.onnx_recall import load_tasks, measure_recall, recall_markdown
 from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
@@ -185,7 +185,7 @@ def test_recall_is_measured_against_the_checkpoints_own(
 ) -> None:
     tasks = load_tasks(str(catalog_folder), ["validation"], ("id", "title", "image"), ["{colour} {kind}"], 20)
     assert [task.name for task in tasks] == ["titles", "short queries"]
-    catalog = tasks[1].catalog
+    catalog = tasks[1].corpus
     for query, relevant in zip(tasks[1].queries, tasks[1].relevance, strict=True):
         for row, product in enumerate(catalog.ids):
             has = all(
@@ -200,7 +200,7 @@ def test_recall_is_measured_against_the_checkpoints_own(
         assert 0 < row["recall_cap@10"] <= 1
         if "int8" not in (row["queries_by"], row["products_by"]):
             assert row["share_of_checkpoint"] == row["same_top10"] == 1
-    assert to_markdown(results).count("\n") == len(results) + 1
+    assert recall_markdown(results).count("\n") == len(results) + 1
 
     other = AceBertModel.from_pretrained(save_checkpoint(tmp_path, seed=1)).eval()
     strange = measure_recall(tasks, other, {"float32": exported["float32"]}, processor, batch_size=5)
@@ -288,8 +288,11 @@ def test_a_shared_encoder_is_exported_for_both_sides(tmp_path: Path, processor: 
 def test_the_released_checkpoint_keeps_its_ranking_in_8_bits(tmp_path: Path) -> None:
     """How near single vectors come depends on the checkpoint; that what is found stays the same must hold for each."""
     sample = write_sample_catalog(tmp_path / "sample", num_products=1000)
-    arguments = ["--model_name_or_path", str(ROOT), "--output_dir", str(tmp_path / "onnx"), "--measure_on", str(sample)]
-    record = script.main(arguments)
+    arguments = ["--model_name_or_path", str(ROOT), "--output_dir", str(tmp_path / "onnx")]
+    catalog = ["--dataset_name", str(sample), "--title_column", "productDisplayName"]
+    templates = ["--query_templates", "{gender} {baseColour} {articleType}", "{usage} {articleType}", "{subCategory}"]
+    record = script.main([*arguments, *catalog, *templates])
+    assert len(record["recall"]) == 2 * 7
     for row in record["recall"]:
         in_8_bits = "int8" in (row["queries_by"], row["products_by"])
         assert row["share_of_checkpoint"] > (0.98 if in_8_bits else 0.9999), row

@@ -14,7 +14,7 @@ from transformers import AutoModel, BertTokenizer
 
 from acebert.data.columns import Columns
 from acebert.data.grouping import hash_text
-from acebert.data.pairs import ProductPairs
+from acebert.data.pairs import PairDataset
 from acebert.data.query_templates import QueryTemplates
 from acebert.evaluation.baselines import (
     Bm25Baseline,
@@ -88,13 +88,13 @@ class RandomEncoder:
 COLOURS, KINDS = ("red", "green", "blue", "black"), ("shirt", "shoe", "bag", "mug")
 
 
-def training_pairs() -> ProductPairs:
+def training_pairs() -> PairDataset:
     rows = [
         {"id": i, "title": f"{'abcd'[i % 4]}{'efgh'[i // 4 % 4]}", "colour": COLOURS[i % 4], "kind": KINDS[i // 4 % 4]}
         for i in range(64)
     ]
     templates = QueryTemplates(["{colour} {kind}"], drop_probability=0)
-    return ProductPairs(Dataset.from_list(rows), Columns(image=None, attributes=["colour", "kind"]), templates)
+    return PairDataset(Dataset.from_list(rows), Columns(image=None, attributes=["colour", "kind"]), templates)
 
 
 def test_adapters_start_as_the_identity() -> None:
@@ -121,7 +121,7 @@ def test_adapters_learn_the_training_queries() -> None:
 def test_adapters_need_products_with_title_and_query() -> None:
     rows = [{"id": 1, "title": "a", "colour": "red"}, {"id": 2, "title": None, "colour": "red"}]
     columns = Columns(image=None, attributes=["colour"])
-    pairs = ProductPairs(Dataset.from_list(rows), columns, QueryTemplates(["{colour}"]))
+    pairs = PairDataset(Dataset.from_list(rows), columns, QueryTemplates(["{colour}"]))
     with pytest.raises(ValueError, match=r"^1 training products have .*--no_text_adapters"):
         TextAdapters(RandomEncoder(), pairs)
 

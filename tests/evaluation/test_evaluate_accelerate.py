@@ -21,12 +21,15 @@ from transformers import AutoModel, AutoProcessor, BertTokenizer
 import acebert.encoding.corpus_encoder as encoding
 import acebert.evaluate_accelerate as script
 from acebert.configuration_acebert import AceBertConfig
+from acebert.evaluation.report import resolve_commit
 from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
 
 COLOURS = ["red", "green", "blue", "black", "orange", "purple"]
 SHAPES = {"circle": "Bags", "bar": "Belts", "box": "Shoes"}
+COMMON = ["--per_device_batch_size", "5", "--title_column", "productDisplayName", "--text_baselines", "none"]
+ATTRIBUTES = ["--attribute_columns", "subCategory", "articleType"]
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +108,8 @@ def run(checkpoint: str, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """`main` on the tiny checkpoint, without the text encoder unless it is asked for."""
 
     def run(dataset_name: str, *flags: str) -> dict[str, Any]:
-        common = ["--model_name_or_path", checkpoint, "--output_dir", str(tmp_path / "report"), "--batch_size", "5"]
-        return script.main([*common, "--dataset_name", dataset_name, "--text_baseline", "", *flags])
+        common = ["--model_name_or_path", checkpoint, "--output_dir", str(tmp_path / "report")]
+        return script.main([*common, *COMMON, "--dataset_name", dataset_name, *flags])
 
     return run
 
@@ -166,7 +169,7 @@ def test_text_to_image_equals_an_independent_computation(
     rows = make_rows()
     queries = {row["productDisplayName"]: {str(row["id"]): 1} for row in rows[::3]}
     queries["plain red circle"]["7"] = 1
-    report = run(catalog, "--queries_file", write_queries(tmp_path, queries), "--no_attribute_queries")
+    report = run(catalog, "--text_to_image_file", write_queries(tmp_path, queries))
 
     rankings = {query: naive_ranking(checkpoint, query, rows, ("image",)) for query in queries}
     for k in (1, 10):
@@ -183,9 +186,9 @@ def test_attribute_and_product_queries_equal_an_independent_computation(
 ) -> None:
     rows = make_rows()
     graded = {"red": {"0": 3, "7": 1, "14": 2}, "very plain box": {"119": 2, "0": 0}}
-    report = run(catalog, "--product_queries_file", write_queries(tmp_path, graded))
+    report = run(catalog, "--queries_file", write_queries(tmp_path, graded), *ATTRIBUTES)
     assert [task["task"] for task in report["tasks"]] == [
-        "query-to-product", "subCategory-to-product", "articleType-to-product",
+        "natural queries", "subCategory-to-product", "articleType-to-product",
     ]  # fmt: skip
 
     expected = []
@@ -194,7 +197,7 @@ def test_attribute_and_product_queries_equal_an_independent_computation(
         dcg = sum(grades.get(product, 0) / math.log2(rank + 2) for rank, product in enumerate(ranking))
         ideal = sum(grade / math.log2(rank + 2) for rank, grade in enumerate(sorted(grades.values(), reverse=True)))
         expected.append(dcg / ideal)
-    assert metrics_of(report, "query-to-product", "ACE-BERT")["ndcg@10"]["mean"] == pytest.approx(np.mean(expected))
+    assert metrics_of(report, "natural queries", "ACE-BERT")["ndcg@10"]["mean"] == pytest.approx(np.mean(expected))
 
     for column, num_queries in [("subCategory", 3), ("articleType", 6)]:
         members: dict[str, set[str]] = {}
@@ -210,11 +213,99 @@ def test_attribute_and_product_queries_equal_an_independent_computation(
         assert measured["low"] <= measured["mean"] <= measured["high"]
 
 
+def ndcg(ranking: list[str], grades: dict[str, float]) -> float:
+    dcg = sum(grades.get(product, 0) / math.log2(rank + 2) for rank, product in enumerate(ranking[:10]))
+    ideal = sum(grade / math.log2(rank + 2) for rank, grade in enumerate(sorted(grades.values(), reverse=True)[:10]))
+    return dcg / ideal
+
+
+def test_natural_queries_and_what_is_kept_of_the_backbone(
+    run: Callable[..., dict[str, Any]], checkpoint: str, catalog: str, minilm: str, tmp_path: Path
+) -> None:
+    rows = make_rows()
+    conditions = {
+        "red or black bag": {"baseColour": ["Red", "Black"], "subCategory": ["Bags"]},
+        "shoes for ladies": {"gender": ["Women"], "subCategory": ["Shoes"]},
+    }
+    queries = [{"query": query, "where": where} for query, where in conditions.items()]
+    benchmark = tmp_path / "lamps"
+    benchmark.mkdir()
+    titles = {"1": "plain red box", "2": "very plain bags", "3": "blue belts"}
+    (benchmark / "products.json").write_text(json.dumps({i: {"title": title} for i, title in titles.items()}))
+    write_queries(benchmark, {"red shoes": {"1": 2}, "belts": {"3": 1, "2": 0}})
+    flags = ["--queries_file", write_queries(tmp_path, queries), "--text_benchmarks", str(benchmark), "--no_plots"]
+    report = run(catalog, *flags, "--validation_split", "validation", "--text_baselines", minilm)
+    tasks = {task["task"]: task for task in report["tasks"]}
+    assert {name: task["kind"] for name, task in tasks.items()} == {
+        "natural queries": "natural",
+        "natural queries, unseen products": "natural",
+        "text benchmark lamps": "text benchmark",
+        "title phrases, unseen products": "title phrases",
+    }
+    for suffix, ranked in (("", rows), (", unseen products", rows[12:])):
+        scores = []
+        for query, where in conditions.items():
+            found = {str(row["id"]): 1.0 for row in ranked if all(row[c] in values for c, values in where.items())}
+            if found:
+                scores.append(ndcg(naive_ranking(checkpoint, query, ranked), found))
+        task = tasks[f"natural queries{suffix}"]
+        assert (task["num_queries"], task["num_candidates"]) == (len(scores), len(ranked))
+        measured = metrics_of(report, task["task"], "ACE-BERT")["ndcg@10"]
+        assert measured["mean"] == pytest.approx(np.mean(scores))
+        systems = [system["system"] for system in task["systems"]]
+        assert {"BM25 (titles)", "Text embeddings (titles)", "Fused ranks of BM25 and text embeddings"} <= set(systems)
+
+    assert report["knowledge"]["backbone"] == minilm
+    kept = {task["task"]: task for task in report["knowledge"]["tasks"]}
+    assert list(kept) == ["text benchmark lamps", "title phrases, unseen products"]
+    for name, row in kept.items():
+        ours = metrics_of(report, name, "ACE-BERT")["ndcg@10"]["mean"]
+        backbone = metrics_of(report, name, "Text embeddings (titles)")["ndcg@10"]["mean"]
+        assert row["kept"]["mean"] == pytest.approx(ours / backbone)
+        assert 0 < backbone <= 1
+    lines = (tmp_path / "report" / "report.md").read_text(encoding="utf-8").splitlines()
+    assert lines[4] == "## Natural queries"
+
+
+def test_several_text_baselines_are_told_apart(
+    run: Callable[..., dict[str, Any]], catalog: str, minilm: str, backbone: str
+) -> None:
+    flags = ["--attribute_columns", "subCategory", "--no_plots", "--no_fusion_baselines", "--num_title_phrases", "0"]
+    report = run(catalog, *flags, "--text_baselines", minilm, backbone)
+    (task,) = report["tasks"]
+    assert [system["system"] for system in task["systems"]] == [
+        "ACE-BERT", "BM25 (titles)", "Text embeddings (titles)", f"{backbone} (titles)",
+        "Fused ranks of BM25 and text embeddings", "Fused ranks of BM25 and ACE-BERT",
+    ]  # fmt: skip
+
+
+def test_flags_from_a_file(run: Callable[..., dict[str, Any]], catalog: str, tmp_path: Path) -> None:
+    config = tmp_path / "evaluate.yaml"
+    config.write_text("attribute_columns: [subCategory, articleType]\nplots: false\nfusion_baselines: false\n")
+    report = run(catalog, "--config", str(config), "--attribute_columns", "subCategory")
+    assert [task["task"] for task in report["tasks"]] == ["subCategory-to-product"]
+    assert report["arguments"]["fusion_baselines"] is False
+    assert not (tmp_path / "report" / "plots").exists()
+
+
+@pytest.mark.parametrize("content", ["- a list", "{", None])
+def test_a_file_of_flags_that_can_not_be_read(
+    content: str | None, run: Callable[..., dict[str, Any]], catalog: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    config = tmp_path / "evaluate.yaml"
+    if content is not None:
+        config.write_text(content)
+    with pytest.raises(SystemExit):
+        run(catalog, "--config", str(config))
+    assert f"--config {config}" in capsys.readouterr().err
+
+
 def test_report_is_written_with_published_rows_and_reasons(
     run: Callable[..., dict[str, Any]], catalog: str, tmp_path: Path
 ) -> None:
     path = write_queries(tmp_path, {"plain red circle": {"0": 1}})
-    report = run(catalog, "--queries_file", path, "--reference", "kagl")
+    report = run(catalog, "--text_to_image_file", path, "--reference", "kagl", *ATTRIBUTES)
     assert json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8")) == report
     markdown = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert "| BM25 (titles) | not applicable: the query is the product's own title |" in markdown
@@ -224,7 +315,7 @@ def test_report_is_written_with_published_rows_and_reasons(
     assert report["dataset"]["num_products"] == 18
     assert len(report["model"]["weights_sha256"]) == 64
 
-    without = run(catalog, "--queries_file", path)
+    without = run(catalog, "--text_to_image_file", path)
     assert without["tasks"][0]["published"] == {}
     assert without["model"]["weights_sha256"] == report["model"]["weights_sha256"]
     assert without["dataset"]["sha256"] == report["dataset"]["sha256"]
@@ -234,8 +325,8 @@ def test_commit_of_a_snapshot_in_the_cache_of_the_hub(checkpoint: str, tmp_path:
     commit = "0123456789abcdef0123456789abcdef01234567"
     snapshot = tmp_path / "models--acme--acebert" / "snapshots" / commit
     shutil.copytree(checkpoint, snapshot)
-    assert script.resolve_commit(str(snapshot), None) == commit
-    assert script.resolve_commit(checkpoint, None) is None
+    assert resolve_commit(str(snapshot), None) == commit
+    assert resolve_commit(checkpoint, None) is None
 
 
 def test_products_without_photo_or_title(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
@@ -245,7 +336,7 @@ def test_products_without_photo_or_title(run: Callable[..., dict[str, Any]], tmp
     rows[2]["productDisplayName"], rows[2]["image"] = " ", None
     folder = save_catalog(rows, tmp_path / "gaps", num_train=12)
     path = write_queries(tmp_path, {"plain red circle": {"0": 1}, "plain green circle": {"21": 1}})
-    report = run(folder, "--queries_file", path, "--attribute_columns", "subCategory")
+    report = run(folder, "--text_to_image_file", path, "--attribute_columns", "subCategory")
     assert [task["num_candidates"] for task in report["tasks"]] == [16, 17]
     # A relevant product without a photo can't be found: it counts as a miss.
     assert metrics_of(report, "text-to-image", "ACE-BERT")["recall@10"]["mean"] <= 0.5
@@ -254,21 +345,50 @@ def test_products_without_photo_or_title(run: Callable[..., dict[str, Any]], tmp
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--no_attribute_queries"], "Nothing to measure"),
-        (["--batch_size", "0"], "--batch_size is 0"),
-        (["--bootstrap_resamples", "10"], "--bootstrap_resamples is 10"),
+        ([], "Nothing to measure: give --queries_file"),
+        ([*ATTRIBUTES, "--per_device_batch_size", "0"], "--per_device_batch_size must be at least 1, got 0"),
+        ([*ATTRIBUTES, "--bootstrap_resamples", "10"], "--bootstrap_resamples must be at least 1000, got 10"),
+        ([*ATTRIBUTES, "--permutations", "10"], "--permutations must be at least 1000, got 10"),
+        (
+            [*ATTRIBUTES, "--split", "train", "--validation_split", "validation"],
+            "--validation_split is 'validation', b",
+        ),
+        (["--shopper_queries"], "--shopper_queries needs --shopper_templates"),
+        (["--hidden_words", "--shopper_templates", "{gender}"], "--hidden_words needs --hidden_columns"),
+        (["--photo_queries", "--kind_column", "subCategory"], "--photo_queries needs --colour_column"),
+        ([*ATTRIBUTES, "--reference", "nowhere"], "invalid choice: 'nowhere'"),
+        ([*ATTRIBUTES, "--queries", "q.json"], "unrecognized arguments: --queries q.json"),
+    ],
+)
+def test_bad_flags(
+    flags: list[str],
+    message: str,
+    run: Callable[..., dict[str, Any]],
+    catalog: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as exit:
+        run(catalog, *flags)
+    assert exit.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
         (["--id_column", "sku"], r"No column \['sku'\] .*--id_column"),
         (["--id_column", "subCategory"], "share the subCategory '.*': ids have to be unique"),
         (["--id_column", "articleType"], "Row 4 has no articleType"),
         (["--title_column", "id"], "The title column 'id' holds .*, not texts"),
         (["--attribute_columns", "season"], r"No column \['season'\]"),
-        (["--split", "train", "--unseen_split", "validation"], "--unseen_split is 'validation', but --split ranks"),
-        (["--permutations", "10"], "--permutations is 10"),
+        (["--validation_split", "test"], r"--validation_split is 'test', but the splits ranked are \['train', 'valid"),
     ],
 )
-def test_bad_arguments(flags: list[str], message: str, run: Callable[..., dict[str, Any]], catalog: str) -> None:
+def test_flags_that_do_not_fit_the_catalogue(
+    flags: list[str], message: str, run: Callable[..., dict[str, Any]], catalog: str
+) -> None:
     with pytest.raises(ValueError, match=message):
-        run(catalog, *flags)
+        run(catalog, *ATTRIBUTES, *flags)
 
 
 def test_a_broken_photo_is_named_with_its_product(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
@@ -276,7 +396,11 @@ def test_a_broken_photo_is_named_with_its_product(run: Callable[..., dict[str, A
     rows[3]["image"] = {"bytes": b"no photo", "path": None}
     folder = save_catalog(rows, tmp_path / "broken", num_train=12)
     with pytest.raises(ValueError, match=r"The product '21': the photo can't be used"):
-        run(folder)
+        run(folder, *ATTRIBUTES)
+
+
+SHOPPER = [f"synthetic shopper queries, {part}" for part in ("plain", "synonyms", "hidden words")]
+PLAIN, SYNONYMS, HIDDEN = SHOPPER
 
 
 @pytest.fixture
@@ -287,7 +411,7 @@ def shopper_flags(tmp_path: Path) -> list[str]:
         json.dumps({"subCategory": {"Bags": ["purse"], "Shoes": ["very"]}, "gender": {"Men": ["gents"]}})
     )
     return [
-        "--shopper_queries", "--hidden_words", "--photo_queries", "--unseen_split", "validation",
+        "--shopper_queries", "--hidden_words", "--photo_queries", "--validation_split", "validation",
         "--train_split", "train", "--query_templates", "{baseColour} {subCategory}",
         "--shopper_templates", "{gender} {subCategory}", "--hidden_columns", "baseColour", "subCategory",
         "--kind_column", "subCategory", "--colour_column", "subCategory", "--attribute_columns", "subCategory",
@@ -300,12 +424,11 @@ def test_all_tasks_on_all_products_and_on_unseen_ones(
 ) -> None:
     report = run(catalog, *shopper_flags, "--compare_with", checkpoint)
     tasks = {task["task"]: task for task in report["tasks"]}
-    names = ["subCategory-to-product", "shopper queries, plain", "shopper queries, synonyms", "hidden words"]
-    names.append("photo to product")
+    names = ["subCategory-to-product", *SHOPPER, "photo to product"]
     assert list(tasks) == names + [f"{name}, unseen products" for name in names]
     assert {task["num_candidates"] for name, task in tasks.items() if "unseen" in name} == {6}
     # Six pairs of gender and kind, of which women's belts have no synonym.
-    assert tasks["shopper queries, plain"]["num_queries"] == tasks["hidden words, unseen products"]["num_queries"] == 5
+    assert tasks[PLAIN]["num_queries"] == tasks[f"{HIDDEN}, unseen products"]["num_queries"] == 5
 
     rows = make_rows()
     relevant = {
@@ -320,9 +443,9 @@ def test_all_tasks_on_all_products_and_on_unseen_ones(
         hits = [
             len(set(naive_ranking(checkpoint, query, rows, sides)[:10]) & ids) / 10 for query, ids in relevant.items()
         ]
-        measured = metrics_of(report, "shopper queries, plain", system)["precision@10"]["mean"]
+        measured = metrics_of(report, PLAIN, system)["precision@10"]["mean"]
         assert measured == pytest.approx(np.mean(hits)), system
-    assert tasks["shopper queries, plain"]["ceiling"]["precision@10"] == pytest.approx(0.3)
+    assert tasks[PLAIN]["ceiling"]["precision@10"] == pytest.approx(0.3)
 
     hits = []
     for row in rows[12:]:
@@ -339,12 +462,15 @@ def test_all_tasks_on_all_products_and_on_unseen_ones(
             assert lead["mean"] == pytest.approx(means["ACE-BERT"] - means[system])
             assert lead["p"] <= lead["p_holm"]
         assert bool(task["unseen"]) == ("unseen" not in task["task"])
-    assert tasks["shopper queries, synonyms"]["synonym_cost"]["num_queries"] == 5
+    assert tasks[SYNONYMS]["synonym_cost"]["num_queries"] == 5
     ours, again = report["modality_gaps"]
     assert ours["gap"] == pytest.approx(again["gap"]) and ours["gap"] > 0
 
     folder = tmp_path / "report"
-    assert {path.name for path in (folder / "plots").iterdir()} >= {"systems-hidden-words.png", "modality-gap.png"}
+    assert {path.name for path in (folder / "plots").iterdir()} >= {
+        "systems-synthetic-shopper-queries-hidden-words.png",
+        "modality-gap.png",
+    }
     lines = [json.loads(line) for line in (folder / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(lines) == sum(task["num_queries"] for task in tasks.values())
     assert lines[-1]["query"] not in lines[-1]["top10"]["ACE-BERT"]  # a photo never finds itself
@@ -392,11 +518,11 @@ def test_product_vectors_are_encoded_once_and_an_interrupted_run_goes_on(
 def test_two_processes_measure_the_same(
     run: Callable[..., dict[str, Any]], checkpoint: str, catalog: str, tmp_path: Path
 ) -> None:
-    alone = run(catalog)
+    alone = run(catalog, *ATTRIBUTES)
     output = tmp_path / "two"
     # `accelerate launch` starts several processes on accelerators only; on a CPU that is torchrun's or MPI's job.
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script.__file__]
-    flags = ["--model_name_or_path", checkpoint, "--dataset_name", catalog, "--text_baseline", "", "--batch_size", "5"]
+    flags = ["--model_name_or_path", checkpoint, "--dataset_name", catalog, *COMMON, *ATTRIBUTES]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     subprocess.run([*command, *flags, "--output_dir", str(output)], check=True, timeout=300, env=environment)
     together = json.loads((output / "report.json").read_text(encoding="utf-8"))

@@ -24,6 +24,11 @@ def test_interval_of_a_constant_is_a_point() -> None:
     assert (found.mean, found.low, found.high) == pytest.approx((0.25, 0.25, 0.25))
 
 
+def test_interval_of_a_single_query_is_a_point() -> None:
+    found = bootstrap_interval(np.array([0.25]), resamples=1000, seed=0)
+    assert (found.mean, found.low, found.high) == (0.25, 0.25, 0.25)
+
+
 def test_interval_of_a_ratio_weighs_queries_by_the_denominator() -> None:
     hits, slots = np.array([1.0, 0.0, 9.0]), np.array([1.0, 0.0, 9.0])
     found = bootstrap_interval(hits, slots, resamples=1000, seed=0)
@@ -57,6 +62,8 @@ def test_randomisation_test_meets_the_enumeration_of_all_signs() -> None:
 
 def test_randomisation_test_at_its_ends() -> None:
     assert randomisation_test(np.zeros(10), permutations=1000, seed=0) == 1.0
+    # Few differences: every outcome is counted, of which all signs alike are as extreme.
+    assert randomisation_test(np.ones(8), permutations=1000, seed=0) == pytest.approx(2 / 2**8)
     # Thirty like differences: no random signs reach them, so p is that of the observed signs alone.
     assert randomisation_test(np.ones(30), permutations=1500, seed=0) == pytest.approx(1 / 1501)
     # One difference: both its signs are as extreme.

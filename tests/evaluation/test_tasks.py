@@ -13,26 +13,31 @@ from helpers import draw
 from acebert.data.columns import Columns
 from acebert.data.corpus import Corpus
 from acebert.data.query_templates import QueryTemplates
-from acebert.evaluation.tasks import (
+from acebert.evaluation.queries import QueryFile, read_queries, read_query_config, read_text_benchmark
+from acebert.evaluation.shopper_queries import (
     Synonyms,
-    attribute_task,
     hidden_words_task,
     hide_attributes,
     hide_words,
-    image_task,
-    judged_task,
     make_shopper_queries,
-    read_queries,
-    read_query_config,
     shopper_tasks,
     word_forms,
 )
+from acebert.evaluation.tasks import (
+    attribute_task,
+    image_task,
+    judged_task,
+    restrict_task,
+    template_queries,
+    title_phrases_task,
+)
 from acebert.evaluation.training_texts import TrainingTexts
+from acebert.utils.tokenization import tokenize
 
 COLUMNS = Columns(title="title", image="image", attributes=["gender", "colour", "kind"])
 
 
-def make_catalog(rows: list[tuple[str | None, ...]], **columns: list[Any]) -> Corpus:
+def make_corpus(rows: list[tuple[str | None, ...]], **columns: list[Any]) -> Corpus:
     """Rows of title, gender, colour, kind; ids count from 10, so that order as strings is order as numbers."""
     names = ("title", "gender", "colour", "kind")
     data = {name: [row[i] for row in rows] for i, name in enumerate(names)}
@@ -40,7 +45,7 @@ def make_catalog(rows: list[tuple[str | None, ...]], **columns: list[Any]) -> Co
     return Corpus.from_products(products, ["train"] * len(rows), COLUMNS, "drawn")
 
 
-SHOP = make_catalog(
+SHOP = make_corpus(
     [("Acme Blue T-Shirt", "Men", "Blue", "Tshirts")] * 3
     + [("Acme Red Tees", "Men", "Red", "Tshirts")] * 2
     + [("Zed Shoe", "Boys", "Blue", "Casual Shoes")] * 2
@@ -178,13 +183,13 @@ def test_hidden_words_task_takes_every_value_and_synonym_out_of_every_title() ->
     plain, _ = shopper_tasks(queries, SYNONYMS, SHOP, ALL, "", "kind", "colour", None)
     task = hidden_words_task(plain, hidden, ["colour", "kind"], "")
     assert (task.queries, task.relevance) == (plain.queries, plain.relevance)
-    assert task.catalog is hidden and plain.catalog is SHOP
+    assert task.corpus is hidden and plain.corpus is SHOP
 
 
 def test_photo_queries_find_other_products_of_their_kind_and_colour() -> None:
     rows = [(f"title {i // 2}", "Men", "Blue", "Tshirts") for i in range(8)]
     rows += [("alone", "Men", "Red", "Tshirts"), ("nothing", "Men", None, "Tshirts")]
-    catalog = make_catalog(rows, image=[{"bytes": b"photo", "path": None}] * 10)
+    catalog = make_corpus(rows, image=[{"bytes": b"photo", "path": None}] * 10)
     task = image_task(catalog, np.arange(10), np.arange(10), "", ("kind", "colour"), 100, 5, 0, {"Tshirts": "head"})
     assert sorted(task.queries) == [str(10 + i) for i in range(8)]
     for query, row, grades, excluded in zip(
@@ -253,11 +258,151 @@ def test_judged_products_outside_the_catalog() -> None:
         judged_task({"red": {"x": 1}}, "file", SHOP, drop_missing=True, **fields)
 
 
+def write(folder: Path, content: Any, name: str = "queries.json") -> str:
+    path = folder / name
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return str(path)
+
+
+def test_conditions_name_the_relevant_products(tmp_path: Path) -> None:
+    content = [
+        {"query": "blue things for kids", "where": {"gender": ["Boys", "Girls"], "colour": ["Blue"]}},
+        {"query": "tees or bags", "where": {"kind": ["Tshirts", "Bags"]}},
+        {"query": "green shoes", "where": {"colour": ["Green"], "kind": ["Casual Shoes"]}},
+    ]
+    file = QueryFile.read(write(tmp_path, content))
+    assert file.name == f"{tmp_path.name}/queries.json"
+    assert file.columns == ["gender", "colour", "kind"]
+    relevant = {query: set(grades) for query, grades in file.judge(SHOP).items()}
+    assert relevant == {
+        "blue things for kids": ids_of(gender="Boys") | ids_of(gender="Girls"),
+        "tees or bags": ids_of(kind="Tshirts") | ids_of(kind="Bags"),
+        "green shoes": set(),
+    }
+
+
+def test_conditions_are_read_as_the_catalogue_is(tmp_path: Path) -> None:
+    products = Dataset.from_dict({"id": [1, 2], "title": ["a", "b"], "year": [2012.0, 2013.0]})
+    corpus = Corpus.from_products(products, ["train"] * 2, Columns(image=None, attributes=["year"]), "drawn")
+    file = QueryFile.read(write(tmp_path, [{"query": "of 2012", "where": {"year": [2012]}}]))
+    assert file.judge(corpus) == {"of 2012": {"1": 1.0}}
+
+
+def test_grades_are_taken_as_they_are(tmp_path: Path) -> None:
+    file = QueryFile.read(write(tmp_path, {"red": {"10": 3, "11": 0}}))
+    assert file.columns == []
+    assert file.judge(SHOP) == {"red": {"10": 3, "11": 0}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "holds no queries; expected a JSON object .* or a list"),
+        ("red", "holds no queries; expected a JSON object .* or a list"),
+        (["red"], "entry 0 is 'red'; expected a list"),
+        ([{"query": "red"}], "entry 0 is {'query': 'red'}; expected"),
+        ([{"query": "red", "where": {}}], "entry 0 is"),
+        ([{"query": " ", "where": {"colour": ["Red"]}}], "entry 0 is"),
+        ([{"query": "red", "where": ["colour"]}], "entry 0 is"),
+        ([{"query": "red", "where": {"colour": "Red"}}], "query 'red' asks for 'Red' in 'colour'; expected a list"),
+        ([{"query": "red", "where": {"colour": []}}], r"query 'red' asks for \[\] in 'colour'"),
+        ([{"query": "red", "where": {"colour": [None]}}], r"query 'red' asks for \[None\] in 'colour'"),
+        ([{"query": "red", "where": {"colour": ["Red"]}}] * 2, "entry 1 repeats the query 'red'"),
+    ],
+)
+def test_conditions_of_another_form(content: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        QueryFile.read(write(tmp_path, content))
+
+
+def test_judged_queries_among_a_part_of_the_products() -> None:
+    queries = {"red": {"13": 3, "15": 2, "10": 1}, "shoe": {"15": 0, "16": 1}, "bag": {"20": 2}}
+    fields = {"name": "n", "description": "", "rows": ALL, "metrics": ("ndcg@10",), "main_metric": "ndcg@10"}
+    task = judged_task(queries, "file", SHOP, drop_missing=False, kind="natural", **fields)
+    rows = np.array([SHOP.ids.index(product) for product in ("16", "15", "10")])
+    part = restrict_task(task, rows, ", part")
+    assert (part.name, part.kind, part.rows.tolist()) == ("n, part", "natural", rows.tolist())
+    assert part.queries == ["red", "shoe"]  # no bag is ranked
+    assert part.relevance == [{"15": 2, "10": 1}, {"15": 0, "16": 1}]
+    assert part.num_dropped_queries == 1
+    assert part.slices == {"query length": ["1 word", "1 word"]}
+    assert task.queries == ["red", "shoe", "bag"]
+    assert restrict_task(task, np.array([SHOP.ids.index("22")]), ", part") is None
+
+
+def test_text_benchmark_counts_products_of_one_title_as_one(tmp_path: Path) -> None:
+    products = {
+        "1": {"title": "Speaker", "description": "loud"},
+        "2": {"title": "Cable"},
+        "3": {"title": "Speaker"},
+        "4": {"title": "Lamp"},
+    }
+    write(tmp_path, products, "products.json")
+    write(tmp_path, {"loud box": {"1": 1, "3": 3, "2": 0}, "light": {"4": 2}, "nothing": {"2": 0}})
+    corpus, judgements = read_text_benchmark(str(tmp_path))
+    assert corpus.name == tmp_path.name
+    assert (corpus.ids, corpus.titles) == (["4", "2", "1"], ["Lamp", "Cable", "Speaker"])
+    assert not corpus.has_photo.any()
+    assert judgements == {"loud box": {"1": 3, "2": 0}, "light": {"4": 2}}
+
+
+@pytest.mark.parametrize(
+    ("products", "queries", "message"),
+    [
+        ({}, {"red": {"1": 1}}, "products.json holds no products; expected"),
+        ({"1": {"name": "a"}}, {"red": {"1": 1}}, "product '1' has no title; expected"),
+        ({"1": {"title": "a"}}, {"red": {"2": 1}}, "query 'red' judges product '2', which products.json lacks"),
+        ({"1": {"title": "a"}}, {"red": {"1": 0}}, "no query has a product of grade 1 or more"),
+    ],
+)
+def test_text_benchmarks_of_another_form(products: Any, queries: Any, message: str, tmp_path: Path) -> None:
+    write(tmp_path, products, "products.json")
+    write(tmp_path, queries)
+    with pytest.raises(ValueError, match=message):
+        read_text_benchmark(str(tmp_path))
+
+
+def test_title_phrases_are_answered_by_the_titles_that_hold_their_words() -> None:
+    rows = np.array([row for row in ALL if SHOP.attributes["kind"][row] != "Bags"])
+    task = title_phrases_task(SHOP, rows, ", part", num_phrases=100, seed=0)
+    assert (task.name, task.kind, task.sides) == ("title phrases, part", "title phrases", ("title",))
+    for phrase, grades in zip(task.queries, task.relevance, strict=True):
+        words = set(tokenize(phrase))
+        found = {SHOP.ids[row] for row in rows if words <= set(tokenize(SHOP.titles[row]))}
+        assert set(grades) == found and found, phrase
+    by_phrase = dict(zip(task.queries, task.relevance, strict=True))
+    assert set(by_phrase["Zed"]) == ids_of(kind="Casual Shoes")  # the bags of that brand are not ranked
+    untitled = make_corpus([(None, None, None, None), ("123", None, None, None)])
+    assert title_phrases_task(untitled, np.arange(2), "", num_phrases=10, seed=0) is None
+
+
+def test_templates_ask_for_what_products_have() -> None:
+    templates = QueryTemplates(["{colour} {kind}", "buy {kind}"], drop_probability=0)
+    rows = ALL.tolist() * 5
+    made = template_queries(SHOP, rows, templates, 100, np.random.default_rng(0))
+    # A template with words of its own, "buy Bags", asks for more than the kind: nobody knows what answers it.
+    assert set(made) == {"Blue Tshirts", "Red Tshirts", "Blue Casual Shoes", "Bags"}
+    assert set(made["Blue Casual Shoes"]) == ids_of(colour="Blue", kind="Casual Shoes")
+    few = template_queries(SHOP, rows, templates, 2, np.random.default_rng(0))
+    assert list(few.items()) == list(made.items())[:2]
+
+
+def test_shopper_queries_need_no_synonyms() -> None:
+    templates = QueryTemplates(["{gender} {kind}"])
+    none = Synonyms({})
+    queries = make_shopper_queries(SHOP, ALL, templates, none, num_queries=50, min_relevant=2, seed=0)
+    assert {query.plain for query in queries} == {
+        "men tshirts", "boys casual shoes", "girls casual shoes", "women bags",
+    }  # fmt: skip
+    plain, _ = shopper_tasks(queries, none, SHOP, ALL, "", None, None, training(title=["a"], kind=["Bags"]))
+    assert set(plain.slices) == {"query length"}
+
+
 def test_photos_have_a_hash(tmp_path: Path) -> None:
     rows = [("a", None, None, None), ("b", None, None, None)]
 
     def hashed(photos: list[Any]) -> str:
-        return make_catalog(rows, image=photos).photos_sha256
+        return make_corpus(rows, image=photos).photos_sha256
 
     one, two = {"bytes": b"one", "path": None}, {"bytes": b"two", "path": None}
     assert hashed([one, two]) == hashed([dict(one), dict(two)]) != hashed([two, one])

@@ -818,7 +818,7 @@ def test_a_published_space_searches_its_catalogue_with_its_model(
     as_alice: None, hub: Hub, api: HfApi, run: Path, catalog_folder: Path, tmp_path: Path, unused_tcp_port: int
 ) -> None:
     evaluated = ["--dataset_name", str(catalog_folder), "--title_column", "title", "--attribute_columns", "kind"]
-    options = ["--text_baseline", "", "--no_plots", "--output_dir", str(tmp_path / "evaluation")]
+    options = ["--text_baselines", "none", "--no_plots", "--output_dir", str(tmp_path / "evaluation")]
     evaluate_accelerate.main(["--model_name_or_path", str(run), *evaluated, *options])
     model = AceBertModel.from_pretrained(run, dtype=torch.float32)
     processor = AceBertProcessor.from_pretrained(run)

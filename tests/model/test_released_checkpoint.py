@@ -7,20 +7,20 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 import acebert
-from acebert.sample_catalog.generate import Product, draw_product, generate_products, split_products
+from acebert.sample_catalog.generate import SampleProduct, draw_product, generate_products, split_products
 
 ROOT = Path(acebert.__file__).parent
 
 
 @pytest.fixture(scope="module")
-def products() -> list[Product]:
+def products() -> list[SampleProduct]:
     """Products of the validation split whose titles say neither colour nor, where there is one, pattern."""
     held_out = split_products(generate_products())["validation"]
     return [product for product in held_out if "colour" in product.hidden]
 
 
 @pytest.fixture(scope="module")
-def vectors(products: list[Product]) -> dict[str, torch.Tensor]:
+def vectors(products: list[SampleProduct]) -> dict[str, torch.Tensor]:
     model = AutoModel.from_pretrained(ROOT, trust_remote_code=True, dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(ROOT, trust_remote_code=True)
     titles, photos = (
@@ -39,21 +39,21 @@ def vectors(products: list[Product]) -> dict[str, torch.Tensor]:
         return vectors | {"queries": model.get_text_features(**asked).pooler_output}
 
 
-def precision_at_1(vectors: dict[str, torch.Tensor], side: str, products: list[Product]) -> float:
+def precision_at_1(vectors: dict[str, torch.Tensor], side: str, products: list[SampleProduct]) -> float:
     """Share of queries ("Red Tshirts") whose first product is of that colour and kind."""
     first = (vectors["queries"] @ vectors[side].t()).argmax(1).tolist()
     wanted = [(product.baseColour, product.articleType) for product in products]
     return sum(wanted[i] == wanted[j] for i, j in enumerate(first)) / len(wanted)
 
 
-def test_colours_that_titles_hide_are_seen(products: list[Product], vectors: dict[str, torch.Tensor]) -> None:
+def test_colours_that_titles_hide_are_seen(products: list[SampleProduct], vectors: dict[str, torch.Tensor]) -> None:
     assert len(products) > 80
     blind, seeing = (precision_at_1(vectors, side, products) for side in ("titles", "both"))
     assert seeing > 0.6
     assert seeing > blind + 0.3
 
 
-def test_a_photo_alone_is_enough(products: list[Product], vectors: dict[str, torch.Tensor]) -> None:
+def test_a_photo_alone_is_enough(products: list[SampleProduct], vectors: dict[str, torch.Tensor]) -> None:
     assert precision_at_1(vectors, "photos", products) > 0.5
 
 

@@ -33,7 +33,7 @@ from transformers import (
 )
 
 from acebert.configuration_acebert import AceBertConfig, AceBertVisionConfig
-from acebert.data.collators import _drop_patches
+from acebert.data.collators import drop_patches
 from acebert.image_processing_acebert import BACKBONE_PIXELS, AceBertImageProcessor
 from acebert.modeling_acebert import AceBertForPreTraining, AceBertForRetrieval, AceBertModel
 from acebert.processing_acebert import AceBertProcessor
@@ -236,7 +236,7 @@ class TestFusion:
             assert inputs["pixel_values"].shape[1] <= budget
             vectors[budget] = model.get_product_features(**inputs)
             dropped = {name: value.clone() for name, value in inputs.items()}
-            _drop_patches(dropped, 0.5, np.random.default_rng(0))
+            drop_patches(dropped, 0.5, np.random.default_rng(0))
             kept = model.get_product_features(**dropped)
             assert torch.allclose(kept.title_embeds, vectors[budget].title_embeds)
             assert not torch.allclose(kept.image_embeds, vectors[budget].image_embeds, atol=1e-4)

@@ -20,8 +20,8 @@ from acebert.space.tabs.embedding_map import (
     EmbeddingMapTab,
     Map,
     draw,
+    make_attribute_queries,
     make_map,
-    make_queries,
     show_gap,
 )
 
@@ -45,13 +45,17 @@ def test_queries_are_values_of_one_product_in_order() -> None:
         product(2, kind="Mug", colour="Blue", story=""),
     ]
     attributes = ["kind", "colour", "price", "story"]
-    made = {query for seed in range(30) for query in make_queries(products, attributes, seed=seed)}
+    made = {query for seed in range(30) for query in make_attribute_queries(products, attributes, seed=seed)}
     assert made == {"shirt", "red", "shirt red", "mug", "blue", "mug blue"}
     many = [product(i, kind=f"kind {i}") for i in range(50)]
-    queries = make_queries(many, ["kind"], count=20)
+    queries = make_attribute_queries(many, ["kind"], count=20)
     assert len(queries) == len(set(queries)) == 20
-    assert queries == make_queries(many, ["kind"], count=20) != make_queries(many, ["kind"], count=20, seed=1)
-    assert make_queries([product(1)], ["kind"]) == []
+    assert (
+        queries
+        == make_attribute_queries(many, ["kind"], count=20)
+        != make_attribute_queries(many, ["kind"], count=20, seed=1)
+    )
+    assert make_attribute_queries([product(1)], ["kind"]) == []
 
 
 def test_a_query_lies_in_the_middle_of_its_nearest_products() -> None:

@@ -6,16 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from accelerate import Accelerator
 from helpers import WORDS, read_log, read_weights, without_times
 from transformers import BertConfig, BertModel, BertTokenizer, Dinov2Config, Dinov2Model
 
+import acebert
 from acebert import train_accelerate as script
 from acebert.modeling_acebert import AceBertModel
 from acebert.training.command_line import parse_arguments
 from acebert.training.stages.finetune import Finetuning
 from acebert.training.teacher import TextTeacher
 
+CONFIGS = Path(acebert.__file__).parent / "configs"
 NEW = {"patch_size": None, "projection_dim": None}
 WIDTH = 32  # of the text backbone
 
@@ -132,3 +135,15 @@ def test_rates_fall_from_layer_to_layer_and_frozen_ones_stay(align: Callable[...
     trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     assert not trained[layer.format(0)] and trained[layer.format(1)]
     assert not trained["acebert.image_encoder.embeddings.patch_embedding.weight"]
+
+
+@pytest.mark.parametrize(
+    "name", [path.name for path in sorted(CONFIGS.glob("*.yaml")) if not path.name.startswith("ablations")]
+)
+def test_the_projects_configurations_are_flags_of_their_stage(name: str) -> None:
+    args = parse_arguments(["--config", str(CONFIGS / name)])
+    settings = yaml.safe_load((CONFIGS / name).read_text(encoding="utf-8"))
+    given = {
+        key: value if key != "dataset_name" or isinstance(value, list) else [value] for key, value in settings.items()
+    }
+    assert {key: getattr(args, key) for key in given} == given

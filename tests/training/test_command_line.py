@@ -75,7 +75,7 @@ def test_help_lists_the_stages_and_then_the_flags_of_one(capsys: pytest.CaptureF
         ),
         (
             {"stage": "pretrain", "cached_chunk_size": 8},
-            "doesn't take --cached_chunk_size (of align, finetune), --chunk",
+            "doesn't take --cached_chunk_size (of align, finetune)",
         ),
         ({"stage": "pretrain", "mine_hard_negatives_every": 1}, "--mine_hard_negatives_every (of align, finetune)"),
         ({"stage": "pretrain", "chunk_size": 8}, "--chunk_size (of align, finetune, query_side): leave out."),
@@ -103,14 +103,11 @@ def test_bad_settings(
         ({"hard_negatives": 2}, "--stage query_side doesn't take --hard_negatives (of align, finetune): leave out."),
         ({"adversarial_strength": 0.0}, "--adversarial_strength (of align, finetune)"),
         ({"balanced_query_probability": 1.5}, "--balanced_query_probability must lie in [0, 1], got 1.5"),
-        (
-            {"stage": "finetune", "balanced_query_probability": 0.5},
-            "doesn't take --balanced_query_probability (of query_side)",
-        ),
+        ({"stage": "finetune", "balanced_query_probability": 0.5}, "take --balanced_query_probability (of query_side)"),
         ({"label_smoothing": 0.1}, "--label_smoothing (of pretrain, align, finetune)"),
         (
             {"image_learning_rate": 0.1, "mlm_probability": 0.1},
-            "--image_learning_rate (of pretrain, align, finetune), --mlm_probability (of pretrain)",
+            "finetune), --mlm_probability (of pretrain): leave out.",
         ),
         ({"balanced_query_probability": 0.5, "query_templates": None}, "for --query_templates: give some"),
         ({"model_name_or_path": None}, "needs a fine-tuned checkpoint: give --model_name_or_path"),

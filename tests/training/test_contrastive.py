@@ -11,7 +11,7 @@ from helpers import product_rows
 from acebert.configuration_acebert import AceBertConfig
 from acebert.data.collators import PairCollator
 from acebert.data.columns import Columns
-from acebert.data.pairs import ProductPairs
+from acebert.data.pairs import PairDataset
 from acebert.data.query_templates import QueryTemplates
 from acebert.losses_acebert import find_positives
 from acebert.modeling_acebert import AceBertForRetrieval
@@ -24,7 +24,7 @@ def batch(tiny_processor: AceBertProcessor) -> dict:
     rows = product_rows(30)
     columns = Columns(attributes=["colour", "kind"])
     products = Dataset.from_list([{**row, "image": None} for row in rows])
-    pairs = ProductPairs(products, columns, QueryTemplates(["{colour} {kind}"]), drop_title_probability=0.0)
+    pairs = PairDataset(products, columns, QueryTemplates(["{colour} {kind}"]), drop_title_probability=0.0)
     items = [pairs[i] | {"image": None if i % 5 == 0 else row["image"]} for i, row in enumerate(rows)]
     for item in items[1::3]:
         if item["image"] is not None:

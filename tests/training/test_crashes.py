@@ -22,7 +22,7 @@ from helpers import FORKS, Killed, assert_same_weights, free_port, product_rows,
 
 from acebert import train_accelerate as script
 from acebert.data.columns import Columns
-from acebert.data.pairs import ProductPairs
+from acebert.data.pairs import PairDataset
 from acebert.data.sources import load_products
 from acebert.training import checkpoints
 from acebert.training.stages.finetune import Finetuning
@@ -124,7 +124,7 @@ def test_a_nan_ends_the_run_with_step_rate_and_products(
     monkeypatch.setattr(Finetuning, "backward", poisoned)
     rare = {"logging_steps": 50, "eval_steps": 50, "checkpointing_steps": 3}
     with pytest.raises(SystemExit) as error:
-        script.main(flags(**rare, max_train_steps=10))
+        script.main(flags(**rare, max_train_steps=10, learning_rate=2e-4))
     is_what = "loss is nan" if what == "loss" else "gradient's norm is"
     assert is_what in str(error.value) and "at step 4, learning rate 0.00014." in str(error.value)
     ids = json.loads(str(error.value).split("Products of the batch: ")[1].split("]")[0] + "]")
@@ -152,14 +152,14 @@ def test_a_nan_at_the_step_of_a_checkpoint_is_not_saved(
 def test_a_killed_reader_of_data_ends_the_run_with_a_remedy(
     flags: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = ProductPairs.__getitem__
+    read = PairDataset.__getitem__
 
-    def dies(self: ProductPairs, row: int) -> dict[str, Any]:
+    def dies(self: PairDataset, row: int) -> dict[str, Any]:
         if torch.utils.data.get_worker_info() is not None and self.epoch == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return read(self, row)
 
-    monkeypatch.setattr(ProductPairs, "__getitem__", dies)
+    monkeypatch.setattr(PairDataset, "__getitem__", dies)
     with pytest.raises(
         SystemExit, match=r"A process that reads data is gone.*(?s:.)*--dataloader_num_workers.*the same command"
     ):
@@ -297,7 +297,9 @@ def test_kills_at_random_moments_change_no_bit(flags: Callable[..., list[str]], 
 
 def wait_for_step(folder: Path, step: int, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
-    while not (folder / "train_log.jsonl").exists() or read_log(folder)[-1]["step"] < step:
+    # The last line may still be half written.
+    log = folder / "train_log.jsonl"
+    while not log.exists() or all(entry["step"] < step for entry in map(json.loads, log.read_text().split("\n")[:-1])):
         assert time.monotonic() < deadline, f"no step {step} in {seconds} s"
         time.sleep(0.05)
 

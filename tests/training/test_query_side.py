@@ -22,7 +22,7 @@ from acebert.commands import find_learning_rate
 from acebert.data.collators import QueryCollator
 from acebert.data.columns import Columns
 from acebert.data.grouping import hash_text
-from acebert.data.pairs import SIDES, ProductQueries
+from acebert.data.pairs import SIDES, QueryDataset
 from acebert.data.query_templates import QueryTemplates
 from acebert.encoding.corpus_encoder import CorpusEncoder
 from acebert.losses_acebert import answer_loss, matryoshka_answer_loss
@@ -32,7 +32,7 @@ from acebert.training.catalog_negatives import CatalogNegatives
 from acebert.training.stages.query_side import QuerySideFinetuning
 
 
-def make_data(**changes: Any) -> ProductQueries:
+def make_data(**changes: Any) -> QueryDataset:
     """97 red shirts and one each of three other kinds; all have both title and photo but the last, a title alone."""
     kinds = ["shirt"] * 97 + ["shoe", "bag", "mug"]
     rows = [
@@ -45,7 +45,7 @@ def make_data(**changes: Any) -> ProductQueries:
     )
     columns = Columns(attributes=["colour", "kind"])
     templates = QueryTemplates(["{colour} {kind}", "{kind}", "big {kind}"])
-    return ProductQueries(products, columns, templates, **changes)
+    return QueryDataset(products, columns, templates, **changes)
 
 
 def test_balanced_queries_ask_for_rare_values_as_often_as_for_common_ones() -> None:
@@ -101,7 +101,7 @@ def test_a_row_that_cannot_be_learned_from_is_named_by_what_was_drawn() -> None:
 def test_a_product_that_shows_nothing_is_found_at_the_start() -> None:
     rows = [{"id": 1, "title": "shoe", "asked": "red"}, {"id": 2, "title": " ", "asked": "bag"}]
     with pytest.raises(ValueError, match=r"Product 2 \(row 1\) has neither a title nor a photo"):
-        ProductQueries(Dataset.from_list(rows), Columns(query="asked"))
+        QueryDataset(Dataset.from_list(rows), Columns(query="asked"))
 
 
 def make_ranked() -> CatalogNegatives:
@@ -164,7 +164,7 @@ def test_rows_of_one_product_are_ranked_once_and_answer_together(
         {"id": "A", "title": "shoe", "asked": None, "image": photo},
     ]
     features = Features({**dict.fromkeys(("id", "title", "asked"), Value("string")), "image": Image(decode=False)})
-    data = ProductQueries(Dataset.from_list(rows, features=features), Columns(query="asked"), title_query_probability=0)
+    data = QueryDataset(Dataset.from_list(rows, features=features), Columns(query="asked"), title_query_probability=0)
     encoder = CorpusEncoder(tiny_model, tiny_processor, Accelerator(cpu=True), tmp_path, "tiny")
     ranked = CatalogNegatives.encode(data, encoder, "log")
     assert [len(vectors[0]) for vectors in ranked.vectors] == [2, 2, 2]
@@ -188,7 +188,7 @@ def test_rows_of_one_product_share_their_values(
         {"id": "B", "title": "bag", "colour": "red", "kind": "bag"},
     ]
     columns = Columns(attributes=["colour", "kind"])
-    data = ProductQueries(Dataset.from_list(rows), columns, QueryTemplates(["{colour} {kind}"]))
+    data = QueryDataset(Dataset.from_list(rows), columns, QueryTemplates(["{colour} {kind}"]))
     encoder = CorpusEncoder(AceBertModel(tiny_config()).eval(), tiny_processor, Accelerator(cpu=True), tmp_path, "tiny")
     expected = [[hash_text("red"), hash_text("shoe")], [hash_text("red"), hash_text("bag")]]
     assert CatalogNegatives.encode(data, encoder, "log").attributes.tolist() == expected

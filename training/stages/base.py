@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from acebert.data.pairs import ProductPairs
+from acebert.data.pairs import PairDataset
 from acebert.data.workers import worker_options
 from acebert.processing_acebert import AceBertProcessor
 from acebert.training.arguments import TrainingArguments
@@ -32,11 +32,11 @@ class Stage(ABC, Generic[ArgumentsT]):
     summary: ClassVar[str]  # for `--help`
     arguments: ClassVar[type[TrainingArguments]]
     model_class: ClassVar[type[Model]]
-    dataset_class: ClassVar[type[ProductPairs]]
+    dataset_class: ClassVar[type[PairDataset]]
     learns_from_queries: ClassVar[bool] = True
 
-    train_data: ProductPairs
-    validation_data: ProductPairs | None
+    train_data: PairDataset
+    validation_data: PairDataset | None
     sampler: HardNegativeSampler
     processor: AceBertProcessor
 
@@ -76,7 +76,7 @@ class Stage(ABC, Generic[ArgumentsT]):
             )
         return splits.fingerprints
 
-    def _make_dataset(self, splits: Splits, is_training: bool) -> ProductPairs:
+    def _make_dataset(self, splits: Splits, is_training: bool) -> PairDataset:
         products = splits.train if is_training else splits.validation
         options = self.dataset_options(is_training)
         return self.dataset_class(products, splits.columns, splits.templates, seed=self.args.seed, **options)
@@ -97,7 +97,7 @@ class Stage(ABC, Generic[ArgumentsT]):
             None if validation is None else self._make_loader(validation),
         )
 
-    def _make_loader(self, data: ProductPairs, **options: Any) -> DataLoader:
+    def _make_loader(self, data: PairDataset, **options: Any) -> DataLoader:
         return DataLoader(
             data,
             batch_size=self.args.per_device_batch_size,
@@ -107,7 +107,7 @@ class Stage(ABC, Generic[ArgumentsT]):
         )
 
     @abstractmethod
-    def make_collator(self, data: ProductPairs, is_training: bool) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    def make_collator(self, data: PairDataset, is_training: bool) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """From rows of the dataset to a batch."""
 
     # ------------------------------------------------------------------------------------------------------------------

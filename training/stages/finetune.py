@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from acebert.configuration_acebert import AceBertVisionConfig
 from acebert.data.collators import PairCollator
 from acebert.data.open_texts import OpenTexts
-from acebert.data.pairs import ProductPairs
+from acebert.data.pairs import PairDataset
 from acebert.losses_acebert import anchor_loss, find_positives, modality_gap
 from acebert.modeling_acebert import AceBertForRetrieval
 from acebert.processing_acebert import AceBertProcessor
@@ -34,7 +34,7 @@ class Finetuning(Stage[FinetuningArguments]):
     summary = "retrieval: queries and products against in-batch and hard negatives, with the domain adversary"
     arguments = FinetuningArguments
     model_class = AceBertForRetrieval
-    dataset_class = ProductPairs
+    dataset_class = PairDataset
 
     # ------------------------------------------------------------------------------------------------------------------
     # Data
@@ -58,7 +58,7 @@ class Finetuning(Stage[FinetuningArguments]):
     def make_sampler(self) -> HardNegativeSampler:
         return HardNegativeSampler(len(self.train_data), self.args.seed, self.args.hard_negatives)
 
-    def make_collator(self, data: ProductPairs, is_training: bool) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    def make_collator(self, data: PairDataset, is_training: bool) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         args = self.args
         chunk_size = args.cached_chunk_size or args.chunk_size
         if not is_training:

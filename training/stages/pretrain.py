@@ -8,7 +8,7 @@ from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader
 
 from acebert.data.collators import MaskingCollator
-from acebert.data.pairs import ProductPairs, ProductParts
+from acebert.data.pairs import PairDataset, PretrainingDataset
 from acebert.modeling_acebert import AceBertForPreTraining
 from acebert.processing_acebert import AceBertProcessor
 from acebert.training.arguments import PretrainingArguments
@@ -24,7 +24,7 @@ class Pretraining(Stage[PretrainingArguments]):
     summary = "cross-modal pre-training of the product encoder: masked words and patches, product matching"
     arguments = PretrainingArguments
     model_class = AceBertForPreTraining
-    dataset_class = ProductParts
+    dataset_class = PretrainingDataset
     learns_from_queries = False
 
     def dataset_options(self, is_training: bool) -> dict[str, float]:
@@ -32,7 +32,7 @@ class Pretraining(Stage[PretrainingArguments]):
             return {}
         return {"flip_probability": self.args.flip_probability, "crop_probability": self.args.crop_probability}
 
-    def make_collator(self, data: ProductPairs, is_training: bool) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    def make_collator(self, data: PairDataset, is_training: bool) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         args = self.args
         probabilities = (args.mlm_probability, args.patch_mask_probability, args.mismatch_probability)
         return MaskingCollator(self.processor, data, *probabilities, args.seed)

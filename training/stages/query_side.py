@@ -14,7 +14,7 @@ from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader
 
 from acebert.data.collators import QueryCollator
-from acebert.data.pairs import ProductPairs, ProductQueries
+from acebert.data.pairs import PairDataset, QueryDataset
 from acebert.encoding.corpus_encoder import CorpusEncoder
 from acebert.losses_acebert import matryoshka_answer_loss, modality_gap
 from acebert.modeling_acebert import AceBertForRetrieval
@@ -32,7 +32,7 @@ class QuerySideFinetuning(Stage[QuerySideArguments]):
     summary = "query-side fine-tuning: the query encoder alone, against the whole catalogue's frozen vectors"
     arguments = QuerySideArguments
     model_class = AceBertForRetrieval
-    dataset_class = ProductQueries
+    dataset_class = QueryDataset
 
     negatives: CatalogNegatives  # the products trained against
     ranked: CatalogNegatives  # those, and then the validation split's, which validation queries are drawn from
@@ -46,7 +46,7 @@ class QuerySideFinetuning(Stage[QuerySideArguments]):
             "balanced_query_probability": args.balanced_query_probability if is_training else 0.0,
         }
 
-    def make_collator(self, data: ProductPairs, is_training: bool) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    def make_collator(self, data: PairDataset, is_training: bool) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         return QueryCollator(self.processor, self.args.chunk_size)
 
     def load_model_and_processor(self) -> tuple[Model, AceBertProcessor]:

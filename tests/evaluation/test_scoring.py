@@ -1,6 +1,7 @@
-"""Systems and how they are ranked and scored, against sorting and formulas."""
+"""How products are ranked and rankings scored, against sorting and formulas."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import evaluate
@@ -8,16 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-import acebert.evaluation.rankers as systems
 from acebert.data.corpus import Corpus
+from acebert.evaluation.scoring import rank, score_rankings
 from acebert.evaluation.tasks import Task
+from acebert.metrics.retrieval import retrieval
+from acebert.utils.ranking import top_k
 
 
 def make_task(ids: list[str], num_queries: int, **fields: Any) -> Task:
-    catalog = Corpus("drawn", ids, [None] * len(ids), None, {}, ["train"] * len(ids))
+    corpus = Corpus("drawn", ids, [None] * len(ids), None, {}, ["train"] * len(ids))
     defaults = {
         "name": "task", "description": "", "queries": [f"query {i}" for i in range(num_queries)],
-        "relevance": [{ids[i]: 1.0} for i in range(num_queries)], "catalog": catalog, "rows": np.arange(len(ids)),
+        "relevance": [{ids[i]: 1.0} for i in range(num_queries)], "corpus": corpus, "rows": np.arange(len(ids)),
         "metrics": ("precision@10",), "main_metric": "precision@10",
     }  # fmt: skip
     return Task(**{**defaults, **fields})
@@ -33,9 +36,9 @@ def test_top_k_keeps_the_order_of_ties_and_drops_minus_infinity() -> None:
             [c for c in sorted(range(40), key=lambda c, row=row: -row[c]) if row[c] > -math.inf][:k]
             for row in scores.tolist()
         ]
-        assert systems.top_k(scores, k) == expected
-    with pytest.raises(ValueError, match="NaN"):
-        systems.top_k(torch.tensor([[0.0, math.nan]]), 1)
+        assert [best.tolist() for best in top_k(scores.numpy(), k)] == expected
+    with pytest.raises(ValueError, match=r"NaN.*--mixed_precision"):
+        rank(make_task(["2", "1"], 1), lambda _: torch.tensor([[0.0, math.nan]]), depth=1)
 
 
 def test_ranking_in_chunks_breaks_ties_as_the_metric_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +51,7 @@ def test_ranking_in_chunks_breaks_ties_as_the_metric_does(monkeypatch: pytest.Mo
         seen.append(part)
         return scores[part]
 
-    rankings = systems.rank(make_task(ids, num_queries=11), score, depth=5)
+    rankings = rank(make_task(ids, num_queries=11), score, depth=5)
     assert len(seen) == 6
     expected = [sorted(zip(row, ids, strict=True), reverse=True)[:5] for row in scores.tolist()]
     assert rankings == [[product for _, product in best] for best in expected]
@@ -58,7 +61,7 @@ def test_a_query_does_not_find_what_is_excluded() -> None:
     ids = ["5", "4", "3", "2", "1"]
     task = make_task(ids, 2, rows=np.array([0, 2, 3]), excluded=[{0}, {2, 3}])
     scores = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])  # of products 5, 3 and 2
-    assert systems.rank(task, lambda part: scores[part].clone(), depth=3) == [["3", "2"], ["5"]]
+    assert rank(task, lambda part: scores[part].clone(), depth=3) == [["3", "2"], ["5"]]
 
 
 def test_scores_are_those_of_the_metric_and_their_averages() -> None:
@@ -67,8 +70,8 @@ def test_scores_are_those_of_the_metric_and_their_averages() -> None:
     relevance = [{product: 1.0 for product in rng.choice(ids, size=4, replace=False)} for _ in range(6)]
     rankings = [list(rng.permutation(ids)[:10]) for _ in range(6)]
     task = make_task(ids, 6, relevance=relevance, metrics=("AvgP", "precision@1", "precision@10", "mrr@10"))
-    found = systems.score_rankings(task, rankings)
-    expected = evaluate.load(str(systems.METRIC.parent)).compute(
+    found = score_rankings(task, rankings)
+    expected = evaluate.load(str(Path(retrieval.__file__).parent)).compute(
         predictions=rankings,
         references=[{"ids": list(grades), "grades": list(grades.values())} for grades in relevance],
         k=[1, 10],
