@@ -34,7 +34,8 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 from tqdm.auto import tqdm
 
-from acebert.training.command_line import default_settings, parse_arguments, to_argv
+from acebert.training.command_line import default_settings, parse_arguments
+from acebert.utils.config_file import to_argv
 from acebert.utils.files import atomic_write
 from acebert.utils.markdown import format_mean, table
 from acebert.utils.plotting import BLUE, STYLE

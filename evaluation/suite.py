@@ -97,7 +97,8 @@ def make_tasks(
     """The tasks that the flags ask for, on all products and on the held-out ones alone, natural queries first."""
     galleries = {"": np.flatnonzero(corpus.shows(TITLE_AND_PHOTO))}
     if args.validation_split and set(corpus.splits) != {args.validation_split}:
-        galleries[UNSEEN] = np.array([row for row in galleries[""] if corpus.splits[row] == args.validation_split])
+        held_out = [row for row in galleries[""] if corpus.splits[row] == args.validation_split]
+        galleries[UNSEEN] = np.array(held_out, dtype=np.int64)
     tasks = _natural_tasks(args, files, corpus, galleries)
     tasks += _knowledge_tasks(args, corpus, galleries)
     tasks += _judged_synthetic_tasks(args, corpus, galleries)
@@ -191,22 +192,22 @@ def _judged_synthetic_tasks(args: EvaluationArguments, corpus: Corpus, galleries
         )
         tasks += [whole, *_restricted(whole, galleries)]
     if args.text_to_image_file:
-        tasks.append(
-            judged_task(
-                read_queries(args.text_to_image_file),
-                args.text_to_image_file,
-                corpus,
-                args.drop_missing_relevant,
-                name="text-to-image",
-                description="Queries are the products' own titles, not words of shoppers, against every product's "
-                "photo alone. The products with the title are relevant.",
-                rows=np.flatnonzero(corpus.has_photo),
-                sides=("image",),
-                metrics=("recall@1", "recall@10", "AvgRecall", "mrr@10"),
-                main_metric="recall@10",
-                no_titles="not applicable: the query is the product's own title",
-            )
+        photos = {suffix: rows[corpus.has_photo[rows]] for suffix, rows in galleries.items()}
+        whole = judged_task(
+            read_queries(args.text_to_image_file),
+            args.text_to_image_file,
+            corpus,
+            args.drop_missing_relevant,
+            name="text-to-image",
+            description="Queries are the products' own titles, not words of shoppers, against every product's photo "
+            "alone. The products with the title are relevant.",
+            rows=photos[""],
+            sides=("image",),
+            metrics=("recall@1", "recall@10", "AvgRecall", "mrr@10"),
+            main_metric="recall@10",
+            no_titles="not applicable: the query is the product's own title",
         )
+        tasks += [whole, *_restricted(whole, photos)]
     return tasks
 
 

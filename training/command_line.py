@@ -2,17 +2,16 @@
 
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import yaml
 from transformers import HfArgumentParser
 
 from acebert.training.arguments import TrainingArguments
 from acebert.training.stages import STAGES
 from acebert.utils.arguments import check_bounds, defaults_of, groups_of, names_of
 from acebert.utils.command_line import HelpFormatter
+from acebert.utils.config_file import add_config_flag, expand_config
 
 
 def parse_arguments(
@@ -37,10 +36,8 @@ def parse_arguments(
     """
     # An abbreviated flag would escape the checks below.
     common = ArgumentParser(add_help=False, allow_abbrev=False)
-    common.add_argument("--config", help="YAML file of flags; flags on the command line override it.")
-    config, flags = common.parse_known_args(sys.argv[1:] if argv is None else argv)
-    if config.config:
-        flags = _read_config(config.config, common) + flags
+    add_config_flag(common)
+    flags = expand_config(common, sys.argv[1:] if argv is None else argv)
     stage = _choose_stage(flags, name, description, [common, *parents])
     arguments = STAGES[stage].arguments
     parser = HfArgumentParser(
@@ -67,23 +64,6 @@ def parse_arguments(
 def default_settings() -> dict[str, dict[str, Any]]:
     """By stage, what each of its flags is where it isn't given; None for those that have to be."""
     return {name: defaults_of(stage.arguments) for name, stage in STAGES.items()}
-
-
-def to_argv(flags: Mapping[str, Any]) -> list[str]:
-    """Flags as on the command line; those that are null or empty are left out."""
-    return [
-        part
-        for name, value in flags.items()
-        if value is not None and value != []
-        for part in (f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)]))
-    ]
-
-
-def _read_config(file: str, parser: ArgumentParser) -> list[str]:
-    values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    if not isinstance(values, dict):
-        parser.error(f"--config {file} must hold `flag: value` lines.")
-    return to_argv(values)
 
 
 def _choose_stage(flags: Sequence[str], name: str, description: str, parents: Sequence[ArgumentParser]) -> str:

@@ -11,7 +11,7 @@ CONFIG = "--config"
 
 
 def add_config_flag(parser: ArgumentParser) -> None:
-    parser.add_argument(CONFIG, help="YAML file of flags; flags on the command line override it")
+    parser.add_argument(CONFIG, help="YAML file of flags; flags on the command line override it.")
 
 
 def expand_config(parser: ArgumentParser, argv: Sequence[str]) -> list[str]:

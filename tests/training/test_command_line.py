@@ -12,9 +12,10 @@ from helpers import FROM_CHECKPOINT
 
 from acebert import train_accelerate as script
 from acebert.training.arguments import FinetuningArguments
-from acebert.training.command_line import default_settings, parse_arguments, to_argv
+from acebert.training.command_line import default_settings, parse_arguments
 from acebert.training.stages import STAGES
 from acebert.utils.arguments import names_of
+from acebert.utils.config_file import to_argv
 
 
 def test_yaml_config_and_flags(flags: Callable[..., list[str]], tmp_path: Path) -> None:
