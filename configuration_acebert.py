@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from transformers import BertConfig
-from transformers.utils.versions import require_version
+from transformers import BertConfig, __version__
 
 # No packaging guards code that comes from the Hub. Older releases lack the dataclass that configurations are and the
 # image processors' base class (tests/versions).
-require_version("transformers>=5.4.0")
+if tuple(map(int, __version__.split(".")[:2])) < (5, 4):
+    raise ImportError(f"transformers>=5.4.0 is required by ACE-BERT, but {__version__} is installed: upgrade it.")
 
-from transformers.configuration_utils import PreTrainedConfig  # noqa: E402 - transformers 4 has no such name
+from transformers.configuration_utils import PreTrainedConfig
 
 LOSSES = ("info_nce", "sigmoid")
 POOLINGS = ("mean", "cls")

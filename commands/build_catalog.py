@@ -3,8 +3,8 @@
     acebert build-catalog --dataset_name path/to/catalogue.csv --id_column sku --title_column name \
         --image_column photo --output_dir build/my-catalog
 
-Several processes share the work: `accelerate launch -m acebert.commands.build_catalog ...`. The same command resumes a
-build that was stopped.
+Several processes share the work: on GPUs under `accelerate launch -m acebert.commands.build_catalog ...`, on CPUs under
+torchrun with ACCELERATE_USE_CPU=true. The same command resumes a build that was stopped.
 """
 
 import sys
@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from datasets import concatenate_datasets
 from transformers import AutoModel, AutoProcessor
 
@@ -22,7 +23,7 @@ from acebert.catalog.indexes.connection import ServerOptions
 from acebert.data.arguments import CatalogArguments
 from acebert.data.sources import load_products
 from acebert.utils.command_line import make_parser
-from acebert.utils.hardware import has_bfloat16
+from acebert.utils.hardware import has_bfloat16, use_loopback
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -105,7 +106,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "acebert build-catalog", __doc__.splitlines()[0], (ProductArguments, EncodingArguments, OutputArguments)
     )
     source, encoding, output = parser.parse_args_into_dataclasses(argv)
-    state = PartialState()
+    use_loopback()
+    # As `Accelerator` does: on a CPU, processes of torchrun or `accelerate launch --cpu` know of each other only so.
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     attributes = source.attribute_columns
     columns = source.columns(attributes or ())
     with state.main_process_first():

@@ -295,7 +295,7 @@ def parse_arguments(argv: Sequence[str] | None = None, description: str = "") ->
     Raises:
         SystemExit: for `--help`, and for flags that are unknown, out of bounds or don't go together, naming them.
     """
-    parser = make_parser("evaluate_accelerate.py", description, groups_of(EvaluationArguments))
+    parser = make_parser("acebert evaluate", description, groups_of(EvaluationArguments))
     add_config_flag(parser)
     values = parser.parse_args(expand_config(parser, sys.argv[1:] if argv is None else argv))
     try:

@@ -21,7 +21,7 @@ def draw_mug(colour: str) -> Image.Image:
     return photo
 
 
-model = AutoModel.from_pretrained(MODEL, trust_remote_code=True, dtype=torch.float32)
+model = AutoModel.from_pretrained(MODEL, trust_remote_code=True, use_safetensors=True, dtype=torch.float32)
 processor = AutoProcessor.from_pretrained(MODEL, trust_remote_code=True)
 
 # A product has a title, a photo, or both; None stands for what is missing.

@@ -21,7 +21,7 @@ from acebert import ProductCatalog
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Opens the catalogue once, read-only: any number of such services may share it."""
     name = os.environ.get("MODEL", ".")
-    model = AutoModel.from_pretrained(name, trust_remote_code=True, dtype=torch.float32)
+    model = AutoModel.from_pretrained(name, trust_remote_code=True, use_safetensors=True, dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
     torch.set_num_threads(1)  # searches are many and small: each does best on one core
     with ProductCatalog.load(os.environ["CATALOG"], model, processor, read_only=True) as app.state.catalog:

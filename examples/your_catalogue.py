@@ -54,7 +54,7 @@ acebert(
 
 # 3. Encode the catalogue, and search it.
 acebert("build-catalog", "--model_name_or_path", model_folder, *catalogue, "--output_dir", catalog_folder)
-model = AutoModel.from_pretrained(model_folder, trust_remote_code=True, dtype=torch.float32)
+model = AutoModel.from_pretrained(model_folder, trust_remote_code=True, use_safetensors=True, dtype=torch.float32)
 processor = AutoProcessor.from_pretrained(model_folder, trust_remote_code=True)
 with ProductCatalog.load(catalog_folder, model, processor) as catalog:
     for hit in catalog.search("red shoes", top_k=5):

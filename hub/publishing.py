@@ -35,7 +35,7 @@ OPTIONAL = (
 )  # fmt: skip
 IMPORT = re.compile(r"^\s*from \.(\w+) import", re.MULTILINE)
 # The parts of the package that the Space needs, with all that they import by the layers in pyproject.toml.
-PACKAGE_PARTS = ("utils", "data", "encoding", "catalog")
+PACKAGE_PARTS = ("utils", "metrics", "data", "encoding", "catalog")
 PICTURE = re.compile(r"!\[[^\]]*\]\(([\w.-][\w./-]*\.(?:gif|jpe?g|png|svg|webp))\)")
 SPACE_ROOT = ("app.py", "requirements.txt")
 SPACE_PARTS = ("static", "tabs", "templates", "uploads")

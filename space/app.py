@@ -22,7 +22,7 @@ import torch
 from huggingface_hub import snapshot_download
 
 FOLDER = Path(__file__).parent
-PACKAGE_PARTS = ("utils", "data", "encoding", "catalog")  # what the Space needs beside the root's modules
+PACKAGE_PARTS = ("utils", "metrics", "data", "encoding", "catalog")  # what the Space needs beside the root's modules
 SPACE_PARTS = ("static", "tabs", "templates", "uploads")
 PUBLISHED = FOLDER / "settings.json"  # written by `acebert publish`
 DEFAULTS = {

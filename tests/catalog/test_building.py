@@ -271,24 +271,22 @@ def test_two_processes_make_the_same_catalogue(
 ) -> None:
     root = Path(__file__).parents[2]
     script = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1)); from acebert.catalog import parts; "
-        "parts.PART_ROWS = 16; from acebert.commands import build_catalog; build_catalog.main()"
+        "import os, sys; from pathlib import Path; from acebert.catalog import parts; "
+        "parts.PART_ROWS = 16; from acebert.commands import build_catalog; build_catalog.main(); "
+        'Path(__file__).with_name(f\'rank-{os.environ["RANK"]}-of-{os.environ["WORLD_SIZE"]}\').touch()'
     )
     (tmp_path / "small_parts.py").write_text(script)
     paths = [tmp_path / "one", tmp_path / "two"]
     for processes, path in zip((1, 2), paths, strict=True):
-        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-        launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-        arguments = [
-            "--dataset_name",
-            str(catalog_folder),
-            "--output_dir",
-            str(path),
-            "--model_name_or_path",
-            str(root),
-        ]
-        command = [*launcher, str(tmp_path / "small_parts.py"), str(root), *arguments]
-        subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        # `accelerate launch` starts several processes on accelerators only; on a CPU that is torchrun's or MPI's job.
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        arguments = ["--dataset_name", catalog_folder, "--output_dir", path, "--model_name_or_path", root]
+        subprocess.run(
+            [*launcher, tmp_path / "small_parts.py", *map(str, arguments)],
+            check=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        )
+    assert {path.name for path in tmp_path.glob("rank-*")} == {"rank-0-of-1", "rank-0-of-2", "rank-1-of-2"}
     one, two = (sorted((path / "products" / "00000").iterdir()) for path in paths)
     assert [file.name for file in one] == [file.name for file in two] and len(one) == 4
     for mine, theirs in zip(one, two, strict=True):

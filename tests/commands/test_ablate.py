@@ -138,7 +138,9 @@ def test_the_recorded_runs_are_the_whole_campaign(tmp_path: Path) -> None:
     assert set(recorded) == set(planned)
     for name, record in recorded.items():
         # A record holds the flags of all stages, and two that are gone: those of others have their defaults.
-        now = ChainMap(planned[name], {"find_learning_rate": None, "num_workers": 1}, *default_settings().values())
+        defaults = default_settings()
+        gone = {"find_learning_rate": None, "num_workers": 1}
+        now = ChainMap(planned[name], gone, defaults["finetune"], *defaults.values())
         assert {key: now[key] for key in record["settings"]} == record["settings"]
     shutil.copytree(records, tmp_path / "records")
     descriptions = {name: arm["description"] for name, arm in config["arms"].items()}

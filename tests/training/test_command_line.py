@@ -74,10 +74,7 @@ def test_help_lists_the_stages_and_then_the_flags_of_one(capsys: pytest.CaptureF
             {"backbone": None, "model_name_or_path": "x"},
             "--max_num_patches, --patch_size, --projection_dim can't change",
         ),
-        (
-            {"stage": "pretrain", "cached_chunk_size": 8},
-            "doesn't take --cached_chunk_size (of align, finetune), --chunk",
-        ),
+        ({"stage": "pretrain", "cached_chunk_size": 8}, "doesn't take --cached_chunk_size (of align, finetune): leave"),
         ({"stage": "pretrain", "mine_hard_negatives_every": 1}, "--mine_hard_negatives_every (of align, finetune)"),
         ({"stage": "pretrain", "chunk_size": 8}, "--chunk_size (of align, finetune, query_side): leave out."),
         ({"learning_rat": 1}, "No such flag: --learning_rat 1."),
