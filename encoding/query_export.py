@@ -48,6 +48,11 @@ def write_query_encoder(model: PreTrainedModel, processor: ProcessorMixin, folde
         processor.tokenizer.save_pretrained(folder)
     finally:
         processor.tokenizer.model_max_length = limit
+    # The checkpoint's own names its processor's code, which isn't here.
+    tokenizer_config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    for name in ("auto_map", "processor_class"):
+        tokenizer_config.pop(name, None)
+    _write(folder / "tokenizer_config.json", tokenizer_config)
     _write(folder / "sentence_bert_config.json", {"max_seq_length": processor.query_max_length, "do_lower_case": False})
 
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoProcessor, AutoTokenizer
 
 from acebert.commands import export_query_encoder
 from acebert.configuration_acebert import AceBertConfig
@@ -81,5 +81,7 @@ def test_the_command(
     export_query_encoder.main(flags)
     assert AutoModel.from_pretrained(tmp_path / "query").dtype == torch.float32
     assert not list((tmp_path / "query").glob("*.py"))
+    assert "acebert" not in (tmp_path / "query" / "tokenizer_config.json").read_text().lower()
+    AutoProcessor.from_pretrained(tmp_path / "query", trust_remote_code=False)
     with pytest.raises(SystemExit, match="is not empty"):
         export_query_encoder.main(flags)
