@@ -22,6 +22,7 @@ COMMANDS = {
         "move-index": ("Move a catalogue's index to a Qdrant server, or back, without encoding anything.", "server"),
         "snapshot": ("Save a backup of a catalogue while it is in use.", "catalog"),
         "space": ("Search a catalogue in the browser.", "space"),
+        "export-query-encoder": ("Export the query encoder for engines that run no remote code.", "evaluate"),
         "export-onnx": ("Export the encoders to ONNX, in float32 and 8 bits.", "onnx"),
     },
     "Share": {
