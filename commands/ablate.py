@@ -9,7 +9,6 @@ goes on: finished runs are not repeated, the one in flight resumes. Arms whose p
 it. After each run `ablations.md`, `ablations.json` and `ablations.png` are written anew from all that is finished.
 """
 
-import hashlib
 import io
 import json
 import math
@@ -37,6 +36,7 @@ from tqdm.auto import tqdm
 from acebert.training.command_line import default_settings, parse_arguments
 from acebert.utils.config_file import to_argv
 from acebert.utils.files import atomic_write
+from acebert.utils.fingerprints import json_sha256
 from acebert.utils.markdown import format_mean, table
 from acebert.utils.plotting import BLUE, STYLE
 
@@ -220,7 +220,7 @@ def make_run(label: str, flags: dict[str, Any], arm: str) -> Run:
     # Of what differs from the defaults, so that a flag which a later version adds leaves finished runs finished.
     defaults = {name: value for flags_of in default_settings().values() for name, value in flags_of.items()}
     changed = {name: value for name, value in settings.items() if value != defaults[name]}
-    digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:12]
+    digest = json_sha256(changed, sort_keys=True)[:12]
     return Run(f"seed{flags['seed']}-{label}-{digest}", flags, settings)
 
 

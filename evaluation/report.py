@@ -1,6 +1,5 @@
 """From scores of every query to a report for JSON: intervals, paired tests, slices, and what made the numbers."""
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from acebert.evaluation.rankers import LATE_FUSION, MODEL, PHOTO_ONLY, RAW_PATCH
 from acebert.evaluation.scoring import RankerResult, TaskResult
 from acebert.evaluation.statistics import bootstrap_interval, holm, randomisation_test
 from acebert.losses_acebert import modality_gap
-from acebert.utils.fingerprints import weights_sha256
+from acebert.utils.fingerprints import json_sha256, weights_sha256
 
 # Rankers that a table of slices has room for.
 SLICED = (
@@ -91,7 +90,7 @@ def task_report(
         "num_candidates": len(task.rows),
         "num_dropped_queries": task.num_dropped_queries,
         "num_dropped_ids": task.num_dropped_ids,
-        "queries_sha256": hashlib.sha256(json.dumps([task.queries, relevance]).encode()).hexdigest(),
+        "queries_sha256": json_sha256([task.queries, relevance]),
         "main_metric": task.main_metric,
         "ceiling": result.ceiling,
         "systems": [

@@ -1,6 +1,5 @@
 """The model card, written from the records of the training runs and the report of an evaluation."""
 
-import hashlib
 import json
 import re
 import shlex
@@ -12,6 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from acebert.training.arguments import PLACES, find_places
+from acebert.utils.fingerprints import content_sha256
 from acebert.utils.markdown import format_interval, format_mean, table_row
 
 TAGS = ["acebert", "e-commerce", "product-search", "retrieval", "multimodal", "image-text"]
@@ -173,7 +173,7 @@ def write_card(
 
 
 def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return content_sha256(text)[:16]
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """What every tab of the Space works with: the model, the shop's catalogue, and the photos of the catalogues shown."""
 
-import hashlib
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMix
 from acebert.catalog.product_catalog import Hit, Product, ProductCatalog
 from acebert.encoding.explain import Explanation, explain
 from acebert.space.uploads.limits import MB
-from acebert.utils.fingerprints import code_sha256, processor_sha256, product_weights_sha256
+from acebert.utils.fingerprints import code_sha256, content_sha256, processor_sha256, product_weights_sha256
 
 TEXTS_KEPT = 4096  # vectors of queries: 6 MB
 QUERY_CHARACTERS = 1000  # more than the model reads
@@ -234,7 +233,7 @@ def open_catalog(
     # `_fingerprint` is what datasets keys its own caches on: the data files' content and every transform since.
     parts = [product_weights_sha256(model), processor_sha256(processor), code_sha256(model, processor)]
     parts += [dataset._fingerprint, id_column, title_column, image_column, *attributes]
-    path = cache / hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:32]
+    path = cache / content_sha256("|".join(map(str, parts)))[:32]
     if not (path / "catalog.json").exists():
         built = ProductCatalog.build(
             model,

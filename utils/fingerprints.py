@@ -34,9 +34,14 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def content_sha256(content: str | bytes) -> str:
+    """Of bytes, or of a text in UTF-8."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
 def json_sha256(value: Any, **options: Any) -> str:
     """Of a value as `json.dumps` writes it with these options."""
-    return hashlib.sha256(json.dumps(value, **options).encode()).hexdigest()
+    return content_sha256(json.dumps(value, **options))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -100,7 +105,7 @@ def processor_sha256(processor: ProcessorMixin) -> str:
 def code_sha256(*objects: Any) -> str:
     """Of the source files that define the objects' classes."""
     files = sorted({inspect.getfile(type(each)) for each in objects})
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
+    return content_sha256(b"".join(Path(file).read_bytes() for file in files))
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """The tab "The common space": products and queries on one map, and the modality gap between the two."""
 
-import hashlib
 import json
 import threading
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from acebert.space.cards import label, notice, show_facts, show_title
 from acebert.space.rendering import STATIC, read_script, render
 from acebert.space.shop import Shop, read_text
 from acebert.utils.files import atomic_write
+from acebert.utils.fingerprints import content_sha256
 
 PRODUCTS = 1500
 QUERIES = 100
@@ -106,7 +106,7 @@ def make_map(catalog: ProductCatalog, attributes: Sequence[str], cache: Path) ->
         raise ValueError(f"A map needs {FEWEST_PRODUCTS} products or more, and this catalogue has {len(products)}.")
     queries = make_attribute_queries(products, attributes)
     query_vectors = catalog.encode_queries(queries) if queries else vectors[:0]
-    key = hashlib.sha256(vectors.tobytes() + json.dumps([queries, catalog.settings.model]).encode()).hexdigest()[:32]
+    key = content_sha256(vectors.tobytes() + json.dumps([queries, catalog.settings.model]).encode())[:32]
     file = cache / f"map-{key}.safetensors"
     if file.exists():
         positions = load_file(file)["positions"]
