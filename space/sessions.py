@@ -109,6 +109,7 @@ class Sessions:
                 raise
             session.files.update(file for file in (table_file, photos_file) if file)
             if session.upload is not None:
+                session.upload.close()
                 shutil.rmtree(session.upload.folder, ignore_errors=True)
             session.upload = upload
         return upload
@@ -220,6 +221,8 @@ class Sessions:
         if session is not None:
             if session.timer is not None:
                 session.timer.cancel()
+            if session.upload is not None:
+                session.upload.close()
             if session.catalog is not None:
                 session.catalog.close()
             shutil.rmtree(session.folder, ignore_errors=True)

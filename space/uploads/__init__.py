@@ -10,6 +10,7 @@ paths or addresses; a bad row is listed, and no row disappears without being lis
 """
 
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,11 @@ class Upload:
         """Rows that were dropped, those that could not be read included."""
         return len(self.rows) + len(self.unread)
 
+    def close(self) -> None:
+        """Closes the zip of photos."""
+        if self.zip is not None:
+            self.zip.close()
+
 
 def open_upload(table: Path | None, photos: Path | None, dataset: str | None, folder: Path, limits: Limits) -> Upload:
     """Opens what a user dropped.
@@ -78,18 +84,22 @@ def open_upload(table: Path | None, photos: Path | None, dataset: str | None, fo
         raise ValueError("Drop a table or name a dataset, not both.")
     if not (table or photos or dataset):
         raise ValueError("Drop a table, a zip of photos, or name a dataset on the Hub.")
-    archive = PhotoZip(photos, limits) if photos else None
-    if table:
-        read = read_table(table, limits)
-    elif archive and not dataset:
-        read = _read_names(archive, limits)
-    else:
-        read = _read_dataset(dataset, limits)
-    if not read.rows:
-        first = f" Row {read.unread[0].row}: {read.unread[0].reason}." if read.unread else ""
-        raise ValueError(f"There are no products in it.{first}")
-    folder.mkdir(parents=True, exist_ok=True)
-    columns = {name: pa.chunked_array(arrays) for name, arrays in read.photos.items()}
+    with ExitStack() as refused:
+        archive = PhotoZip(photos, limits) if photos else None
+        if archive:
+            refused.callback(archive.close)
+        if table:
+            read = read_table(table, limits)
+        elif archive and not dataset:
+            read = _read_names(archive, limits)
+        else:
+            read = _read_dataset(dataset, limits)
+        if not read.rows:
+            first = f" Row {read.unread[0].row}: {read.unread[0].reason}." if read.unread else ""
+            raise ValueError(f"There are no products in it.{first}")
+        folder.mkdir(parents=True, exist_ok=True)
+        columns = {name: pa.chunked_array(arrays) for name, arrays in read.photos.items()}
+        refused.pop_all()  # accepted: the zip stays open
     return Upload(read.texts, columns, read.rows, read.unread, archive, read.notes, folder, limits)
 
 

@@ -42,7 +42,7 @@ class PhotoZip:
 
     def __init__(self, path: Path, limits: Limits) -> None:
         self.limits = limits
-        self._zip = _open_zip(path, limits)
+        self._zip, self._opened = _open_zip(path, limits)
         self._infos: dict[str, zipfile.ZipInfo] = {}
         self._index: dict[tuple[str, str], list[str]] = defaultdict(list)
         for info in self._zip.infolist():
@@ -53,6 +53,10 @@ class PhotoZip:
             for key in _path_keys(entry) + _stem_keys(PurePosixPath(entry).stem):
                 self._index[key].append(entry)
         self.names = sorted(entry for entry in self._infos if PHOTO_NAME.search(entry))
+
+    def close(self) -> None:
+        """Closes the file; no photo can be read from then on."""
+        self._opened.close()
 
     def find(self, name: str) -> str | None:
         """The path in the zip of the photo with this path, base name or web address, or None.
@@ -116,16 +120,16 @@ def _stem_keys(stem: str) -> list[tuple[str, str]]:
     return [("stem", stem), ("any case stem", stem.casefold())]
 
 
-def _open_zip(path: Path, limits: Limits) -> zipfile.ZipFile:
-    """The zip, when all that it declares is within the limits and harmless."""
+def _open_zip(path: Path, limits: Limits) -> tuple[zipfile.ZipFile, ExitStack]:
+    """The zip, when all that it declares is within the limits and harmless, and what closes it."""
     name = path.name
     if path.stat().st_size > limits.zip_bytes:
         raise ValueError(f"{name!r} is larger than {megabytes(limits.zip_bytes)}: drop fewer or smaller photos.")
-    with ExitStack() as refused:
-        file = refused.enter_context(path.open("rb"))
+    with ExitStack() as opened:
+        file = opened.enter_context(path.open("rb"))
         _check_directory(file, name, limits)
         try:
-            archive = zipfile.ZipFile(file)
+            archive = opened.enter_context(zipfile.ZipFile(file))
         except (zipfile.BadZipFile, NotImplementedError, struct.error, EOFError, ValueError) as error:
             raise ValueError(f"{name!r} is damaged or cut off: make the zip and upload it again.") from error
         entries = archive.infolist()
@@ -138,8 +142,7 @@ def _open_zip(path: Path, limits: Limits) -> zipfile.ZipFile:
                 raise ValueError(f"{name!r} holds {entry.filename!r}, a link or a path out of the zip: take it out.")
             if entry.flag_bits & 1:
                 raise ValueError(f"{name!r} is encrypted: make the zip without a password.")
-        refused.pop_all()  # accepted: the file stays open
-    return archive
+        return archive, opened.pop_all()  # accepted: the file stays open
 
 
 def _check_directory(file: BinaryIO, name: str, limits: Limits) -> None:

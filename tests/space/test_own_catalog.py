@@ -1,6 +1,7 @@
 """Your own catalogue: from what a user drops to a catalogue that is theirs alone, and is gone when they are."""
 
 import io
+import os
 import shutil
 import time
 import zipfile
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from datasets import Dataset
 from gradio_client import Client, handle_file
@@ -110,6 +112,24 @@ class TestSessions:
         with pytest.raises(ValueError, match="web page"):
             sessions.open("anna", str(tmp_path / "page.csv"), None, None)
         assert len(sessions) == 0 and folders(sessions) == []
+
+    def test_a_zip_is_closed_when_it_is_refused_replaced_or_left(
+        self, sessions: Sessions, files: tuple[str, str], tmp_path: Path
+    ) -> None:
+        def is_open() -> bool:
+            return os.path.realpath(files[1]) in [file.path for file in psutil.Process().open_files()]
+
+        (tmp_path / "page.csv").write_text("<html>")
+        with pytest.raises(ValueError, match="web page") as refused:
+            sessions.open("anna", str(tmp_path / "page.csv"), files[1], None)
+        assert not is_open(), refused  # which holds on to all that was read
+        first = sessions.open("anna", *files, None)
+        assert is_open()
+        sessions.open("anna", files[0], None, None)
+        assert not is_open(), first
+        second = sessions.open("anna", *files, None)
+        sessions.end("anna")
+        assert not is_open(), second
 
     def test_what_has_no_good_row_keeps_the_catalogue_before(self, sessions: Sessions, files: tuple[str, str]) -> None:
         sessions.open("anna", *files, None)
