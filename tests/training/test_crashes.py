@@ -379,7 +379,7 @@ def test_a_disk_that_is_really_full(flags: Callable[..., list[str]], tmp_path: P
         pytest.skip(f"no user namespace here: {result.stderr}")
     assert result.returncode == 0, result.stderr
     stderr = (tmp_path / "stderr").read_text()
-    assert "The checkpoint of step 4 can't be written" in stderr and "Make room" in stderr
+    assert "The checkpoint of step 4 can't be written" in stderr and "Free some space" in stderr
     assert (tmp_path / "status").read_text() == "1\n" and (tmp_path / "left").read_text() == "step_2\n"
     assert "Resuming from" in (tmp_path / "stdout").read_text()
     assert_same_weights(tmp_path / "unbroken", tmp_path / "run")
