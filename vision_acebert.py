@@ -284,10 +284,22 @@ class AceBertVisionModel(PreTrainedModel):
         for layer in self.layers:
             hidden = layer(hidden, attention_mask, **kwargs)
         hidden = self.norm(hidden)
-        weights = pixel_attention_mask.to(hidden.dtype)
-        mean = (weights[:, None, :] @ hidden[:, prefix:])[:, 0] / weights.sum(1, keepdim=True).clamp(min=1)
-        features = torch.cat([hidden[:, 0], mean], dim=-1) if self.config.use_class_token else mean
+        features = self.pool(hidden, pixel_attention_mask.to(hidden.dtype))
         return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=features)
+
+    def pool(self, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Features of whole photos: the class token, where there is one, and the mean of the patches.
+
+        Args:
+            hidden: (batch, tokens, hidden_size), normalised.
+            weights: (batch, patches), how much each patch counts; 0 for padding.
+
+        Returns:
+            (batch, `config.feature_size`).
+        """
+        patches = hidden[:, hidden.shape[1] - weights.shape[1] :]
+        mean = (weights[:, None, :] @ patches)[:, 0] / weights.sum(1, keepdim=True).clamp(min=1)
+        return torch.cat([hidden[:, 0], mean], dim=-1) if self.config.use_class_token else mean
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Open texts: words of a catalogue and of a language, by which a model is held to what its text backbone knows.
 
 A text need not be a query that a shopper would type. It has to lie where shoppers' words may lie and the queries of
-training don't: there, nothing else keeps a fine-tuned encoder from forgetting (docs/results.md).
+training don't: there, nothing else keeps a fine-tuned encoder from forgetting (docs/training.md).
 """
 
 from collections.abc import Iterable, Sequence

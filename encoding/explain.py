@@ -182,20 +182,44 @@ def patch_contributions(model: PreTrainedModel, inputs: dict[str, torch.Tensor],
     Returns:
         (patches,) float32.
     """
+    mask = inputs["pixel_attention_mask"]
+    with torch.enable_grad():
+        keep = torch.ones(mask.shape, device=mask.device, requires_grad=True)
+        encode = _encode_in_one_stream if model.image_encoder is None else _encode_with_an_eye
+        (gradient,) = torch.autograd.grad(encode(model, inputs, keep) @ query, keep)
+    return gradient[0]
+
+
+def _encode_in_one_stream(model: PreTrainedModel, inputs: dict[str, torch.Tensor], keep: torch.Tensor) -> torch.Tensor:
+    """The product's unit vector (projection_dim,), where patches count by `keep` (1, patches)."""
     encoder = model.product_encoder
     with torch.no_grad():
         title = encoder.bert.embeddings(input_ids=inputs["input_ids"])
         photo = encoder.image_embeddings(inputs["pixel_values"], inputs["spatial_shapes"], inputs["pixel_position_ids"])
     hidden = torch.cat([title, photo], dim=1)  # (1, tokens, hidden_size)
     mask = torch.cat([inputs["attention_mask"], inputs["pixel_attention_mask"]], dim=1).to(hidden.dtype)
-    with torch.enable_grad():
-        keep = torch.ones_like(mask, requires_grad=True)
-        bias = (keep.log() + mask.log())[:, None, None, :].expand(-1, -1, hidden.shape[1], -1)
-        encoded = encoder.bert.encoder(hidden, attention_mask=bias).last_hidden_state
-        pooled = pool(encoded, keep * mask, model.config.pooling)
-        score = F.normalize(model.product_projection(pooled).float(), dim=-1)[0] @ query
-        (gradient,) = torch.autograd.grad(score, keep)
-    return gradient[0, title.shape[1] :].float()
+    keep = F.pad(keep, (title.shape[1], 0), value=1)
+    # The logarithms apart: that of a product with 0 has no gradient.
+    bias = (keep.log() + mask.log())[:, None, None, :].expand(-1, -1, hidden.shape[1], -1)
+    encoded = encoder.bert.encoder(hidden, attention_mask=bias).last_hidden_state
+    pooled = pool(encoded, keep * mask, model.config.pooling)
+    return F.normalize(model.product_projection(pooled).float(), dim=-1)[0]
+
+
+def _encode_with_an_eye(model: PreTrainedModel, inputs: dict[str, torch.Tensor], keep: torch.Tensor) -> torch.Tensor:
+    """As [`_encode_in_one_stream`], of a model with an image encoder: its title doesn't depend on the patches."""
+    eye = model.image_encoder
+    with torch.no_grad():
+        title = model.get_product_features(**inputs).title_embeds.float()
+        hidden = eye.embeddings(inputs["pixel_values"], inputs["spatial_shapes"], inputs["pixel_position_ids"])
+    mask = inputs["pixel_attention_mask"].to(hidden.dtype)
+    prefix = hidden.shape[1] - mask.shape[1]  # class token and registers always count
+    bias = F.pad(keep.log() + mask.log(), (prefix, 0))[:, None, None, :].expand(-1, -1, hidden.shape[1], -1)
+    for layer in eye.layers:
+        hidden = layer(hidden, bias)
+    image = F.normalize(model.image_projection(eye.pool(eye.norm(hidden), keep * mask)).float(), dim=-1)
+    weight = model.config.image_weight if title.any() else 1.0
+    return F.normalize(title + weight * image, dim=-1)[0]
 
 
 def heat_map(image: Photo, explanation: Explanation) -> Image.Image:

@@ -458,6 +458,11 @@ class FinetuningArguments(FromBackboneArguments, PairArguments, ContrastiveArgum
         metadata={"help": "Freeze the backbone's word embeddings, which keeps synonyms near each other."},
     )
 
+    def check(self, given: Set[str]) -> None:
+        super().check(given)
+        if self.split_encoders and self.backbone:
+            raise ValueError("--split_encoders is for a checkpoint: a new model has two without --share_encoders.")
+
 
 @dataclass(kw_only=True)
 class AlignmentArguments(FinetuningArguments):

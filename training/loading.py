@@ -105,7 +105,7 @@ def load_checkpoint(
     Args:
         args: flags.
         model_class: heads that the checkpoint lacks are initialised.
-        split_encoders: give queries an encoder of their own, if they have none.
+        split_encoders: give queries an encoder of their own.
         config_changes: settings of losses, in place of the checkpoint's.
     """
     assert args.model_name_or_path is not None, "`args.check` asks for it"
@@ -122,6 +122,10 @@ def load_checkpoint(
         args.model_name_or_path, config=config, dtype=torch.float32, use_safetensors=True
     )
     if split_encoders:
+        if not config.share_encoders:
+            raise SystemExit(
+                f"The queries of {args.model_name_or_path} have an encoder of their own: leave --split_encoders out."
+            )
         model.acebert.split_encoders()
         # A name's place in the whole model has changed, and with it what is tied to what.
         model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)

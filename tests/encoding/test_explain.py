@@ -17,7 +17,14 @@ from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMix
 
 import acebert
 from acebert.configuration_acebert import AceBertConfig
-from acebert.encoding.explain import Explanation, explain, find_words, heat_map
+from acebert.encoding.explain import (
+    Explanation,
+    _encode_with_an_eye,
+    explain,
+    find_words,
+    heat_map,
+    patch_contributions,
+)
 from acebert.image_processing_acebert import Photo
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
@@ -134,6 +141,27 @@ class TestPatches:
             close = patches[kept[:, 0], kept[:, 1]]
             assert np.corrcoef(close, exact)[0, 1] > 0.9
             assert np.abs(close - exact).mean() < 0.4 * np.abs(exact).mean()
+
+    @pytest.mark.parametrize("title", ["red shoe", None])
+    def test_with_an_eye_they_are_the_scores_slope_as_patches_fade(
+        self, tiny_config: Callable[..., AceBertConfig], tiny_processor: AceBertProcessor, title: str | None
+    ) -> None:
+        sizes = {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 40}
+        config = tiny_config(vision_config={**sizes, "patch_size": 8, "num_register_tokens": 1})
+        model, query = AceBertModel(config).eval(), unit_vectors(1, config.projection_dim)[0]
+        photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+        inputs = tiny_processor.process_products([title], [photo], return_tensors="pt")
+        found = patch_contributions(model, inputs, query)
+        whole = torch.ones(1, len(found))
+        encoded = _encode_with_an_eye(model, inputs, whole)
+        torch.testing.assert_close(encoded, model.get_product_features(**inputs).pooler_output[0], atol=1e-5, rtol=0)
+        step = 1e-2
+        for patch in range(len(found)):
+            change = torch.zeros_like(whole)
+            change[0, patch] = step
+            above, below = (_encode_with_an_eye(model, inputs, whole + sign * change) @ query for sign in (1, -1))
+            assert found[patch].item() == pytest.approx((above - below).item() / (2 * step), abs=2e-4)
+        assert explain(model, tiny_processor, query, title, photo).patches.size >= len(found)
 
     def test_background_is_left_out_and_the_box_is_where_the_processor_crops(
         self, released: tuple[PreTrainedModel, ProcessorMixin], products: list[SampleProduct]

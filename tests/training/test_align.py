@@ -64,6 +64,24 @@ def test_align_then_finetune(align: Callable[..., list[str]], flags: Callable[..
         torch.testing.assert_close(weight, aligned.get_parameter(f"product_encoder.bert.{name}"))
 
 
+def test_what_does_not_go_with_the_checkpoint_is_told(
+    align: Callable[..., list[str]],
+    flags: Callable[..., list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        script.main(flags(split_encoders=True))
+    assert "--split_encoders is for a checkpoint" in capsys.readouterr().err
+    script.main(align(max_train_steps=1))
+    start = {"backbone": None, "model_name_or_path": tmp_path / "aligned", **NEW, "max_num_patches": None}
+    script.main(flags(**start, split_encoders=True, max_train_steps=1))
+    assert "Texts are not anchored, and may lose words" in capsys.readouterr().out
+    again = {**start, "model_name_or_path": tmp_path / "run", "output_dir": tmp_path / "again"}
+    with pytest.raises(SystemExit, match="have an encoder of their own: leave --split_encoders out"):
+        script.main(flags(**again, split_encoders=True))
+
+
 def test_a_query_encoder_of_its_own_is_not_aligned(
     flags: Callable[..., list[str]], align: Callable[..., list[str]]
 ) -> None:

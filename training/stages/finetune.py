@@ -112,7 +112,13 @@ class Finetuning(Stage[FinetuningArguments]):
         """
         args = self.args
         name = args.text_teacher or args.backbone
-        if not args.anchor_weight or not name or name == "none":
+        if not args.anchor_weight or name == "none":
+            return None
+        if name is None:
+            self.accelerator.print(
+                "Texts are not anchored, and may lose words that their backbone knows: name it by --text_teacher, or "
+                "say that there is none by --text_teacher none."
+            )
             return None
         try:
             teacher = TextTeacher(name, self.accelerator.device)
