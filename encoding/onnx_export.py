@@ -7,7 +7,8 @@ import json
 import logging
 import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,22 @@ def quantize_encoder(part: str, source: Path, target: Path) -> None:
         quantizer.model.save_model_to_file(str(target))
 
 
+@contextmanager
+def errors_only(*names: str | None) -> Iterator[None]:
+    """Silences warnings of the named loggers (None: the root) in its block.
+
+    ONNX Runtime's quantizer makes every library log every step as soon as it is imported.
+    """
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
+
+
 def write_export(
     model: PreTrainedModel,
     processor: ProcessorMixin,
@@ -156,13 +173,11 @@ def write_export(
     """
     precisions = ["float32", "int8"] if quantize else ["float32"]
     parts = [part for part in PARTS if part in parts]
-    # Importing ONNX Runtime's quantizer makes every library log every step.
-    for name in (None, "torch.onnx"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for part in parts:
-        export_encoder(part, model, folder / encoder_file(part, "float32"))
-        if quantize:
-            quantize_encoder(part, folder / encoder_file(part, "float32"), folder / encoder_file(part, "int8"))
+    with errors_only(None, "torch.onnx"):
+        for part in parts:
+            export_encoder(part, model, folder / encoder_file(part, "float32"))
+            if quantize:
+                quantize_encoder(part, folder / encoder_file(part, "float32"), folder / encoder_file(part, "int8"))
     config = model.config.to_dict()
     # Without it `AutoModel` would look for the checkpoint's code here.
     config.pop("auto_map", None)

@@ -54,7 +54,8 @@ def begin_afresh() -> None:
 
 
 def all_loggers() -> list[logging.Logger]:
-    return [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    named = logging.root.manager.loggerDict.values()
+    return [logging.root, *(logger for logger in named if isinstance(logger, logging.Logger))]
 
 
 @pytest.fixture(autouse=True)
