@@ -571,6 +571,7 @@ class AceBertModel(AceBertPreTrainedModel):
         spatial_shapes: torch.Tensor | None = None,
         pixel_position_ids: torch.Tensor | None = None,
         image_weight: torch.Tensor | float | None = None,
+        image_embeds: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AceBertProductOutput:
         """Encodes products: title and photo, title alone or photo alone, in one batch too.
@@ -585,16 +586,18 @@ class AceBertModel(AceBertPreTrainedModel):
             spatial_shapes: (batch, 2) rows and columns of each photo's grid of patches.
             pixel_position_ids: (batch, patches) place of each patch in its grid, row · columns + column. Left out, the
                 patches are the whole grid in order.
-
             image_weight: (batch,) or one number: the photo's weight beside the title, `config.image_weight` if left
                 out. With `vision_config` only.
+            image_embeds: (batch, projection_dim) unit vectors of photos that were made before, in place of
+                `pixel_values`; a row of 0 is a product without a photo. With `vision_config` only.
 
         Returns:
             `pooler_output` (batch, projection_dim), unit length, and what [`AceBertProductOutput`] lists.
         """
         if self.image_encoder is None:
-            if image_weight is not None:
-                raise ValueError("`image_weight` needs a model with `vision_config`: leave it out.")
+            for name, value in (("image_weight", image_weight), ("image_embeds", image_embeds)):
+                if value is not None:
+                    raise ValueError(f"`{name}` needs a model with `vision_config`: leave it out.")
             outputs = self.product_encoder(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -609,7 +612,9 @@ class AceBertModel(AceBertPreTrainedModel):
             outputs.pooler_output = self._to_unit_vector(self.product_projection(outputs.pooler_output))
             return AceBertProductOutput(**outputs)
 
-        if input_ids is None and pixel_values is None:
+        if image_embeds is not None and pixel_values is not None:
+            raise ValueError("Give `image_embeds` or `pixel_values`, not both.")
+        if input_ids is None and pixel_values is None and image_embeds is None:
             raise ValueError("A product needs `input_ids` (its title), `pixel_values` (its photo) or both.")
         title_outputs = image_outputs = title = image = has_title = None
         if input_ids is not None:
@@ -625,6 +630,8 @@ class AceBertModel(AceBertPreTrainedModel):
             image, image_outputs = self._encode_photos(
                 pixel_values, pixel_attention_mask, spatial_shapes, pixel_position_ids, **kwargs
             )
+        elif image_embeds is not None:
+            image = image_embeds.float()
         if title is None or image is None:
             product = title if image is None else image
         else:
@@ -751,6 +758,7 @@ class AceBertModel(AceBertPreTrainedModel):
         product_embeds: torch.Tensor | None = None,
         return_loss: bool | None = None,
         image_weight: torch.Tensor | float | None = None,
+        image_embeds: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AceBertOutput:
         """Scores a batch of queries against a batch of products.
@@ -761,7 +769,7 @@ class AceBertModel(AceBertPreTrainedModel):
             positives: (queries, products) booleans of [`find_positives`], for the loss.
             product_embeds: (products, projection_dim) unit vectors that were made before, in place of the product side.
             return_loss: take query i and product i as a pair and return the retrieval loss.
-            image_weight: as in [`AceBertModel.get_product_features`].
+            image_weight, image_embeds: as in [`AceBertModel.get_product_features`].
         """
         if query_input_ids is None:
             raise ValueError(
@@ -781,11 +789,12 @@ class AceBertModel(AceBertPreTrainedModel):
                 spatial_shapes,
                 pixel_position_ids,
                 image_weight,
+                image_embeds,
                 return_dict=True,
                 **kwargs,
             )
             product_embeds = product_outputs.pooler_output
-        elif input_ids is not None or pixel_values is not None:
+        elif any(given is not None for given in (input_ids, pixel_values, image_embeds)):
             raise ValueError("Give `product_embeds` or the products' `input_ids` and `pixel_values`, not both.")
         logits = self.scale * query_embeds @ product_embeds.t()
         if self.logit_bias is not None:
@@ -998,6 +1007,7 @@ class AceBertForRetrieval(AceBertPreTrainedModel):
         product_embeds: torch.Tensor | None = None,
         return_loss: bool | None = True,
         image_weight: torch.Tensor | float | None = None,
+        image_embeds: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AceBertOutput:
         """As [`AceBertModel.forward`], but with the loss of `compute_loss`, adversary included, by default."""
@@ -1013,6 +1023,7 @@ class AceBertForRetrieval(AceBertPreTrainedModel):
             pixel_position_ids,
             product_embeds=product_embeds,
             image_weight=image_weight,
+            image_embeds=image_embeds,
             return_dict=True,
             **kwargs,
         )

@@ -66,6 +66,32 @@ def _process(
     return inputs
 
 
+def process_with_vectors(
+    processor: Any, names: Sequence[str], titles: Sequence[str | None], image_embeds: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """The model's inputs of products whose photos were encoded before.
+
+    Args:
+        processor: makes the tensors of the titles.
+        names: of the products; an error starts with one.
+        titles: None for a product without one.
+        image_embeds: (products, dim), 0 for a product without a photo.
+    """
+    shown = [row for row, title in enumerate(titles) if title is not None]
+    fields = {"titles": [titles[row] for row in shown]}
+    texts = process_named(processor.process_products, [names[row] for row in shown], SKIP, **fields) if shown else {}
+    tokens = texts["input_ids"].shape[1] if shown else 2
+    tokenizer = processor.tokenizer
+    # [CLS] [SEP] alone is the title of a product that has none.
+    input_ids = torch.full((len(titles), tokens), tokenizer.pad_token_id)
+    input_ids[:, 0], input_ids[:, 1] = tokenizer.cls_token_id, tokenizer.sep_token_id
+    attention_mask = torch.zeros_like(input_ids)
+    attention_mask[:, :2] = 1
+    if shown:
+        input_ids[shown], attention_mask[shown] = texts["input_ids"], texts["attention_mask"]
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "image_embeds": image_embeds}
+
+
 @dataclass
 class PairCollator:
     """Makes the arguments of `AceBertForRetrieval.forward`, in micro-batches, and of `find_positives` from pairs.
@@ -100,13 +126,19 @@ class PairCollator:
         queries = process_named(self.processor.process_queries, name_rows(rows), FIX_QUERY, queries=texts)
         titles, images = [row["title"] for row in rows], [row["image"] for row in rows]
         rng = np.random.default_rng((self.seed, self.dataset.epoch if self.dataset else 0, rows[0]["row"], len(rows)))
-        budget = int(rng.choice(self.patch_budgets)) if self.patch_budgets else None
-        products = _process(self.processor, rows, budget, titles=titles, images=images)
-        if self.drop_patch_probability:
-            drop_patches(products, self.drop_patch_probability, rng)
+        if self.dataset is not None and self.dataset.image_embeds is not None:
+            none = torch.zeros(self.dataset.image_embeds.shape[1])
+            vectors = torch.stack([none if image is None else image for image in images])
+            products = process_with_vectors(self.processor, name_rows(rows), titles, vectors)
+        else:
+            budget = int(rng.choice(self.patch_budgets)) if self.patch_budgets else None
+            products = _process(self.processor, rows, budget, titles=titles, images=images)
+            if self.drop_patch_probability:
+                drop_patches(products, self.drop_patch_probability, rng)
         queries = {f"query_{name}": value for name, value in queries.items()}
 
-        words, patches = products["attention_mask"].sum(1), products["pixel_attention_mask"].sum(1)
+        words = products["attention_mask"].sum(1)
+        patches = products["pixel_attention_mask"].sum(1) if "pixel_attention_mask" in products else 0 * words
         shown = torch.tensor(
             [2 * (title is not None) + (image is not None) for title, image in zip(titles, images, strict=True)]
         )
@@ -118,6 +150,7 @@ class PairCollator:
             for query_part, part in zip(query_order.split([len(part) for part in parts]), parts, strict=True)
         ]
         batch = {"chunks": chunks, "query_order": query_order.argsort(), "product_order": product_order.argsort()}
+        batch |= {"queries": texts, "titles": titles}
         for name in ("product_id", "query_id", "from_title"):
             batch[f"{name}s"] = torch.tensor([int(row[name]) for row in rows])
         for name in ("product_attributes", "query_attributes"):

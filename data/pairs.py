@@ -80,6 +80,8 @@ class PairDataset(torch.utils.data.Dataset):
         self.flip_probability, self.crop_probability = flip_probability, crop_probability
         self.downscale_probability = downscale_probability
         self.photos = products.select_columns([columns.image]) if columns.image in products.column_names else None
+        # (rows, dim) vectors that stand for the photos, 0 for none: of an encoder that isn't trained any more.
+        self.image_embeds: torch.Tensor | None = None
         self.ids, self.titles = read_column(products, columns.id), read_texts(products, columns.title)
         self.queries, self.hot_queries = (read_texts(products, name) for name in (columns.query, columns.hot_query))
         self.groups = group_products(self.ids, self.titles)
@@ -105,7 +107,13 @@ class PairDataset(torch.utils.data.Dataset):
         return self.ids[row]
 
     def photo(self, row: int, rng: np.random.Generator) -> Any | None:
-        """The row's photo as the processor takes it, cropped, shrunk and flipped at random; None without one."""
+        """The row's photo as the processor takes it, cropped, shrunk and flipped at random; None without one.
+
+        With `image_embeds` it is the row's vector.
+        """
+        if self.image_embeds is not None:
+            vector = self.image_embeds[row]
+            return vector if vector.any() else None
         photo = None if self.photos is None else clean_photo(self.photos[row][self.columns.image])
         if photo is None:
             return None

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from acebert.evaluation.baselines import Bm25Baseline, TextEncoderBaseline
+from acebert.evaluation.baselines import TextEncoderBaseline
 from acebert.evaluation.rankers import FUSED_BASELINES, MODEL
+from acebert.utils.bm25 import Bm25Baseline
 from acebert.utils.markdown import format_mean, table, table_row
 
 # What natural queries are compared on, side by side.

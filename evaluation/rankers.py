@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 
 from acebert.data.corpus import Corpus
 from acebert.evaluation.baselines import (
-    Bm25Baseline,
     TextAdapters,
     TextEncoder,
     TextEncoderBaseline,
@@ -21,6 +20,7 @@ from acebert.evaluation.baselines import (
 )
 from acebert.evaluation.tasks import TITLE_AND_PHOTO, Task
 from acebert.evaluation.vectors import Vectors
+from acebert.utils.bm25 import Bm25Baseline
 from acebert.utils.ranking import late_fusion
 
 MODEL = "ACE-BERT"

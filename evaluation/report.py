@@ -15,13 +15,14 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 from acebert.data.corpus import Corpus
 from acebert.encoding.corpus_encoder import CorpusEncoder
 from acebert.evaluation.arguments import EvaluationArguments
-from acebert.evaluation.baselines import Bm25Baseline, TextEncoderBaseline
+from acebert.evaluation.baselines import TextEncoderBaseline
 from acebert.evaluation.leaderboards import LEADERBOARDS, Leaderboard
 from acebert.evaluation.markdown import to_markdown
 from acebert.evaluation.rankers import LATE_FUSION, MODEL, PHOTO_ONLY, RAW_PATCHES, TITLE_ONLY
 from acebert.evaluation.scoring import RankerResult, TaskResult
 from acebert.evaluation.statistics import bootstrap_interval, holm, randomisation_test
 from acebert.losses_acebert import modality_gap
+from acebert.utils.bm25 import Bm25Baseline
 from acebert.utils.fingerprints import json_sha256, weights_sha256
 
 # Rankers that a table of slices has room for.

@@ -259,6 +259,13 @@ class ProductSideArguments:
     freeze_image_layers: int = field(
         default=0, metadata={"help": "Number of a pre-trained image encoder's first layers to freeze."}
     )
+    freeze_image_encoder: bool = field(
+        default=False,
+        metadata={
+            "help": "Leave the pre-trained image encoder and its projection as they are. Photos are then encoded once, "
+            "before the first step, uncropped and unflipped, and a step costs no more than its texts."
+        },
+    )
     patch_budgets: list[int] = field(
         default_factory=list,
         metadata={

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch.utils.data import Sampler
 
 from acebert.data.batching import PREFETCH_BATCHES
+from acebert.data.collators import process_with_vectors
 from acebert.data.corpus import Corpus
 from acebert.data.grouping import hash_text
 from acebert.data.pairs import PairDataset
@@ -49,12 +50,13 @@ def mine_hard_negatives(
         (rows, count) int64 on the CPU, as [`find_hard_negatives`] gives them.
     """
     rows, queries = list(range(len(data))), [data.words_of(row) for row in range(len(data))]
-    # Only to be encoded: unlike those of a corpus that is ranked, its ids may repeat.
-    corpus = Corpus("the training split", list(map(str, data.ids)), data.titles, data.photos, {}, ["train"] * len(data))
+    corpus = as_corpus(data, "the training split")
     size = max(1, batch_size // PREFETCH_BATCHES)
     encoder = CorpusEncoder(model.acebert, processor, accelerator, name="mining", batch_size=size, num_workers=1)
     collate_texts = partial(collate_queries, queries=queries, processor=processor)
     collate_pictures = partial(collate_products, corpus=corpus, processor=processor, sides=("title", "image"))
+    if data.image_embeds is not None:
+        collate_pictures = partial(collate_encoded, data=data, processor=processor)
     model.eval()
     try:
         query_embeds = encoder.encode(model.acebert.get_text_features, collate_texts, rows)
@@ -70,6 +72,18 @@ def mine_hard_negatives(
         count=count,
         margin=margin,
     ).cpu()
+
+
+def as_corpus(data: PairDataset, name: str) -> Corpus:
+    """Products to encode; unlike those of a corpus that is ranked, their ids may repeat."""
+    return Corpus(name, list(map(str, data.ids)), data.titles, data.photos, {}, [name] * len(data))
+
+
+def collate_encoded(rows: list[int], data: PairDataset, processor: AceBertProcessor) -> dict[str, torch.Tensor]:
+    """Model inputs of products whose photos were encoded before."""
+    assert data.image_embeds is not None
+    names = [f"The product {data.ids[row]!r}" for row in rows]
+    return process_with_vectors(processor, names, [data.titles[row] for row in rows], data.image_embeds[rows])
 
 
 @torch.no_grad()

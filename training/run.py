@@ -20,7 +20,7 @@ from acebert.training.optimization import average_weights
 from acebert.training.signals import DivergenceWatch, Stopper
 from acebert.training.stages.base import Stage
 
-SHOWN = ("loss", "recall@1", "domain_accuracy", "rate")  # beside the progress bar
+SHOWN = ("loss", "recall@1", "anchor_loss", "rate")  # beside the progress bar
 
 
 class Progress:
@@ -213,6 +213,8 @@ class Run:
             self.folder.save_model(self.best_of, self.stage.processor)
         kind = "best" if self.validation_loader else "last"
         self.accelerator.print(f"The {kind} model is in {self.folder.path}")
+        for fault in self.stage.find_faults(self.progress.best_metrics):
+            self.accelerator.print(f"Warning: {fault}")
         return self.progress.best_metrics
 
 

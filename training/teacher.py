@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from transformers import AutoModel, AutoTokenizer
 
 MAX_TOKENS = 64
+BATCH_SIZE = 512  # texts in a forward pass
 
 
 class TextTeacher:
@@ -39,7 +40,11 @@ class TextTeacher:
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
-        """(texts, dim) unit vectors in float32."""
+        """(texts, dim) unit vectors in float32, on the teacher's device."""
+        parts = [texts[start : start + BATCH_SIZE] for start in range(0, len(texts), BATCH_SIZE)]
+        return torch.cat([self._encode(part) for part in parts])
+
+    def _encode(self, texts: Sequence[str]) -> torch.Tensor:
         inputs = self.tokenizer(list(texts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
         inputs = inputs.to(self.device)
         hidden = self.model(**inputs).last_hidden_state.float()

@@ -7,7 +7,7 @@ def capped_recall(scores: torch.Tensor, positives: torch.Tensor, k: int) -> torc
     """Recall@k of each query, where more than k positives count as k (as BEIR does, arXiv 2104.08663).
 
     Args:
-        scores: (queries, products).
+        scores: (queries, products); what scores -inf isn't found.
         positives: (queries, products) booleans, at least one for each query.
         k: products that are found, at most.
 
@@ -15,8 +15,9 @@ def capped_recall(scores: torch.Tensor, positives: torch.Tensor, k: int) -> torc
         (queries,).
     """
     k = min(k, scores.shape[1])
-    top = scores.topk(k, dim=1).indices
-    return positives.gather(1, top).sum(1) / positives.sum(1).clamp(max=k)
+    best = scores.topk(k, dim=1)
+    found = positives.gather(1, best.indices) & (best.values > -torch.inf)
+    return found.sum(1) / positives.sum(1).clamp(max=k)
 
 
 def mean_recalls(recall: torch.Tensor, from_title: torch.Tensor) -> dict[str, float]:

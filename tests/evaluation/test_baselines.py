@@ -17,16 +17,16 @@ from acebert.data.grouping import hash_text
 from acebert.data.pairs import PairDataset
 from acebert.data.query_templates import QueryTemplates
 from acebert.evaluation.baselines import (
-    Bm25Baseline,
     ResidualAdapter,
     TextAdapters,
     TextEncoder,
     TextEncoderBaseline,
     fuse_rankings,
     raw_patch_vectors,
-    tokenize,
 )
 from acebert.image_processing_acebert import AceBertImageProcessor
+from acebert.utils.bm25 import Bm25Baseline
+from acebert.utils.tokenization import tokenize
 
 
 def test_bm25_equals_its_formula() -> None:

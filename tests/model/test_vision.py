@@ -199,6 +199,18 @@ class TestFusion:
         assert torch.equal(output.title_embeds[:3], titles[:3]) and not output.title_embeds[3].any()
         assert torch.equal(output.image_embeds, images) and not images[2].any()
 
+    def test_photos_that_were_encoded_before_stand_for_photos(
+        self, model: AceBertModel, product_inputs: Inputs
+    ) -> None:
+        whole = model.get_product_features(**product_inputs)
+        texts = {name: product_inputs[name] for name in ("input_ids", "attention_mask")}
+        given = model.get_product_features(**texts, image_embeds=whole.image_embeds)
+        torch.testing.assert_close(given.pooler_output, whole.pooler_output)
+        alone = model.get_product_features(image_embeds=whole.image_embeds)
+        torch.testing.assert_close(alone.pooler_output, whole.image_embeds)
+        with pytest.raises(ValueError, match="`image_embeds` or `pixel_values`, not both"):
+            model.get_product_features(**product_inputs, image_embeds=whole.image_embeds)
+
     def test_a_weight_for_each_product(self, model: AceBertModel, product_inputs: Inputs) -> None:
         with torch.no_grad():
             weights = torch.tensor([0.0, 0.3, 0.8, 0.0])

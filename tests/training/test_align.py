@@ -13,6 +13,7 @@ from transformers import BertConfig, BertModel, BertTokenizer, Dinov2Config, Din
 
 import acebert
 from acebert import train_accelerate as script
+from acebert.data.pairs import PairDataset
 from acebert.modeling_acebert import AceBertModel
 from acebert.training.command_line import parse_arguments
 from acebert.training.stages.finetune import Finetuning
@@ -51,7 +52,7 @@ def align(flags: Callable[..., list[str]], image_backbone: str) -> Callable[...,
 
 def test_align_then_finetune(align: Callable[..., list[str]], flags: Callable[..., list[str]], tmp_path: Path) -> None:
     metrics = script.main(align(patch_budgets=[4, 12], drop_patch_probability=0.25, downscale_probability=0.5))
-    assert set(metrics) == {"title_to_image_recall@10", "score", "modality_gap"}
+    assert set(metrics) == {"title_to_image_recall@10", "score", "modality_gap", "knowledge_kept"}
     aligned = AceBertModel.from_pretrained(tmp_path / "aligned")
     assert aligned.query_encoder is None and aligned.config.vision_config.num_hidden_layers == 3
 
@@ -62,6 +63,51 @@ def test_align_then_finetune(align: Callable[..., list[str]], flags: Callable[..
     # At a rate of 0, what queries got of their own is what they shared before.
     for name, weight in tuned.query_encoder.named_parameters():
         torch.testing.assert_close(weight, aligned.get_parameter(f"product_encoder.bert.{name}"))
+
+
+def test_a_frozen_image_encoder_reads_each_photo_once(
+    align: Callable[..., list[str]], flags: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script.main(align(max_train_steps=1))
+    start = {"backbone": None, "model_name_or_path": tmp_path / "aligned", **NEW, "max_num_patches": None}
+    changes = {"split_encoders": True, "mine_hard_negatives_every": 1, "hard_negatives": 1, "dataloader_num_workers": 0}
+    opened: list[object] = []
+    monkeypatch.setattr(PairDataset, "photo", count_photos(PairDataset.photo, opened))
+    script.main(flags(**start, **changes, freeze_image_encoder=True))
+    assert opened and all(isinstance(photo, torch.Tensor | None) for photo in opened)
+    before, after = read_weights(tmp_path / "aligned"), read_weights(tmp_path / "run")
+    eye = [name for name in before if "image_" in name]
+    assert eye and all(torch.equal(before[name], after[name]) for name in eye)
+    title = [name for name in before if "product_encoder." in name and "attention" in name and "weight" in name]
+    assert title and not any(torch.equal(before[name], after[name]) for name in title)
+
+
+def count_photos(photo: Callable[..., object], opened: list[object]) -> Callable[..., object]:
+    def opening(self: PairDataset, *args: object) -> object:
+        opened.append(photo(self, *args))
+        return opened[-1]
+
+    return opening
+
+
+def test_what_the_photos_were_encoded_to_is_what_the_model_gives(
+    align: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """A step with vectors made before has the loss of one with photos."""
+    script.main(align(max_train_steps=1))
+    start = {"model_name_or_path": str(tmp_path / "aligned"), "backbone": None, "image_backbone": None, **NEW}
+    start |= {"share_encoders": None, "dropout": None, "attention_dropout": None, "max_num_patches": None}
+    losses = []
+    for frozen in (False, True):
+        folder = tmp_path / f"frozen{frozen}"
+        script.main(align(**start, output_dir=folder, freeze_image_encoder=frozen, flip_probability=0))
+        losses.append(read_log(folder)[0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_model_without_an_image_encoder_has_none_to_freeze(flags: Callable[..., list[str]]) -> None:
+    with pytest.raises(SystemExit, match="--freeze_image_encoder needs a model with a pre-trained image encoder"):
+        script.main(flags(freeze_image_encoder=True))
 
 
 def test_what_does_not_go_with_the_checkpoint_is_told(

@@ -10,3 +10,8 @@ def test_capped_recall() -> None:
     positives = torch.tensor([[True, False, True, True], [True, False, False, False]])
     assert capped_recall(scores, positives, k=2).tolist() == [0.5, 0.0]
     assert capped_recall(scores, positives, k=9).tolist() == [1.0, 1.0]
+
+
+def test_what_scores_minus_infinity_is_not_found() -> None:
+    scores = torch.tensor([[-torch.inf, 0.5, -torch.inf]])
+    assert capped_recall(scores, torch.tensor([[True, True, False]]), k=2).tolist() == [0.5]

@@ -179,6 +179,10 @@ class Stage(ABC, Generic[ArgumentsT]):
         Called in evaluation mode and without gradients. Every process computes all of it.
         """
 
+    def find_faults(self, metrics: dict[str, float]) -> list[str]:
+        """What the best validation's metrics show to be wrong with the model, and what to do about it."""
+        return []
+
     def peak_rates(self) -> dict[str, float]:
         """The learning-rate flags of this stage that hold a value, by name."""
         names = sorted(name for name in names_of(self.arguments) if name.endswith("learning_rate"))

@@ -3,23 +3,26 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import send_to_device
+from accelerate.utils import broadcast, send_to_device
 from torch.utils.data import DataLoader
 
 from acebert.configuration_acebert import AceBertVisionConfig
 from acebert.data.collators import PairCollator
 from acebert.data.open_texts import OpenTexts
 from acebert.data.pairs import PairDataset
+from acebert.encoding.corpus_encoder import CorpusEncoder
 from acebert.losses_acebert import anchor_loss, find_positives, modality_gap
 from acebert.modeling_acebert import AceBertForRetrieval
 from acebert.processing_acebert import AceBertProcessor
 from acebert.training.arguments import FinetuningArguments
 from acebert.training.contrastive import GatherRows, cached_backward, encode_chunks
-from acebert.training.hard_negatives import HardNegativeSampler, mine_hard_negatives
+from acebert.training.hard_negatives import HardNegativeSampler, as_corpus, mine_hard_negatives
 from acebert.training.loading import Model, build_model, load_checkpoint
+from acebert.training.reference import TextReference, find_faults
 from acebert.training.stages.base import Stage
 from acebert.training.teacher import TextTeacher
 from acebert.training.validation import capped_recall, mean_recalls
@@ -35,6 +38,9 @@ class Finetuning(Stage[FinetuningArguments]):
     arguments = FinetuningArguments
     model_class = AceBertForRetrieval
     dataset_class = PairDataset
+
+    teacher: TextTeacher | None
+    reference: TextReference | None = None  # made by the first validation
 
     # ------------------------------------------------------------------------------------------------------------------
     # Data
@@ -64,7 +70,7 @@ class Finetuning(Stage[FinetuningArguments]):
         if not is_training:
             return PairCollator(self.processor, chunk_size, seed=args.seed, dataset=data)
         anchor = None
-        if self.teacher is not None:
+        if self.is_anchored:
             values = [value for column in data.attributes.values() for value in column]
             anchor = OpenTexts(data.titles, values, self.processor.tokenizer.get_vocab())
         return PairCollator(
@@ -101,18 +107,19 @@ class Finetuning(Stage[FinetuningArguments]):
         else:
             model, processor = build_model(args, self.model_class, **losses)
         self.config = model.config
-        self.teacher = self.load_teacher(model)
+        self.teacher = self.load_teacher()
+        self.is_anchored = self.can_be_anchored(self.teacher)
         return model, processor
 
-    def load_teacher(self, model: Model) -> TextTeacher | None:
-        """What the texts are anchored to, if anything.
+    def load_teacher(self) -> TextTeacher | None:
+        """The text backbone as it was: texts are anchored to it, and validations compare with it.
 
         Raises:
-            SystemExit: if it can't be loaded, or its vectors and the model's have other widths.
+            SystemExit: if it can't be loaded.
         """
         args = self.args
         name = args.text_teacher or args.backbone
-        if not args.anchor_weight or name == "none":
+        if name == "none":
             return None
         if name is None:
             self.accelerator.print(
@@ -121,25 +128,34 @@ class Finetuning(Stage[FinetuningArguments]):
             )
             return None
         try:
-            teacher = TextTeacher(name, self.accelerator.device)
+            return TextTeacher(name, self.accelerator.device)
         except ValueError as error:
             raise SystemExit(str(error)) from error
-        if teacher.dim == model.config.projection_dim:
-            return teacher
-        problem = (
-            f"The text teacher '{name[:80]}' has vectors of {teacher.dim} numbers, the model's have "
-            f"{model.config.projection_dim}"
-        )
+
+    def can_be_anchored(self, teacher: TextTeacher | None) -> bool:
+        """Whether there is a teacher whose vectors are as wide as the model's, and a weight for it.
+
+        Raises:
+            SystemExit: if a teacher that was asked for by name has other widths.
+        """
+        args, width = self.args, self.config.projection_dim
+        if teacher is None or not args.anchor_weight:
+            return False
+        if teacher.dim == width:
+            return True
+        problem = f"The text teacher has vectors of {teacher.dim} numbers, the model's have {width}"
         if args.text_teacher:
-            raise SystemExit(f"{problem}: train without an anchor, --text_teacher none.")
+            raise SystemExit(f"{problem}: train without an anchor, --anchor_weight 0.")
         self.accelerator.print(
             f"{problem}: texts are not anchored, and may lose words that the backbone knows. A new model is anchored "
             f"with --projection_dim {teacher.dim}."
         )
-        return None
+        return False
 
     def is_trainable(self, name: str) -> bool:
-        """All but the image encoder's first `--freeze_image_layers` layers, with what stands before them."""
+        """All but the image encoder, or its first `--freeze_image_layers` layers with what stands before them."""
+        if self.args.freeze_image_encoder and ("image_encoder." in name or "image_projection." in name):
+            return False
         frozen = self.args.freeze_image_layers
         layers = [f"image_encoder.layers.{layer}." for layer in range(frozen)]
         return not (frozen and any(part in name for part in ("image_encoder.embeddings.", *layers)))
@@ -158,6 +174,37 @@ class Finetuning(Stage[FinetuningArguments]):
             "product_encoder.": args.learning_rate,
             "": args.head_learning_rate,
         }
+
+    def prepare(self, model: torch.nn.Module) -> None:
+        """Encodes the photos of an image encoder that isn't trained; the vectors are kept in `vectors/` of the run.
+
+        Raises:
+            SystemExit: if the model has no such encoder.
+        """
+        args, accelerator = self.args, self.accelerator
+        if not args.freeze_image_encoder:
+            return
+        if self.config.vision_config is None:
+            raise SystemExit("--freeze_image_encoder needs a model with a pre-trained image encoder: leave it out.")
+        encoder = CorpusEncoder(
+            accelerator.unwrap_model(model).eval().acebert,
+            self.processor,
+            accelerator,
+            cache=Path(args.output_dir, "vectors"),
+            name="encoding",
+            num_workers=args.dataloader_num_workers,
+        )
+        splits = {"the training products": self.train_data, "the validation products": self.validation_data}
+        try:
+            for name, data in splits.items():
+                if data is None or not (corpus := as_corpus(data, name)).has_photo.any():
+                    continue
+                encoded = encoder.encode_products(corpus, ("image",))
+                none = torch.zeros(len(data), self.config.projection_dim)
+                found = encoded if accelerator.is_main_process else none
+                data.image_embeds = broadcast(found.to(accelerator.device)).cpu()
+        except KeyboardInterrupt:
+            raise SystemExit("Stopped while photos were encoded; the same command goes on from there.") from None
 
     # ------------------------------------------------------------------------------------------------------------------
     # Losses
@@ -239,10 +286,14 @@ class Finetuning(Stage[FinetuningArguments]):
     def validate(self, model: Model, loader: DataLoader) -> dict[str, float]:
         """Capped recall@10 of each query among all validation products.
 
-        Apart for titles (the product shows its photo alone) and for other queries; the score is their mean.
+        Apart for titles (the product shows its photo alone) and for other queries; the score is their mean, times the
+        share of the text backbone's knowledge of words that is kept, where that is less than 1.
         """
         collected: dict[str, list[torch.Tensor]] = {}
+        queries: list[str] = []
+        titles: list[str | None] = []
         for batch in loader:
+            queries, titles = queries + batch["queries"], titles + batch["titles"]
             batch = send_to_device(batch, self.accelerator.device)
             with self.accelerator.autocast():
                 query_embeds, product_embeds = encode_chunks(model, batch)
@@ -254,8 +305,37 @@ class Finetuning(Stage[FinetuningArguments]):
         query_embeds, product_embeds = rows["query_embeds"], rows["product_embeds"]
         positives = find_positives(**{name: rows[name] for name in MATCHING})
         recall = capped_recall(query_embeds @ product_embeds.t(), positives, k=10)
-        metrics = mean_recalls(recall, rows["from_titles"].bool())
-        return metrics | {"modality_gap": float(modality_gap(query_embeds, product_embeds))}
+        from_titles = rows["from_titles"].bool()
+        metrics = mean_recalls(recall, from_titles)
+        metrics["modality_gap"] = float(modality_gap(query_embeds, product_embeds))
+        if self.teacher is None or self.validation_data is None:
+            return metrics
+        if self.reference is None:
+            self.reference = TextReference(self.teacher, self.validation_data.titles, self.args.seed)
+        kept = self.reference.knowledge_kept(*self.text_encoders(model))
+        if math.isfinite(kept):
+            metrics |= {"knowledge_kept": kept, "score": metrics["score"] * min(1.0, kept)}
+        if asked := (~from_titles).nonzero()[:, 0].tolist():
+            metrics |= self.reference.find([queries[row] for row in asked], titles, positives[asked])
+        return metrics
+
+    def text_encoders(self, model: Model) -> list[Callable[[list[str]], torch.Tensor]]:
+        """From queries and from titles to their vectors by the model, on all processes."""
+        encoder = CorpusEncoder(model.acebert, self.processor, self.accelerator, name="validating")
+
+        def encode(texts: list[str], features: Callable[..., Any], process: Callable[..., Any]) -> torch.Tensor:
+            def collate(rows: list[int]) -> dict[str, torch.Tensor]:
+                return dict(process([texts[row] for row in rows], return_tensors="pt"))
+
+            return encoder.encode(features, collate, list(range(len(texts))))
+
+        return [
+            partial(encode, features=model.acebert.get_text_features, process=self.processor.process_queries),
+            partial(encode, features=model.acebert.get_product_features, process=self.processor.process_products),
+        ]
+
+    def find_faults(self, metrics: dict[str, float]) -> list[str]:
+        return find_faults(metrics)
 
 
 def adversarial_schedule(done: float, strength: float) -> float:
