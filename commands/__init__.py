@@ -14,6 +14,7 @@ COMMANDS = {
         "train": ("Train one stage of a model on a catalogue.", "train"),
         "evaluate": ("Measure a checkpoint on product retrieval, next to baselines.", "evaluate"),
         "find-learning-rate": ("Suggest learning rates by a range test.", "train"),
+        "interpolate": ("Give fine-tuned text encoders back a share of their backbone (WiSE-FT).", "train"),
         "plot-training": ("Plot a run's loss and validation metrics.", "train"),
         "ablate": ("Measure what each part of the model contributes, over several seeds.", "evaluate"),
     },
