@@ -39,7 +39,8 @@ Box: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom
 Photo: TypeAlias = Image.Image | np.ndarray | torch.Tensor | bytes | str | os.PathLike | dict[str, Any]
 
 NUM_CHANNELS = 3
-WHITE = (255, 255, 255)
+WHITE, GREY = (255, 255, 255), (128, 128, 128)
+HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # ISO/IEC 23008-12
 SINGLE_PHOTO = (Image.Image, bytes, bytearray, memoryview, str, os.PathLike, dict)
 
 # The object is searched on a copy whose longer side has this many pixels, or less than twice as many, so that the cost
@@ -202,12 +203,18 @@ def open_photo(photo: Photo, input_data_format: str | None = None) -> Image.Imag
         if not os.fspath(photo).strip():
             raise ValueError("the path is empty: pass None for a missing photo")
         if "://" in os.fspath(photo):
-            raise ValueError(f"{photo!r} is a URL and this code opens no network: download it and pass bytes or a path")
+            shown = os.fspath(photo)[:80]
+            raise ValueError(f"{shown!r} is a URL and this code opens no network: download it and pass bytes or a path")
         photo = Path(photo).read_bytes()
     if isinstance(photo, bytes | bytearray | memoryview):
         try:
             image = Image.open(io.BytesIO(photo))
         except UnidentifiedImageError:
+            if bytes(photo[4:8]) == b"ftyp" and bytes(photo[8:12]) in HEIC_BRANDS:
+                raise ValueError(
+                    "it is HEIC, the format of iPhones: convert it to JPEG, or pip install pillow-heif and call "
+                    "pillow_heif.register_heif_opener()"
+                ) from None
             raise ValueError(f"its {len(photo)} bytes are in no image format that Pillow reads") from None
         if image.format == "EPS":  # decoding it would start Ghostscript
             raise ValueError("EPS is a program for a printer, and none is started here: convert it to PNG or JPEG")
@@ -219,8 +226,18 @@ def open_photo(photo: Photo, input_data_format: str | None = None) -> Image.Imag
     )
 
 
+def is_white(image: Image.Image) -> bool:
+    """Whether most of what is seen of an RGBA image is white, and some of it is transparent."""
+    pixels = np.asarray(image.reduce(get_reduction(max(image.size), ANALYSIS_SIDE)))
+    seen = pixels[..., 3] > 127
+    return bool(seen.any() and not seen.all() and (pixels[seen][:, :3].min(axis=1) >= 240).mean() > 0.5)
+
+
 def to_upright_rgb(image: Image.Image, do_convert_rgb: bool) -> Image.Image:
-    """The first frame of an image, turned as its EXIF orientation says, in 8-bit RGB with transparency on white."""
+    """The first frame of an image, turned as its EXIF orientation says, in 8-bit RGB.
+
+    What is transparent becomes white, or grey where most of what is seen is white itself and would vanish.
+    """
     if getattr(image, "is_animated", False):
         image.seek(0)
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
@@ -238,7 +255,7 @@ def to_upright_rgb(image: Image.Image, do_convert_rgb: bool) -> Image.Image:
         image = array_to_photo(np.asarray(image))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
-        canvas = Image.new("RGB", image.size, WHITE)
+        canvas = Image.new("RGB", image.size, GREY if is_white(image) else WHITE)
         canvas.paste(image, mask=image.getchannel("A"))
         return canvas
     return image.convert("RGB")

@@ -47,6 +47,7 @@ class BuildOptions:
     num_workers: int
     on_bad_row: OnBadRow
     overwrite: bool
+    group_column: str | None
 
     def __post_init__(self) -> None:
         if self.on_bad_row not in ("raise", "skip"):
@@ -79,9 +80,10 @@ def build_catalog(encoder: Encoder, dataset: datasets.Dataset, path: Path, optio
         FileExistsError, ValueError: as [`ProductCatalog.build`].
     """
     state = PartialState()
-    source = Source.of(
-        dataset, options.id_column, options.title_column, options.image_column, options.attribute_columns
-    )
+    attributes, group = options.attribute_columns, options.group_column
+    if attributes is not None and group is not None and group not in attributes:
+        attributes = [*attributes, group]
+    source = Source.of(dataset, options.id_column, options.title_column, options.image_column, attributes)
     bad = source.find_bad_rows()
     if bad and options.on_bad_row == "raise":
         raise ValueError(f"{len(bad)} bad rows, the first is {bad[0]}. Or pass on_bad_row='skip'.")
@@ -99,6 +101,7 @@ def build_catalog(encoder: Encoder, dataset: datasets.Dataset, path: Path, optio
         options.photo_size,
         options.index,
         index_options=ServerOptions.of(options.index_options).to_keep(),
+        group=check_group(group, source),
     )
     if state.is_main_process:
         finish_replacing(path)
@@ -138,6 +141,21 @@ def build_catalog(encoder: Encoder, dataset: datasets.Dataset, path: Path, optio
             finish_replacing(path)
             _remove_index(old, ProductStore(path).settings)
     return True
+
+
+def check_group(name: str | None, source: Source) -> str | None:
+    """The attribute that groups products.
+
+    Raises:
+        ValueError: if there is none of this name, or it has no single values.
+    """
+    kinds = source.kinds()
+    if name is not None and kinds.get(name) not in ("string", "integer"):
+        raise ValueError(
+            f"group_column is {name!r}, which is {kinds.get(name, 'none of the attributes')}: name an attribute of "
+            f"texts or whole numbers, of {[each for each, kind in kinds.items() if kind in ('string', 'integer')]}."
+        )
+    return name
 
 
 def is_complete(path: Path) -> bool:

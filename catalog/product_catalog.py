@@ -62,6 +62,7 @@ from acebert.encoding.encoder import Encoder, find_title_error
 from acebert.image_processing_acebert import to_numpy
 from acebert.processing_acebert import LONE_SURROGATE
 from acebert.utils.ranking import reciprocal_rank_fusion
+from acebert.utils.words import cut
 
 logger = logging.get_logger(__name__)
 
@@ -113,6 +114,7 @@ class ProductCatalog:
         num_workers: int = 0,
         on_bad_row: OnBadRow = "raise",
         overwrite: bool = False,
+        group_column: str | None = None,
     ) -> "ProductCatalog | None":
         """Encodes products into a folder and opens it. Stopped at any moment, the same call goes on.
 
@@ -140,6 +142,8 @@ class ProductCatalog:
                 photo is kept by its title, though.
             overwrite: replace what is in `path`. A catalogue there, and its collection on a server, stay in use until
                 the new ones are complete.
+            group_column: the attribute that the variants of a product share, as their parent's id; it is kept with the
+                catalogue's settings.
 
         Returns:
             The catalogue; None on processes other than the main one.
@@ -164,6 +168,7 @@ class ProductCatalog:
             num_workers,
             on_bad_row,
             overwrite,
+            group_column,
         )
         if not build_catalog(Encoder(model, processor), dataset, Path(path), options):
             return None
@@ -520,11 +525,16 @@ class ProductCatalog:
 
         Raises:
             KeyError: for ids that aren't there. Nothing is then changed.
-            ValueError: for an unknown attribute, or a value of another type.
+            ValueError: for an unknown attribute, a value of another type, or anything but products by their ids.
             IndexUnavailableError: where the server can't say which products there are. Nothing is then changed.
             ChangeKeptError: as `upsert`.
         """
         self._check_writable()
+        if not isinstance(values, Mapping) or not all(isinstance(row, Mapping) for row in values.values()):
+            raise ValueError(
+                'update_attributes takes a dict of ids to attributes, as {7: {"price": 9.5}}, '
+                f"got {cut(repr(values))}."
+            )
         checked = {
             product_id: check_values(row, self.settings, f"product {product_id!r}")
             for product_id, row in values.items()

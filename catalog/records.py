@@ -10,7 +10,9 @@ from acebert.catalog.filters import check_attributes
 from acebert.catalog.indexes.base import Match
 from acebert.catalog.store import Location, Settings
 from acebert.data.cleaning import clean_photo, clean_text, find_photo_error, is_blank
+from acebert.data.texts import clean_words
 from acebert.processing_acebert import LONE_SURROGATE
+from acebert.utils.words import cut
 
 Photo = Any  # anything that the processor reads as a photo
 
@@ -111,8 +113,10 @@ def check_new_products(products: Sequence[Mapping[str, Any]], settings: Settings
     new = NewProducts([], [], [], {name: [] for name in settings.attributes})
     for position, product in enumerate(products):
         if not isinstance(product, Mapping):
-            raise ValueError(f'product {position} must be a dict, as {{"id": 7, "title": "mug"}}, got {product!r}.')
-        named = f"product {position} (id {product.get('id')!r})"
+            raise ValueError(
+                f'product {position} must be a dict, as {{"id": 7, "title": "mug"}}, got {cut(repr(product))}.'
+            )
+        named = f"product {position} (id {cut(repr(product.get('id')))})"
         unknown = set(product) - {"id", "title", "image", *settings.attributes}
         if unknown:
             raise ValueError(
@@ -128,8 +132,8 @@ def check_new_products(products: Sequence[Mapping[str, Any]], settings: Settings
             raise ValueError(f"{named}: its id is blank: give it one.")
         title, photo = product.get("title"), clean_photo(product.get("image"))
         if title is not None and not isinstance(title, str):
-            raise ValueError(f"{named}: title must be a text or None, got {title!r}.")
-        title = clean_text(title)
+            raise ValueError(f"{named}: title must be a text or None, got {cut(repr(title))}.")
+        title = None if title is None else clean_text(clean_words(title))
         problem = None if photo is None else find_photo_error(photo)
         if problem:
             raise ValueError(f"{named}: image {problem}.")
@@ -160,6 +164,7 @@ def check_values(values: Mapping[str, Any], settings: Settings, named: str) -> d
     Raises:
         ValueError: for an unknown attribute, or a value of another type.
     """
+    values = {name: clean_words(value) if isinstance(value, str) else value for name, value in values.items()}
     try:
         return check_attributes(values, settings.attributes)
     except ValueError as error:

@@ -19,9 +19,11 @@ from acebert.data.cleaning import (
     read_column,
     read_photos,
     read_texts,
+    to_plain_types,
 )
 from acebert.data.columns import Columns, column_kind
 from acebert.utils.fingerprints import plan_sha256
+from acebert.utils.words import cut
 
 logger = logging.get_logger(__name__)
 
@@ -68,7 +70,7 @@ class Source:
             raise ValueError("A product needs a title or a photo: name title_column, image_column or both.")
         if not len(dataset):
             raise ValueError("The dataset is empty: give one with at least one product.")
-        products = prepare_columns(dataset, columns)
+        dataset = to_plain_types(dataset)
         if attribute_columns is None:
             others = [name for name in dataset.column_names if name not in columns.names()]
             columns.attributes = [name for name in others if column_kind(dataset.features[name]) is not None]
@@ -78,12 +80,12 @@ class Source:
         for name in columns.attributes:
             if column_kind(dataset.features[name]) is None:
                 raise ValueError(
-                    f"The attribute column {name!r} holds {dataset.features[name]}: attributes are texts, numbers, "
-                    "booleans or lists of texts. Name another column, or convert it by dataset.cast_column."
+                    f"The attribute column {name!r} holds {cut(dataset.features[name])}: attributes are texts, "
+                    "numbers, booleans or lists of texts. Name another column, or convert it by dataset.cast_column."
                 )
             if name in RESERVED or '"' in name:
                 raise ValueError(f"An attribute can't be named {name!r}: rename the column by dataset.rename_column.")
-        return cls(products, columns)
+        return cls(prepare_columns(dataset, columns), columns)
 
     def kinds(self) -> dict[str, str]:
         """Each attribute's type."""
@@ -119,7 +121,7 @@ class Source:
                 try:
                     check_attributes({name: value}, {name: kind})
                 except ValueError:
-                    reason = f"must be {KINDS[kind]}, got {str(value)[:80]}: correct it, or give None for none"
+                    reason = f"must be {KINDS[kind]}, got {cut(value)}: correct it, or give None for none"
                     bad.append(BadRow(row, ids[row], name, reason))
         return keep_first(bad)
 

@@ -51,6 +51,7 @@ class Settings:
         photo_size: longest side of the photos kept, in pixels; 0 keeps none.
         index: "edge", "memory", or the URL of a server's collection.
         index_options: of a server's index, see `ServerOptions`.
+        group: the attribute that the variants of a product share, as their parent's id; None where there is none.
         catalog_id: tells catalogues apart on a server; given when the folder is complete.
         generation: number of the products' files that count.
         merged: number of the last change that is in them.
@@ -67,6 +68,7 @@ class Settings:
     generation: int = 0
     merged: int = 0
     index_options: dict[str, Any] = field(default_factory=dict)
+    group: str | None = None
     catalog_id: str = ""
     format: int = field(default=FORMAT)
 

@@ -21,6 +21,7 @@ from transformers import AutoModel, AutoProcessor
 from acebert.catalog import ProductCatalog
 from acebert.catalog.indexes.connection import ServerOptions
 from acebert.data.arguments import CatalogArguments
+from acebert.data.exports import GROUP
 from acebert.data.sources import load_products
 from acebert.utils.command_line import make_parser
 from acebert.utils.hardware import has_bfloat16, use_loopback
@@ -36,6 +37,13 @@ class ProductArguments(CatalogArguments):
     attribute_columns: list[str] | None = field(
         default=None,
         metadata={"help": "Columns to filter by and to show: texts, numbers or booleans. By default all others."},
+    )
+    group_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Attribute column that the variants of a product share, as their parent's id. By default that of a "
+            "shop system's export that is known."
+        },
     )
 
 
@@ -110,9 +118,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     # As `Accelerator` does: on a CPU, processes of torchrun or `accelerate launch --cpu` know of each other only so.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     attributes = source.attribute_columns
+    if attributes is not None and source.group_column is not None:
+        attributes = list(dict.fromkeys([*attributes, source.group_column]))
     columns = source.columns(attributes or ())
     with state.main_process_first():
-        products = [
+        parts = [
             load_products(
                 source.dataset_name,
                 split,
@@ -121,9 +131,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 source.dataset_config_name,
                 on_bad_row=source.on_bad_row,
                 keep_others=attributes is None,
+                options=source.read_options(),
             )
             for split in source.split.split("+")
         ]
+    products = concatenate_datasets(parts)
+    group = source.group_column or (GROUP if attributes is None and GROUP in products.column_names else None)
     options = {"revision": encoding.revision, "trust_remote_code": True}
     processor = AutoProcessor.from_pretrained(encoding.model_name_or_path, **options)
     dtype = DTYPES[encoding.mixed_precision or ("bf16" if has_bfloat16(state.device.type) else "no")]
@@ -133,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         catalog = ProductCatalog.build(
             model.to(state.device),
             processor,
-            concatenate_datasets(products),
+            products,
             output.output_dir,
             id_column=source.id_column,
             title_column=source.title_column,
@@ -147,6 +160,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             num_workers=encoding.dataloader_num_workers,
             on_bad_row=source.on_bad_row,
             overwrite=output.overwrite_output_dir,
+            group_column=source.group_column
+            or (GROUP if attributes is None and GROUP in products.column_names else None),
         )
     except KeyboardInterrupt:
         sys.exit("Stopped; the same command resumes.")

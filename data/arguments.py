@@ -6,7 +6,9 @@ from typing import ClassVar
 
 from acebert.data.cleaning import OnBadRow
 from acebert.data.columns import Columns
+from acebert.data.downloads import PhotoDownloads
 from acebert.data.query_templates import QueryTemplates
+from acebert.data.sources import ReadOptions
 from acebert.utils.arguments import Probability
 
 
@@ -17,7 +19,10 @@ class CatalogArguments:
     _argument_group_name: ClassVar[str] = "catalogue"
 
     dataset_name: list[str] = field(
-        metadata={"help": "One or more catalogues: Hub ids, folders, or CSV, TSV, JSON or Parquet files."}
+        metadata={
+            "help": "One or more catalogues: files (CSV, TSV and other separated text, JSON, JSON Lines, Parquet, "
+            "Excel; also as .gz), folders, Hub ids, or a database as SQLAlchemy's URL, with --sql_query."
+        }
     )
     dataset_config_name: str | None = field(
         default=None, metadata={"help": "Configuration to load of a Hub dataset that has several."}
@@ -31,7 +36,35 @@ class CatalogArguments:
     )
     image_column: str | None = field(
         default="image",
-        metadata={"help": "Column with the product's photo or its path; 'none' for a catalogue without photos."},
+        metadata={
+            "help": "Column with the product's photo or its path, of several the first that is there counts; 'none' "
+            "for a catalogue without photos."
+        },
+    )
+    sql_query: str | None = field(default=None, metadata={"help": "What to ask a database for: 'select ... from ...'."})
+    tag_columns: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Attribute columns of a table whose cells hold several values, as 'new, sale'."},
+    )
+    path_columns: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Attribute columns of a table whose cells hold paths of categories, as 'Home > Kitchen': a filter "
+            "by 'Home' then finds them, too."
+        },
+    )
+    download_photos: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder to download photos into that are web addresses, those that it doesn't hold. Without it no "
+            "address is opened."
+        },
+    )
+    photo_hosts: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Hosts that --download_photos may ask, private ones too; by default all that have public addresses."
+        },
     )
     on_bad_row: OnBadRow = field(
         default="raise",
@@ -45,6 +78,10 @@ class CatalogArguments:
     def __post_init__(self) -> None:
         self.title_column = None if self.title_column == "none" else self.title_column
         self.image_column = None if self.image_column == "none" else self.image_column
+
+    def read_options(self) -> ReadOptions:
+        downloads = PhotoDownloads(self.download_photos, self.photo_hosts) if self.download_photos else None
+        return ReadOptions(self.sql_query, self.tag_columns, self.path_columns, downloads)
 
     def columns(
         self, attributes: Sequence[str] = (), query: str | None = None, hot_query: str | None = None

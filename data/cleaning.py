@@ -20,9 +20,13 @@ from accelerate.utils import gather_object
 from datasets import ClassLabel, Dataset, Image, List, Value
 from transformers.utils import logging
 
-from acebert.data.columns import Columns, can_hold_photos, column_kind
+from acebert.data.columns import Columns, can_hold_photos, column_kind, replace_column
+from acebert.data.downloads import PhotoDownloads
+from acebert.data.photo_columns import find_photos
+from acebert.data.texts import clean_texts
 from acebert.image_processing_acebert import open_photo, to_upright_rgb
 from acebert.utils.files import atomic_write
+from acebert.utils.words import cut
 
 logger = logging.get_logger(__name__)
 
@@ -124,7 +128,7 @@ def read_texts(products: Dataset, column: str | None, rows: Sequence[int] | slic
     values = read_column(products, column, rows)
     for row, value in enumerate(values):
         if isinstance(value, list | dict):
-            raise ValueError(f"{column} of row {row} is {str(value)[:80]}: it has to be a single value.")
+            raise ValueError(f"{column} of row {row} is {cut(value)}: it has to be a single value.")
     return [clean_text(value) for value in values]
 
 
@@ -153,36 +157,59 @@ def have_photos(products: Dataset, column: str | None) -> np.ndarray:
     return np.array(found, dtype=bool)
 
 
-def prepare_columns(products: Dataset, columns: Columns) -> Dataset:
+def prepare_columns(
+    products: Dataset,
+    columns: Columns,
+    folder: str = os.curdir,
+    on_bad_row: OnBadRow | None = None,
+    downloads: PhotoDownloads | None = None,
+) -> Dataset:
     """Checks the types of the columns and brings them to the forms that the rest of the project reads.
 
-    Ids become texts or integers, and photos become {"bytes": ..., "path": ...}, not decoded. Columns that the dataset
-    lacks are passed over.
+    Ids become texts or integers, decimals numbers, dates and times texts in ISO 8601, and photos
+    {"bytes": ..., "path": ...}, not decoded: of several photos in a row the first that is there. Titles, queries and
+    attributes are cleaned, see [`clean_texts`]. Columns that the dataset lacks are passed over.
+
+    Args:
+        products: one row per product.
+        columns: which column holds what.
+        folder, on_bad_row, downloads: of [`find_photos`].
 
     Raises:
-        ValueError: for a column of another type than its use needs, or ids that floats can't hold exactly.
+        ValueError: for a column of another type than its use needs, ids that floats can't hold exactly, or as
+            [`find_photos`].
     """
+    products = to_plain_types(products)
     used = {"id": columns.id, "title": columns.title, "query": columns.query, "hot query": columns.hot_query}
     for use, name in used.items():
         kinds, words = TEXT_KINDS[use]
         if name in products.column_names and column_kind(products.features[name]) not in kinds:
             raise ValueError(
-                f"The {use} column {name!r} holds {products.features[name]}, not {words}: name another column as "
+                f"The {use} column {name!r} holds {cut(products.features[name])}, not {words}: name another column as "
                 f"{use.replace(' ', '_')}_column, or convert it by dataset.cast_column."
             )
-    for name, feature in products.features.items():
-        if getattr(feature, "dtype", None) == "large_string":
-            products = products.cast_column(name, Value("string"))
     if column_kind(products.features.get(columns.id)) == "number":
         products = _to_integers(products, columns.id)
     if columns.image in products.column_names:
         if not can_hold_photos(products.features[columns.image]):
             raise ValueError(
-                f"The image column {columns.image!r} holds {products.features[columns.image]}: photos are images, or "
-                "paths or bytes of image files, one for a product. Name another column as image_column, or convert it "
-                "by dataset.cast_column."
+                f"The image column {columns.image!r} holds {cut(products.features[columns.image])}: photos are images, "
+                "or paths or bytes of image files, or lists of them. Name another column as image_column, or convert "
+                "it by dataset.cast_column."
             )
+        products = find_photos(products, columns.image, folder, on_bad_row, downloads)
         products = products.cast_column(columns.image, Image(decode=False))
+    return clean_texts(products, columns)
+
+
+def to_plain_types(products: Dataset) -> Dataset:
+    """Decimals as numbers, dates and times as texts in ISO 8601, and large texts as texts."""
+    for name, feature in products.features.items():
+        dtype = getattr(feature, "dtype", None) or ""
+        if dtype.startswith("decimal"):
+            products = products.cast_column(name, Value("float64"))
+        elif dtype.startswith(("date", "time", "large_string")):
+            products = products.cast_column(name, Value("string"))
     return products
 
 
@@ -196,8 +223,7 @@ def _to_integers(products: Dataset, column: str) -> Dataset:
                 f"row {row}: ids are texts or whole numbers. Name another column as id_column, or convert it by "
                 "dataset.cast_column."
             )
-    converted = products.remove_columns(column).add_column(column, ids, feature=Value("int64"))
-    return converted.select_columns(products.column_names)  # in their order
+    return replace_column(products, column, ids, Value("int64"))
 
 
 # ----------------------------------------------------------------------------------------------------------------------

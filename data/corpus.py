@@ -13,7 +13,7 @@ from datasets import Dataset, concatenate_datasets
 
 from acebert.data.cleaning import OnBadRow, find_good_rows, have_photos, prepare_columns, read_photos, read_texts
 from acebert.data.columns import Columns
-from acebert.data.sources import load_products
+from acebert.data.sources import ReadOptions, load_products
 from acebert.utils.fingerprints import corpus_sha256, photos_sha256
 
 PHOTOS_READ = 1024  # at a time
@@ -52,11 +52,12 @@ class Corpus:
         on_bad_row: OnBadRow = "raise",
         bad_rows_file: str | os.PathLike | None = None,
         revision: str | None = None,
+        options: ReadOptions = ReadOptions(),  # noqa: B008 - frozen
     ) -> "Corpus":
         """Reads the splits of one or more catalogues, each with the columns named, as one, in all processes.
 
         Args:
-            sources, columns, config_name, revision: of [`load_products`].
+            sources, columns, config_name, revision, options: of [`load_products`].
             splits: their names.
             on_bad_row: "skip" leaves out the rows that [`find_good_rows`] finds bad, and lists them.
             bad_rows_file: the list.
@@ -66,7 +67,10 @@ class Corpus:
                 needs, or, where `on_bad_row` is "raise", an id is missing or repeated.
         """
         with PartialState().main_process_first():  # it fills the cache, the others read it
-            parts = [load_products(sources, split, columns, revision, config_name, on_bad_row) for split in splits]
+            parts = [
+                load_products(sources, split, columns, revision, config_name, on_bad_row, options=options)
+                for split in splits
+            ]
         names = [split for split, part in zip(splits, parts, strict=True) for _ in range(len(part))]
         products = concatenate_datasets(parts)
         if on_bad_row == "skip":

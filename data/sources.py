@@ -1,32 +1,43 @@
-"""Catalogues from any source that `datasets` reads, as one table with named columns, and the split that is held out.
+"""Catalogues from any source that is read, as one table with named columns, and the split that is held out.
 
 A source becomes a `datasets.Dataset` here, and nothing after this module knows what kind of file it was. What its cells
-mean is said in [`acebert.data.cleaning`].
+mean is said in [`acebert.data.cleaning`] and [`acebert.data.values`].
 """
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from datasets import Dataset, DatasetDict, Value, concatenate_datasets, load_dataset
-from datasets.exceptions import DatasetGenerationError
+from datasets import Dataset, Features, List, Value, concatenate_datasets
 
-from acebert.data.cleaning import (
-    SKIP,
-    OnBadRow,
-    clean_photo,
-    find_bad_ids,
-    prepare_columns,
-    read_column,
-    read_texts,
-)
-from acebert.data.columns import Columns
+from acebert.data.cleaning import SKIP, OnBadRow, find_bad_ids, prepare_columns, read_column, read_texts
+from acebert.data.columns import Columns, is_code
+from acebert.data.downloads import PhotoDownloads
+from acebert.data.exports import GROUP, read_export
 from acebert.data.grouping import group_products, hash_text
+from acebert.data.notes import tell
+from acebert.data.opening import Opened, open_source
+from acebert.data.values import parse_list, read_values, split_paths, split_tags
+from acebert.utils.words import cut
 
-FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How sources are read, beside which columns of them.
+
+    Args:
+        sql_query: what to ask a database for.
+        tag_columns: columns of texts that hold several values each, as "new, sale".
+        path_columns: columns of texts that hold paths of categories, as "Home > Kitchen": each becomes the list of its
+            prefixes, so that a filter by "Home" finds it, too.
+        downloads: where photos that are web addresses are downloaded to, and within which bounds; None opens none.
+    """
+
+    sql_query: str | None = None
+    tag_columns: Sequence[str] = ()
+    path_columns: Sequence[str] = ()
+    downloads: PhotoDownloads | None = None
 
 
 def load_products(
@@ -37,17 +48,21 @@ def load_products(
     config_name: str | None = None,
     on_bad_row: OnBadRow = "raise",
     keep_others: bool = False,
+    options: ReadOptions = ReadOptions(),
 ) -> Dataset:
     """Loads one split of one or more catalogues and puts them one after another.
 
     Args:
-        sources: each a Hub id, a folder or a CSV, TSV, JSON or Parquet file. Image paths in a file are relative to it.
+        sources: each a file of separated text, JSON, JSON Lines, Parquet or Excel, a folder, a Hub id, or a database's
+            URL. The photos' paths in a file are relative to it.
         split: name of the split; a single file has the split "train".
         columns: the columns to read. A catalogue may lack some, as long as another has them; the values are then null.
+            The export of a shop system that is known has its own names in place of the default ones.
         revision: of a Hub dataset.
         config_name: of a dataset with several configurations.
-        on_bad_row: "skip" lets rows without an id through, for [`find_good_rows`] to list.
+        on_bad_row: "skip" lets rows without an id and photos that aren't there through, for [`find_good_rows`] to list.
         keep_others: also read the columns that `columns` doesn't name.
+        options: see [`ReadOptions`].
 
     Returns:
         The products with the columns named, in the forms of [`prepare_columns`]. The ids of several catalogues become
@@ -55,25 +70,31 @@ def load_products(
 
     Raises:
         ValueError: if a source can't be read or no source has a column, a split is unknown (both with the names that
-            exist), two catalogues disagree on a column's type or it is none for its use, an id is missing, or a photo
-            is a URL.
+            exist), two catalogues disagree on a column's type or it is none for its use, an id is missing, a photo is a
+            URL, or most photos can't be found.
     """
     parts, available = [], set()
     for source in sources:
-        path, splits = Path(source), open_source(source, revision, config_name)
-        if split not in splits:
-            raise ValueError(f"'{source}' has no split '{split}': it has {sorted(splits)}.")
-        part = splits[split]
+        opened = open_source(source, revision, config_name, options.sql_query)
+        if split not in opened.splits:
+            raise ValueError(f"{source!r} has no split {split!r}: it has {sorted(opened.splits)}.")
+        part = _check_unread(opened, split, source, on_bad_row)
+        if opened.is_text:
+            part = _read_export(part, columns, source)
         available |= set(part.column_names)
         if not keep_others:
             part = part.select_columns([name for name in columns.names() if name in part.column_names])
-        part = _read_columns(part, columns, str(path.parent if path.is_file() else path))
+        empty = [name for name in part.column_names if len(part) and part.data.column(name).null_count == len(part)]
+        part = part.remove_columns(empty)
+        if opened.is_text:
+            part = _read_attributes(part, columns, options)
+        part = prepare_columns(part, columns, opened.folder, on_bad_row, options.downloads)
         if columns.id in part.column_names:
             missing = next(iter(find_bad_ids(part[columns.id][:], columns.id, unique=False)), None)
             if missing and on_bad_row == "raise":
                 raise ValueError(f"Row {missing.row} has no {columns.id}: give every product an id. {SKIP}")
         elif columns.id in available:
-            raise ValueError(f"'{source}' has no {columns.id}: give every product an id.")
+            raise ValueError(f"{source!r} has no {columns.id}: give every product an id.")
         if len(set(sources)) > 1 and columns.id in part.column_names:
             ids = [None if value is None else f"{source}:{value}" for value in read_texts(part, columns.id)]
             part = part.remove_columns(columns.id).add_column(columns.id, ids)
@@ -81,7 +102,7 @@ def load_products(
     missing = [name for name in columns.names() if name not in available]
     if missing:
         raise ValueError(
-            f"No column {missing} in the split '{split}' of {list(sources)}: the columns are {sorted(available)}. "
+            f"No column {missing} in the split {split!r} of {list(sources)}: the columns are {sorted(available)}. "
             "Name yours by --id_column, --title_column, --image_column, --query_column, --hot_query_column and in "
             "--query_templates; 'none' says that there is no title or no photo."
         )
@@ -90,43 +111,88 @@ def load_products(
         for name, feature in part.features.items():
             if features.setdefault(name, feature) != feature:
                 raise ValueError(
-                    f"Column '{name}' is {features[name]} in one catalogue and {feature} in another: make them alike."
+                    f"Column {name!r} is {features[name]} in one catalogue and {feature} in another: make them alike."
                 )
     return concatenate_datasets(parts)
 
 
-def open_source(source: str, revision: str | None = None, config_name: str | None = None) -> DatasetDict:
-    """All splits of a Hub id, a folder or a file, as [`load_products`] takes them, with all of their columns."""
-    path = Path(source)
-    kind = FILE_FORMATS.get(path.suffix)
-    try:
-        if kind is None:
-            return load_dataset(source, config_name, revision=revision)
-        # Without `index_col` pandas takes the first column for row names where lines end with a separator.
-        options = {"delimiter": "\t" if path.suffix == ".tsv" else ",", "index_col": False} if kind == "csv" else {}
-        return load_dataset(kind, data_files=str(path), **options)
-    except (DatasetGenerationError, pa.ArrowException, ValueError) as error:
-        raise ValueError(
-            f"'{source}' can't be read: {error.__cause__ or error}. It has to be complete, in UTF-8, and "
-            "hold at least one row."
-        ) from error
+def _check_unread(opened: Opened, split: str, source: str, on_bad_row: OnBadRow) -> Dataset:
+    """The split, where the rows that could not be read may be left out."""
+    part = opened.splits[split]
+    if split in opened.unread:
+        count, first = opened.unread[split]
+        said = f"{count:,} rows of {source!r} can't be read; the first: {first}."
+        if on_bad_row == "raise":
+            raise ValueError(f"{said} {SKIP}")
+        if count > len(part):
+            raise ValueError(f"Most rows of {source!r} can't be read. {said}")
+        tell(f"{said} They are left out.")
+    return part
 
 
-def _read_columns(part: Dataset, columns: Columns, folder: str) -> Dataset:
-    """The columns of one catalogue in their final forms, without those that are empty. Image paths become absolute."""
-    empty = [name for name in part.column_names if len(part) and part.data.column(name).null_count == len(part)]
-    part = part.remove_columns(empty)
-    if part.features.get(columns.image) in (Value("string"), Value("large_string")):
-        part = part.map(_resolve, fn_kwargs={"column": columns.image, "folder": folder}, with_indices=True)
-    return prepare_columns(part, columns)
+def _read_export(part: Dataset, columns: Columns, source: str) -> Dataset:
+    """A known system's export as products; its columns get the default names where the user named no others."""
+    texts = {name: part[name][:] for name in part.column_names}
+    products = read_export(texts, columns.id)
+    if products is None:
+        return part
+    texts, named = products.texts, {}
+    for role, name, default in (
+        ("id", products.id, columns.id == "id"),
+        ("title", products.title, columns.title == "title"),
+        ("image", products.image, columns.image == "image"),
+    ):
+        if default and name is not None and role not in texts:
+            named[name] = role
+    said = [f"{name!r} is read as the {role}" for name, role in named.items()]
+    said += [f"{GROUP!r} names what variants share"] if GROUP in texts else []
+    tell(
+        f"{source!r} is an export of {products.system}. {'; '.join(said)}".rstrip(". ")
+        + ". "
+        + " ".join(products.notes)
+    )
+    texts = {named.get(name, name): values for name, values in texts.items()}
+    return Dataset.from_dict(texts, Features({name: Value("string") for name in texts}))
 
 
-def _resolve(row: dict[str, Any], index: int, column: str, folder: str) -> dict[str, Any]:
-    """Makes a path relative to the catalogue's file absolute."""
-    value = clean_photo(row[column])
-    if value and "://" in value:
-        raise ValueError(f"{column} of row {index} is the URL {value[:80]}: download the photos and give their paths.")
-    return {column: value and os.path.join(folder, value)}
+def _repeat_for_queries(values: dict[str, list[Any]], query: str | None) -> dict[str, list[Any]]:
+    """The columns with a row for each of several queries that a cell holds as a JSON list."""
+    queries = [[text] if text is None else parse_list(text) or [text] for text in values.get(query or "", ())]
+    several = sum(len(texts) > 1 for texts in queries)
+    if not several and all(texts == [text] for texts, text in zip(queries, values.get(query or "", ()), strict=True)):
+        return values
+    tell(f"{several:,} cells of {cut(query)!r} hold several queries: each is a row of its own.")
+    rows = [row for row, texts in enumerate(queries) for _ in texts]
+    repeated = {name: [column[row] for row in rows] for name, column in values.items()}
+    return repeated | {str(query): [text for texts in queries for text in texts]}
+
+
+def _read_attributes(part: Dataset, columns: Columns, options: ReadOptions) -> Dataset:
+    """A table of texts with the values of its attributes: numbers, booleans, lists, dates in ISO 8601.
+
+    Ids, titles, queries, photos and groups of variants stay texts, whatever they look like.
+    """
+    texts = [*replace(columns, attributes=[]).names(), GROUP]
+    values = {name: part[name][:] for name in part.column_names}
+    for use, name in (("id", columns.id), ("title", columns.title), ("hot query", columns.hot_query)):
+        listed = next((text for text in values.get(name, ()) if text and parse_list(text)), None)
+        if listed:
+            raise ValueError(
+                f"The {use} column {name!r} holds lists, as {cut(listed)!r}, not texts: give each product one."
+            )
+    values = _repeat_for_queries(values, columns.query)
+    features = Features({name: Value("string") for name in part.column_names})
+    for name in part.column_names:
+        if name in options.tag_columns or name in options.path_columns:
+            split = split_tags if name in options.tag_columns else split_paths
+            values[name] = [None if text is None else split(text) for text in values[name]]
+            features[name] = List(Value("string"))
+        elif name not in texts and not is_code(name):
+            read = read_values(name, values[name])
+            if read.note:
+                tell(read.note)
+            values[name], features[name] = read.values, read.feature
+    return Dataset.from_dict(values, features)
 
 
 def hold_out(products: Dataset, columns: Columns, share: float) -> tuple[Dataset, Dataset]:

@@ -56,7 +56,8 @@ def load_corpus(args: EvaluationArguments, files: Sequence[QueryFile], accelerat
         splits = args.split.split("+")
     else:
         with accelerator.main_process_first():
-            splits = list(open_source(args.dataset_name[0], args.dataset_revision, args.dataset_config_name))
+            source = (args.dataset_name[0], args.dataset_revision, args.dataset_config_name, args.sql_query)
+            splits = list(open_source(*source).splits)
     if args.validation_split and args.validation_split not in splits:
         raise ValueError(f"--validation_split is {args.validation_split!r}, but the splits ranked are {splits}.")
     return Corpus.load(
@@ -67,6 +68,7 @@ def load_corpus(args: EvaluationArguments, files: Sequence[QueryFile], accelerat
         args.on_bad_row,
         Path(args.output_dir, "bad_rows.jsonl"),
         args.dataset_revision,
+        args.read_options(),
     )
 
 
@@ -79,7 +81,9 @@ def load_training(args: EvaluationArguments, accelerator: Accelerator) -> Traini
     columns = args.columns(attributes, args.query_column, args.hot_query_column)
     source = (args.dataset_revision, args.dataset_config_name, args.on_bad_row)
     with accelerator.main_process_first():
-        products = load_products(args.train_dataset_name, args.train_split, columns, *source)
+        products = load_products(
+            args.train_dataset_name, args.train_split, columns, *source, options=args.read_options()
+        )
     if args.on_bad_row == "skip":
         file = Path(args.output_dir, "bad_training_rows.jsonl")
         products = products.select(find_good_rows(products, columns, file))

@@ -14,12 +14,12 @@ from gradio.utils import get_upload_folder
 from transformers import PreTrainedModel, ProcessorMixin
 
 from acebert.catalog.product_catalog import ProductCatalog
+from acebert.data.tables import RowProblem
 from acebert.space.guard import remove_upload
 from acebert.space.uploads import Upload, open_upload
 from acebert.space.uploads.columns import UploadColumns
 from acebert.space.uploads.limits import MB, Limits
 from acebert.space.uploads.products import read_products
-from acebert.space.uploads.table import UploadProblem
 
 # Two cores encode a few dozen products a second.
 LIMITS = Limits(rows=5_000, table_bytes=64 * MB, zip_bytes=256 * MB, unpacked_bytes=512 * MB)
@@ -114,7 +114,7 @@ class Sessions:
             session.upload = upload
         return upload
 
-    def build(self, key: str, columns: UploadColumns) -> list[UploadProblem]:
+    def build(self, key: str, columns: UploadColumns) -> list[RowProblem]:
         """Makes the user's upload searchable, in place of what was before.
 
         Returns:
@@ -128,7 +128,7 @@ class Sessions:
             raise ValueError(NOTHING_DROPPED)
         with session.lock:
             catalog: ProductCatalog | None = None
-            bad_rows: list[UploadProblem] = []
+            bad_rows: list[RowProblem] = []
             error: Exception | None = None
             try:
                 catalog, bad_rows = self._build(session, columns)
@@ -149,7 +149,7 @@ class Sessions:
         self._find(key)  # a long build is a use, too
         return bad_rows
 
-    def _build(self, session: Session, columns: UploadColumns) -> tuple[ProductCatalog, list[UploadProblem]]:
+    def _build(self, session: Session, columns: UploadColumns) -> tuple[ProductCatalog, list[RowProblem]]:
         upload = session.upload
         if upload is None:
             raise ValueError(NOTHING_DROPPED)
@@ -175,7 +175,7 @@ class Sessions:
             bad = json.loads(line)  # such as a photo that Pillow reads and the processor refuses
             skipped = bad["id"] not in catalog
             named = {"id": columns.id, "title": columns.title, "image": columns.image}.get(bad["field"], bad["field"])
-            bad_rows.append(UploadProblem(rows[bad["id"]], named or "", bad["id"], bad["reason"], skipped))
+            bad_rows.append(RowProblem(rows[bad["id"]], named or "", bad["id"], bad["reason"], skipped))
         return catalog, sorted(bad_rows, key=lambda bad: bad.row)
 
     def upload(self, key: str) -> Upload | None:

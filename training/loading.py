@@ -64,7 +64,13 @@ def load_splits(args: TrainingArguments, accelerator: Accelerator, learns_from_q
     def load(split: str) -> Dataset:
         with accelerator.main_process_first():  # it fills the cache, the others read it
             products = load_products(
-                args.dataset_name, split, columns, args.dataset_revision, args.dataset_config_name, args.on_bad_row
+                args.dataset_name,
+                split,
+                columns,
+                args.dataset_revision,
+                args.dataset_config_name,
+                args.on_bad_row,
+                options=args.read_options(),
             )
         if args.on_bad_row == "raise":
             return products

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from acebert.catalog.product_catalog import ProductCatalog
 from acebert.catalog.store import RESERVED
+from acebert.data.tables import RowProblem
 from acebert.space.cards import notice
 from acebert.space.gradio_compat import on_unload
 from acebert.space.rendering import render
@@ -18,7 +19,6 @@ from acebert.space.shop import Shop
 from acebert.space.uploads import Upload
 from acebert.space.uploads.columns import UploadColumns, guess_columns
 from acebert.space.uploads.limits import MB
-from acebert.space.uploads.table import UploadProblem
 
 PREVIEW_ROWS = 3
 PREVIEW_CHARACTERS = 60
@@ -66,7 +66,7 @@ def preview(upload: Upload) -> Markup:
     )
 
 
-def report(products: int, bad_rows: Sequence[UploadProblem]) -> Markup:
+def report(products: int, bad_rows: Sequence[RowProblem]) -> Markup:
     """What became of an upload, as HTML: the numbers, and the bad rows by reason, the most frequent first."""
     skipped = sum(bad.skipped for bad in bad_rows)
     kept = len({bad.row for bad in bad_rows} - {bad.row for bad in bad_rows if bad.skipped})
@@ -75,7 +75,7 @@ def report(products: int, bad_rows: Sequence[UploadProblem]) -> Markup:
         sentences.append(f"{skipped:,} row{'s were' if skipped != 1 else ' was'} left out.")
     if kept:
         sentences.append(f"{kept:,} product{'s lack' if kept != 1 else ' lacks'} a value that can't be used.")
-    groups: dict[tuple[str, str, bool], list[UploadProblem]] = defaultdict(list)
+    groups: dict[tuple[str, str, bool], list[RowProblem]] = defaultdict(list)
     for bad in bad_rows:
         groups[bad.field, bad.reason, bad.skipped].append(bad)
     largest = sorted(groups.items(), key=lambda group: -len(group[1]))
@@ -252,7 +252,7 @@ class OwnCatalogTab:
             built = self.build_catalog(id, title, image, attributes, request, progress)
         except gr.Error as error:
             return notice("That didn't work", error.message), gr.Column(visible=False)
-        return report(built["products"], [UploadProblem(**bad) for bad in built["bad_rows"]]), gr.Column(visible=True)
+        return report(built["products"], [RowProblem(**bad) for bad in built["bad_rows"]]), gr.Column(visible=True)
 
     def leave(self, request: gr.Request) -> None:
         """After the page was closed."""

@@ -17,10 +17,14 @@ from pathlib import Path
 import pyarrow as pa
 from huggingface_hub import HfFileSystem
 
+from acebert.data.exports import read_export
+from acebert.data.photo_cells import ADDRESS, PHOTO_ENDING
+from acebert.data.tables import RowProblem, Table, read_table
+from acebert.data.tables.parquet import add_parquet
+from acebert.data.texts import clean_words
+from acebert.data.values import parse_list
 from acebert.space.uploads.limits import Limits
 from acebert.space.uploads.photo_zip import PhotoZip
-from acebert.space.uploads.table import Table, UploadProblem
-from acebert.space.uploads.table_files import add_parquet, read_table
 
 DATASET_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -32,8 +36,8 @@ class Upload:
     Args:
         texts (`dict[str, list[str | None]]`): the columns of text by name, without surrounding spaces, None for empty.
         photos (`dict[str, pa.ChunkedArray]`): the columns of encoded photos by name.
-        rows (`list[int]`): each row's number as the user counts, see `UploadProblem`.
-        unread (`list[UploadProblem]`): rows that could not be read at all.
+        rows (`list[int]`): each row's number as the user counts, see `RowProblem`.
+        unread (`list[RowProblem]`): rows that could not be read at all.
         zip (`PhotoZip`, *optional*): the zip of photos.
         notes (`list[str]`): what was assumed or left out, for the user to read.
         folder (`Path`): where the products are kept.
@@ -43,7 +47,7 @@ class Upload:
     texts: dict[str, list[str | None]]
     photos: dict[str, pa.ChunkedArray]
     rows: list[int]
-    unread: list[UploadProblem]
+    unread: list[RowProblem]
     zip: PhotoZip | None
     notes: list[str]
     folder: Path
@@ -89,11 +93,12 @@ def open_upload(table: Path | None, photos: Path | None, dataset: str | None, fo
         if archive:
             refused.callback(archive.close)
         if table:
-            read = read_table(table, limits)
+            read = read_table(table, limits.table)
         elif archive and not dataset:
             read = _read_names(archive, limits)
         else:
             read = _read_dataset(dataset, limits)
+        _read_as_products(read)
         if not read.rows:
             first = f" Row {read.unread[0].row}: {read.unread[0].reason}." if read.unread else ""
             raise ValueError(f"There are no products in it.{first}")
@@ -103,9 +108,27 @@ def open_upload(table: Path | None, photos: Path | None, dataset: str | None, fo
     return Upload(read.texts, columns, read.rows, read.unread, archive, read.notes, folder, limits)
 
 
+def _read_as_products(table: Table) -> None:
+    """Makes of a shop system's export the products that it stands for, and cleans the words, in place."""
+    if table.rows and not table.photos and (products := read_export(table.texts)):
+        table.texts, table.rows = products.texts, [table.rows[row] for row in products.rows]
+        table.notes.append(f"It is an export of {products.system}. {' '.join(products.notes)}".strip())
+    cleaned = 0
+    for name, values in table.texts.items():
+        clean = [value if value is None or _may_name_photos(value) else clean_words(value) or None for value in values]
+        cleaned += sum(old != new for old, new in zip(values, clean, strict=True))
+        table.texts[name] = clean
+    if cleaned:
+        table.notes.append(f"Cleaned of spaces and HTML: {cleaned:,} cells.")
+
+
+def _may_name_photos(value: str) -> bool:
+    return bool(ADDRESS.match(value) or PHOTO_ENDING.search(value) or parse_list(value))
+
+
 def _read_names(archive: PhotoZip, limits: Limits) -> Table:
     """A zip without a table: a row for every photo."""
-    table = Table(limits)
+    table = Table(limits.table)
     for number, name in enumerate(archive.names, start=1):
         table.add_row(number, {"id": name, "image": name})
     return table
@@ -135,7 +158,7 @@ def _read_dataset(name: str, limits: Limits) -> Table:
     # .../configuration/split/0000.parquet
     configurations = sorted({path.split("/")[-3] for path in paths})
     chosen = "default" if "default" in configurations else configurations[0]
-    table = Table(limits)
+    table = Table(limits.table)
     if len(configurations) > 1:
         table.notes.append(f"Of the dataset's configurations, {', '.join(configurations)}, {chosen!r} is read.")
     paths = [path for path in paths if path.split("/")[-3] == chosen]

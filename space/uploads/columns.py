@@ -1,19 +1,18 @@
 """Which column of an upload is the id, the title, the photo or an attribute: a guess, for the user to correct."""
 
-import math
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from acebert.data.columns import column_key, is_code
+from acebert.data.exports import GROUP
+from acebert.data.photo_cells import split_photos
+from acebert.data.values import read_values
 from acebert.space.uploads import Upload
 from acebert.space.uploads.photo_zip import PHOTO_NAME, PhotoZip
 
 CANONICAL = ("id", "title", "image")
-MAX_WRONG_SHARE = 0.05  # of a column's values, up to which the column still counts as numbers
-# "007" is a code and "1.299,00" could be two numbers; "12,50" can only be a decimal comma.
-NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*|(?=\.))(\.[0-9]+|,[0-9]{1,2})?(e[+-]?[0-9]+)?", re.IGNORECASE)
 
 # What shops call these columns, likeliest first, without accents, case and anything but letters and digits.
 ID_NAMES = (
@@ -64,7 +63,7 @@ def guess_columns(upload: Upload) -> UploadColumns:
     A column of distinct short values is the id, one of distinct longer texts the title, one of bytes, file names or
     addresses the photo; numbers, and texts that repeat, are attributes.
     """
-    profiles = {name: _Profile.of(values) for name, values in upload.texts.items()}
+    profiles = {name: _Profile.of(name, values) for name, values in upload.texts.items()}
     image = _named(upload.photos, IMAGE_NAMES) or next(iter(upload.photos), None)
     if image is None:
         shown = [name for name, values in upload.texts.items() if _names_photos(values, upload.zip)]
@@ -81,7 +80,8 @@ def guess_columns(upload: Upload) -> UploadColumns:
     attributes = {
         name: profiles[name].kind
         for name in free
-        if name not in (identifier, title, *CANONICAL) and not _named([name], ID_NAMES) and profiles[name].is_attribute
+        if name not in (identifier, title, *CANONICAL)
+        and (name == GROUP or (not _named([name], ID_NAMES) and profiles[name].is_attribute))
     }
     return UploadColumns(identifier, title, image, attributes)
 
@@ -98,17 +98,17 @@ class _Profile:
     kind: Kind
 
     @classmethod
-    def of(cls, values: Sequence[str | None]) -> "_Profile":
+    def of(cls, name: str, values: Sequence[str | None]) -> "_Profile":
         filled = [value for value in values if value is not None]
         count = max(1, len(filled))
-        wrong = sum(parse_number(value) is None for value in filled)
+        is_number = not is_code(name) and read_values(name, values).kind == "number"
         return cls(
             len(filled),
             len(set(filled)),
             sum(map(len, filled)) / count,
             sum(" " in value for value in filled) / count,
             all(re.fullmatch(r"\w[\w-]*", value) for value in filled),
-            "number" if filled and wrong < MAX_WRONG_SHARE * count else "text",
+            "number" if is_number else "text",
         )
 
     @property
@@ -129,10 +129,11 @@ def _names_photos(values: Sequence[str | None], archive: PhotoZip | None) -> boo
     filled = [value for value in values if value is not None]
 
     def found(value: str) -> bool:
-        if PHOTO_NAME.search(value):
+        names = split_photos(value)
+        if any(map(PHOTO_NAME.search, names)):
             return True
         try:
-            return archive is not None and archive.find(value) is not None
+            return archive is not None and any(archive.find(name) for name in names)
         except ValueError:
             return True
 
@@ -141,20 +142,5 @@ def _names_photos(values: Sequence[str | None], archive: PhotoZip | None) -> boo
 
 def _named(columns: Iterable[str], names: str) -> str | None:
     """The column with the likeliest of the names."""
-    by_key = {_key(column): column for column in reversed(list(columns))}
-    return next((by_key[key] for key in map(_key, names.split()) if key in by_key), None)
-
-
-def _key(name: str) -> str:
-    """A column's name without accents, case and anything but letters and digits: "N° d'Article" is "ndarticle"."""
-    # Composed again at the end: what is left of Korean is letters, not accents.
-    plain = "".join(char for char in unicodedata.normalize("NFKD", name.casefold()) if not unicodedata.combining(char))
-    return "".join(char for char in unicodedata.normalize("NFC", plain) if char.isalnum())
-
-
-def parse_number(text: str) -> float | None:
-    """A finite number, with a point or a decimal comma, or None."""
-    if not NUMBER.fullmatch(text):
-        return None
-    number = float(text.replace(",", "."))
-    return number if math.isfinite(number) else None
+    by_key = {column_key(column): column for column in reversed(list(columns))}
+    return next((by_key[key] for key in map(column_key, names.split()) if key in by_key), None)

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-MB = 2**20
+from acebert.data.tables import TableLimits
+from acebert.data.tables.table import MB, megabytes
+
+__all__ = ["MB", "Limits", "megabytes"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Limits:
     photo_bytes: int = 20 * MB
     pixels: int = 40_000_000
 
-
-def megabytes(size: int) -> str:
-    """A number of bytes for the user to read."""
-    return f"{size / MB:,g} MB"
+    @property
+    def table(self) -> TableLimits:
+        """Of a table."""
+        return TableLimits(self.rows, self.columns, self.table_bytes, self.unpacked_bytes)

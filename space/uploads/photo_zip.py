@@ -16,16 +16,19 @@ from urllib.parse import unquote, urlsplit
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Image as Photo
 
-from acebert.space.uploads.limits import Limits, megabytes
+from acebert.data.photo_cells import ADDRESS
+from acebert.data.tables.table import megabytes
+from acebert.image_processing_acebert import HEIC_BRANDS
+from acebert.space.uploads.limits import Limits
 
 # A zip's directory spends 46 bytes on a file, and its name and times; this leaves room for long names.
 DIRECTORY_BYTES_PER_FILE = 512
 
 # Pillow reads more formats, one of them (EPS) by starting another program.
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-PHOTO_NAME = re.compile(r"[^/\\]\.(jpe?g|jfif|png|webp|gif|bmp|tiff?|avif)([?#]|$)", re.IGNORECASE)
+PHOTO_NAME = re.compile(r"[^/\\]\.(jpe?g|jfif|png|webp|gif|bmp|tiff?|avif|hei[cf])([?#]|$)", re.IGNORECASE)
 HIDDEN_NAME = re.compile(r"(^|/)(\.|__MACOSX/)")  # what file managers add
-ADDRESS = re.compile(r"https?://", re.IGNORECASE)
+NUMBERED = re.compile(r"(.+?)[ _.-]*\(?\d+\)?")  # "A-1_2" and "A-1 (2)" are photos of A-1
 
 
 class PhotoZip:
@@ -45,13 +48,17 @@ class PhotoZip:
         self._zip, self._opened = _open_zip(path, limits)
         self._infos: dict[str, zipfile.ZipInfo] = {}
         self._index: dict[tuple[str, str], list[str]] = defaultdict(list)
+        self._numbered: dict[str, list[str]] = defaultdict(list)
         for info in self._zip.infolist():
             entry = _entry_name(info.filename)
             if info.is_dir() or HIDDEN_NAME.search(entry):
                 continue
             self._infos[entry] = info
-            for key in _path_keys(entry) + _stem_keys(PurePosixPath(entry).stem):
+            stem = PurePosixPath(entry).stem
+            for key in _path_keys(entry) + _stem_keys(stem):
                 self._index[key].append(entry)
+            if PHOTO_NAME.search(entry) and (numbered := NUMBERED.fullmatch(stem.casefold())):
+                self._numbered[numbered[1]].append(entry)
         self.names = sorted(entry for entry in self._infos if PHOTO_NAME.search(entry))
 
     def close(self) -> None:
@@ -73,10 +80,14 @@ class PhotoZip:
     def find_stem(self, stem: str) -> str | None:
         """The path in the zip of the photo whose base name without extension is `stem`, or None.
 
+        Where there is none, it is the first of those that have a number behind it, as "A-1_1" and "A-1_2" of "A-1".
+
         Raises:
             `ValueError`: where several photos have the name.
         """
-        return self._only(_stem_keys(_entry_name(stem)))
+        found = self._only(_stem_keys(_entry_name(stem)))
+        numbered = self._numbered.get(_entry_name(stem).casefold(), [])
+        return found or min(numbered, key=_by_number, default=None)
 
     def _only(self, keys: list[tuple[str, str]]) -> str | None:
         for key in keys:
@@ -114,6 +125,12 @@ def _path_keys(path: str) -> list[tuple[str, str]]:
     """What a photo in a zip is looked up by, the most exact first."""
     base = PurePosixPath(path).name
     return [("path", path), ("any case", path.casefold()), ("base name", base), ("any case base", base.casefold())]
+
+
+def _by_number(path: str) -> tuple[int, str]:
+    """By the number at the end of a photo's name."""
+    number = re.search(r"(\d+)\)?$", PurePosixPath(path).stem)
+    return int(number[1]) if number else 0, path
 
 
 def _stem_keys(stem: str) -> list[tuple[str, str]]:
@@ -186,7 +203,8 @@ def decode_photo(data: bytes, limits: Limits, draft_size: tuple[int, int] | None
 
     Args:
         data: the file.
-        limits: of `photo_bytes` and, before anything is decoded, of `pixels`.
+        limits: of `photo_bytes` and, before anything is decoded, of the `pixels` that are decoded. A larger JPEG, as of
+            48 megapixels, is decoded at a part of its size.
         draft_size: a JPEG may come out smaller than it is, though not than this.
 
     Raises:
@@ -196,14 +214,16 @@ def decode_photo(data: bytes, limits: Limits, draft_size: tuple[int, int] | None
         raise ValueError(f"its file is larger than {megabytes(limits.photo_bytes)}")
     try:
         with Image.open(io.BytesIO(data), formats=PHOTO_FORMATS) as photo:
+            if draft_size or photo.width * photo.height > limits.pixels:
+                photo.draft("RGB", draft_size or (photo.width // 2, photo.height // 2))
             fits = photo.width * photo.height <= limits.pixels
             if fits:
-                if draft_size:
-                    photo.draft("RGB", draft_size)
                 photo.load()
     except Image.DecompressionBombError:
         fits = False
     except UnidentifiedImageError:
+        if data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS:
+            raise ValueError("it is HEIC, the format of iPhones, which isn't read here: convert it to JPEG") from None
         raise ValueError(f"it is no photo that can be read: {', '.join(PHOTO_FORMATS)} can") from None
     except Exception as error:  # what Pillow raises for broken files depends on the format
         raise ValueError("the photo is damaged") from error

@@ -9,20 +9,23 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset, Features, Image, Value
 
+from acebert.data.photo_cells import decode_photo_text, is_address, split_photos
+from acebert.data.tables import RowProblem
+from acebert.data.tables.table import megabytes
+from acebert.data.values import parse_numbers, read_values
 from acebert.space.uploads import Upload
-from acebert.space.uploads.columns import CANONICAL, MAX_WRONG_SHARE, UploadColumns, parse_number
-from acebert.space.uploads.limits import megabytes
-from acebert.space.uploads.photo_zip import ADDRESS, PhotoZip, check_photo
-from acebert.space.uploads.table import UploadProblem
+from acebert.space.uploads.columns import CANONICAL, UploadColumns
+from acebert.space.uploads.photo_zip import PhotoZip, check_photo
+from acebert.utils.words import cut
 
 ROWS_PER_WRITE = 64  # products whose photos are held in memory at a time
 
 
-def read_products(upload: Upload, columns: UploadColumns) -> tuple[Dataset, list[UploadProblem]]:
+def read_products(upload: Upload, columns: UploadColumns) -> tuple[Dataset, list[RowProblem]]:
     """Products with clean values, and everything that could not be used.
 
     Returns:
-        `tuple[Dataset, list[UploadProblem]]`: the products, in order, kept in a file of their own in the upload's
+        `tuple[Dataset, list[RowProblem]]`: the products, in order, kept in a file of their own in the upload's
         folder; and the bad rows in order. Products and skipped rows together are `upload.num_rows`. The dataset has the
         columns `id` (string, unique), `title` (string or None), `image` (`Image(decode=False)`, its bytes or None;
         every photo has been decoded once and is none of the bad ones), and each attribute under its own name: string,
@@ -36,8 +39,10 @@ def read_products(upload: Upload, columns: UploadColumns) -> tuple[Dataset, list
     features = Features({"id": Value("string"), "title": Value("string"), "image": Image(decode=False)})
     attributes: dict[str, list[Any]] = {}
     for name, kind in columns.attributes.items():
-        attributes[name], dtype = _numbers(upload, name, bad) if kind == "number" else (upload.texts[name], "string")
-        features[name] = Value(dtype)
+        numbers = kind == "number"
+        attributes[name], features[name] = (
+            _numbers(upload, name, bad) if numbers else (upload.texts[name], Value("string"))
+        )
     ids = upload.texts[columns.id] if columns.id else [str(number) for number in upload.rows]
     titles = upload.texts[columns.title] if columns.title else [None] * len(upload.rows)
     first_rows: dict[str, int] = {}
@@ -47,16 +52,16 @@ def read_products(upload: Upload, columns: UploadColumns) -> tuple[Dataset, list
         nonlocal photo_bytes
         for index, (row, product_id, title) in enumerate(zip(upload.rows, ids, titles, strict=True)):
             if product_id is None:
-                bad.append(UploadProblem(row, columns.id or "", "", "the product has no id", skipped=True))
+                bad.append(RowProblem(row, columns.id or "", "", "the product has no id", skipped=True))
                 continue
             if product_id in first_rows:
                 reason = f"row {first_rows[product_id]} has the same id"
-                bad.append(UploadProblem(row, columns.id or "", product_id, reason, skipped=True))
+                bad.append(RowProblem(row, columns.id or "", product_id, reason, skipped=True))
                 continue
             first_rows[product_id] = row
             photo = _photo(upload, columns.image, index, product_id, bad)
             if photo is None and title is None:
-                bad.append(UploadProblem(row, "", product_id, "it has neither a title nor a photo", skipped=True))
+                bad.append(RowProblem(row, "", product_id, "it has neither a title nor a photo", skipped=True))
                 continue
             photo_bytes += len(photo or b"")
             if photo_bytes > upload.limits.unpacked_bytes:
@@ -89,26 +94,23 @@ def _check_columns(upload: Upload, columns: UploadColumns) -> None:
             raise ValueError(f"The attribute {name!r} is of type {kind!r}: take 'text' or 'number'.")
 
 
-def _numbers(upload: Upload, name: str, bad: list[UploadProblem]) -> tuple[list[float | int | None], str]:
+def _numbers(upload: Upload, name: str, bad: list[RowProblem]) -> tuple[list[float | int | None], Value]:
     """A column's numbers and their type; the few values that are none become None and are listed."""
     texts = upload.texts[name]
-    numbers = [None if text is None else parse_number(text) for text in texts]
-    wrong = [i for i, (text, number) in enumerate(zip(texts, numbers, strict=True)) if text and number is None]
-    filled = sum(text is not None for text in texts)
-    if wrong and len(wrong) >= MAX_WRONG_SHARE * filled:
+    read = read_values(name, texts)
+    if read.kind != "number":
+        wrong = [text for text, number in zip(texts, parse_numbers(texts), strict=True) if text and number is None]
+        filled = sum(text is not None for text in texts)
         raise ValueError(
-            f"{len(wrong):,} of the {filled:,} values of {name!r} are no numbers, such as {texts[wrong[0]]!r}: "
+            f"{len(wrong):,} of the {filled:,} values of {cut(name)!r} are no numbers, such as {cut(wrong[0])!r}: "
             "take the column as text."
         )
-    bad += [UploadProblem(upload.rows[i], name, texts[i] or "", "it is not a number", skipped=False) for i in wrong]
-    # Beyond 2**53 a float64 skips integers.
-    if all(number is None or (number.is_integer() and abs(number) <= 2**53) for number in numbers):
-        return [None if number is None else int(number) for number in numbers], "int64"
-    return numbers, "float64"
+    bad += [RowProblem(upload.rows[i], name, texts[i] or "", "it is not a number", skipped=False) for i in read.unread]
+    return read.values, read.feature
 
 
-def _photo(upload: Upload, column: str | None, index: int, product_id: str, bad: list[UploadProblem]) -> bytes | None:
-    """The photo of a product, or None where it has none or a bad one, which is listed."""
+def _photo(upload: Upload, column: str | None, index: int, product_id: str, bad: list[RowProblem]) -> bytes | None:
+    """The first photo of a product that can be had, or None where it has none or bad ones, which are listed."""
     shown, value = column or "", ""
     try:
         if column in upload.photos:
@@ -116,7 +118,7 @@ def _photo(upload: Upload, column: str | None, index: int, product_id: str, bad:
             value = f"{len(photo or b''):,} bytes"
         elif column is not None:
             value = upload.texts[column][index] or ""
-            photo = _read_named(upload.zip, value) if value else None
+            photo = _read_first(upload.zip, value)
         elif upload.zip is not None:
             value = product_id
             name = upload.zip.find_stem(product_id)
@@ -128,14 +130,29 @@ def _photo(upload: Upload, column: str | None, index: int, product_id: str, bad:
         if photo is not None:
             check_photo(photo, upload.limits)
     except ValueError as error:
-        bad.append(UploadProblem(upload.rows[index], shown, value, str(error), skipped=False))
+        bad.append(RowProblem(upload.rows[index], shown, value, str(error), skipped=False))
         return None
     return photo
 
 
+def _read_first(archive: PhotoZip | None, cell: str) -> bytes | None:
+    """The first of the photos that a cell names which the zip has; None for an empty cell."""
+    reason: ValueError | None = None
+    for name in split_photos(cell):
+        try:
+            return _read_named(archive, name)
+        except ValueError as error:
+            reason = reason or error
+    if reason:
+        raise reason
+    return None
+
+
 def _read_named(archive: PhotoZip | None, name: str) -> bytes:
+    if (data := decode_photo_text(name)) is not None:
+        return data
     found = archive.find(name) if archive else None
-    if found is None and ADDRESS.match(name):
+    if found is None and is_address(name):
         raise ValueError("it is a web address, and none is opened here: drop a zip of the photos under the same names")
     if archive is None:
         raise ValueError("it is the name of a photo, but no zip of photos was dropped")

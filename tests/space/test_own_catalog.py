@@ -18,6 +18,7 @@ from helpers import draw
 from space_shop import NASTY, make_shop, served
 
 from acebert.catalog.product_catalog import ProductCatalog
+from acebert.data.tables import RowProblem
 from acebert.processing_acebert import AceBertProcessor
 from acebert.space.sessions import Sessions
 from acebert.space.tabs import own_catalog
@@ -25,7 +26,6 @@ from acebert.space.tabs.own_catalog import OwnCatalogTab, choose_columns, possib
 from acebert.space.uploads import open_upload
 from acebert.space.uploads.columns import UploadColumns, guess_columns
 from acebert.space.uploads.limits import Limits
-from acebert.space.uploads.table import UploadProblem
 
 CSV = """sku,name,file,colour,price
 a1,red shirt,a1.png,red,10
@@ -262,8 +262,8 @@ class TestPage:
 
     def test_the_report_counts_rows_by_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert report(1, []) == '<h2 role="status">1 product is searchable.</h2>'
-        bad = [UploadProblem(row, "price", f"<{row}>", "it is not a number", False) for row in (2, 3, 4, 9)]
-        bad += [UploadProblem(9, "", "x", "it has neither a title nor a photo", True)]
+        bad = [RowProblem(row, "price", f"<{row}>", "it is not a number", False) for row in (2, 3, 4, 9)]
+        bad += [RowProblem(9, "", "x", "it has neither a title nor a photo", True)]
         page = report(1200, bad)
         assert (
             "1,200 products are searchable. 1 row was left out. 3 products lack a value that can&#39;t be used." in page

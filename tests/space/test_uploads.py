@@ -17,12 +17,12 @@ import pytest
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as PILImage
 
+from acebert.data.tables import Table
 from acebert.space.uploads import Upload, open_upload
 from acebert.space.uploads.columns import UploadColumns, guess_columns
 from acebert.space.uploads.limits import Limits
 from acebert.space.uploads.photo_zip import check_photo
 from acebert.space.uploads.products import read_products
-from acebert.space.uploads.table import Table
 
 TITLED = UploadColumns("id", "title", None)
 PICTURED = UploadColumns("id", "title", "image")
@@ -137,7 +137,7 @@ class TestTables:
 
     def test_rows_are_numbered_as_a_spreadsheet_shows_them(self, drop: Drop) -> None:
         upload = drop('id,title\n1,"two\nlines, and ""quotes"""\n\n2,a,b,c\n3,"x"y\n4,last\n')
-        assert upload.texts["title"] == ['two\nlines, and "quotes"', "last"]
+        assert upload.texts["title"] == ['two lines, and "quotes"', "last"]
         assert upload.rows == [2, 6]
         assert [(bad.row, bad.value) for bad in upload.unread] == [(4, "2,a,b,c"), (5, "")]
         assert "4 cells where the header has 2" in upload.unread[0].reason and "line 6" in upload.unread[1].reason
@@ -156,7 +156,14 @@ class TestTables:
 
     def test_json_values_become_text(self, drop: Drop) -> None:
         rows = [
-            {"id": 1, "new": True, "price": 2.50, "tags": ["a"], "title": "half a \ud83d character"},
+            {
+                "id": 1,
+                "new": True,
+                "price": 2.50,
+                "tags": ["a"],
+                "cost": {"amount": 1},
+                "title": "half a \ud83d character",
+            },
             "no object",
             {"id": 2, "price": None, "tags": "plain", "later": "x"},
             {"id": 3, "price": float("nan")},
@@ -166,14 +173,15 @@ class TestTables:
             "id": ["1", "2", "3"],
             "new": ["true", None, None],
             "price": ["2.5", None, None],
-            "title": ["half a ? character", None, None],
+            "tags": ['["a"]', "plain", None],
+            "title": ["half a ? letter", None, None],
             "later": [None, "x", None],
         }
-        assert upload.rows == [1, 3, 4] and upload.unread[0].row == 2 and "'tags'" in upload.notes[0]
+        assert upload.rows == [1, 3, 4] and upload.unread[0].row == 2 and "'cost'" in upload.notes[0]
 
     def test_a_bad_json_line_is_one_bad_row(self, drop: Drop) -> None:
         upload = drop('{"id": 1, "title": "a\u2028b"}\n{"id": 2, oops}\n{"id": 3}\n')
-        assert upload.rows == [1, 3] and upload.unread[0].row == 2 and upload.texts["title"] == ["a\u2028b", None]
+        assert upload.rows == [1, 3] and upload.unread[0].row == 2 and upload.texts["title"] == ["a b", None]
 
     def test_parquet_values_become_text(self, drop: Drop) -> None:
         table = pa.table(
@@ -183,6 +191,7 @@ class TestTables:
                 "day": pa.array([0, 1, None], pa.date32()),
                 "kind": pa.array(["bag", "bag", None]).dictionary_encode(),
                 "tags": [["a"], None, []],
+                "cost": [{"amount": 1}, None, None],
                 "nothing": pa.nulls(3),
             }
         )
@@ -192,9 +201,10 @@ class TestTables:
             "count": ["1", None, "-3"],
             "day": ["1970-01-01", "1970-01-02", None],
             "kind": ["bag", "bag", None],
+            "tags": ['["a"]', None, None],
             "nothing": [None, None, None],
         }
-        assert upload.rows == [1, 2, 3] and "'tags'" in upload.notes[0]
+        assert upload.rows == [1, 2, 3] and "'cost'" in upload.notes[0]
 
     @pytest.mark.parametrize(
         ("content", "limits", "message"),
@@ -478,17 +488,17 @@ class TestProducts:
         assert dataset["size"][:] == [38, 40, None] and dataset["price"][:] == [12.5, 100.0, -0.5]
         assert dataset["colour"][:] == ["red", None, "blue"]
 
-    @pytest.mark.parametrize("odd", ["n/a", "007", "1.299,00", "nan", "1e999", "1_000", "٣", "12 EUR"])
+    @pytest.mark.parametrize("odd", ["n/a", "007", "nan", "1e999", "1_000", "٣", "12 PCS"])
     def test_a_few_texts_among_numbers(self, drop: Drop, odd: str) -> None:
         def table(count: int) -> str:
-            return "id;title;price\n" + "".join(f"{i};t{i};{i}\n" for i in range(count - 1)) + f"x;tx;{odd}\n"
+            return "id;title;size\n" + "".join(f"{i};t{i};{i}\n" for i in range(count - 1)) + f"x;tx;{odd}\n"
 
-        assert guess_columns(drop(table(21))).attributes == {"price": "number"}
-        products, bad = read(drop(table(21)), UploadColumns("id", "title", None, {"price": "number"}))
-        assert [row["price"] for row in products] == [*range(20), None] and bad == [(22, "price", odd, False)]
-        assert guess_columns(drop(table(20))).attributes.get("price", "text") == "text"
+        assert guess_columns(drop(table(21))).attributes == {"size": "number"}
+        products, bad = read(drop(table(21)), UploadColumns("id", "title", None, {"size": "number"}))
+        assert [row["size"] for row in products] == [*range(20), None] and bad == [(22, "size", odd, False)]
+        assert guess_columns(drop(table(20))).attributes.get("size", "text") == "text"
         with pytest.raises(ValueError, match="take the column as text"):
-            read(drop(table(20)), UploadColumns("id", "title", None, {"price": "number"}))
+            read(drop(table(20)), UploadColumns("id", "title", None, {"size": "number"}))
 
     @pytest.mark.parametrize(
         ("columns", "message"),

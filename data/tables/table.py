@@ -6,21 +6,43 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from acebert.space.uploads.limits import Limits
+from acebert.utils.words import cut
 
-SHOWN_CHARACTERS = 80  # of a bad value
+MB = 2**20
+
+
+def megabytes(size: int) -> str:
+    """A number of bytes for the user to read."""
+    return f"{size / MB:,g} MB"
 
 
 @dataclass(frozen=True)
-class UploadProblem:
+class TableLimits:
+    """How much of a table is read. The default is for one's own files; a stranger's need less.
+
+    Args:
+        rows: of the table.
+        columns: of the table.
+        file_bytes: of its file, and of what a compressed file unpacks to.
+        unpacked_bytes: of all that a Parquet file holds.
+    """
+
+    rows: int = 2**31
+    columns: int = 10_000
+    file_bytes: int = 2**40
+    unpacked_bytes: int = 2**40
+
+
+@dataclass(frozen=True)
+class RowProblem:
     """Something in a row that could not be used.
 
     Args:
-        row (`int`): as the user counts: 1 is a CSV's header, a JSON Lines file's first line, or the first product.
-        field (`str`): the column's name, or "" for the whole row.
-        value (`str`): what stands there, cut to 80 characters.
-        reason (`str`): what is wrong with it.
-        skipped (`bool`): whether the row became no product; if not, the product is kept without this value.
+        row: as the user counts: 1 is a CSV's header, a JSON Lines file's first line, or the first product.
+        field: the column's name, or "" for the whole row.
+        value: what stands there, cut to 80 characters.
+        reason: what is wrong with it.
+        skipped: whether the row became no product; if not, the product is kept without this value.
     """
 
     row: int
@@ -30,22 +52,22 @@ class UploadProblem:
     skipped: bool
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "value", self.value[:SHOWN_CHARACTERS])
+        object.__setattr__(self, "value", cut(self.value))
 
 
 class Table:
     """A table as it grows, within the limits. Every cell is text or a photo's bytes.
 
     Args:
-        limits (`Limits`): of `rows`, `columns` and, for batches, `unpacked_bytes`.
+        limits: of `rows`, `columns` and, for batches, `unpacked_bytes`.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: TableLimits) -> None:
         self.limits = limits
         self.texts: dict[str, list[str | None]] = {}
         self.photos: dict[str, list[pa.Array]] = {}
         self.rows: list[int] = []
-        self.unread: list[UploadProblem] = []
+        self.unread: list[RowProblem] = []
         self.notes: list[str] = []
         self._bytes = 0  # of the batches
 
@@ -53,19 +75,19 @@ class Table:
         """Refuses columns that share a name, and too many."""
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
-            raise ValueError(f"Several columns are named {twice[0]!r}: rename all but one.")
+            raise ValueError(f"Several columns are named {cut(twice[0])!r}: rename all but one.")
         self._check_width(len(names))
 
     def add_row(self, number: int, cells: dict[str, str | None]) -> None:
         """Adds a row; a column that the rows before it lacked is empty in them."""
         if len(self.rows) == self.limits.rows:
-            raise ValueError(f"There are more than {self.limits.rows:,} rows: drop a part of them.")
+            raise ValueError(f"There are more than {self.limits.rows:,} rows: give a part of them.")
         for name in cells:
             if name not in self.texts:
                 self.texts[name] = [None] * len(self.rows)
                 self._check_width(len(self.texts))
         for name, values in self.texts.items():
-            values.append(clean(cells.get(name)))
+            values.append(strip_cell(cells.get(name)))
         self.rows.append(number)
 
     def add_batch(self, columns: dict[str, pa.Array], rows: int) -> bool:
@@ -80,25 +102,25 @@ class Table:
             if pa.types.is_large_binary(values.type):
                 self.photos.setdefault(name, []).append(values[:fitting])
             else:
-                self.texts.setdefault(name, []).extend(map(clean, values[:fitting].to_pylist()))
+                self.texts.setdefault(name, []).extend(map(strip_cell, values[:fitting].to_pylist()))
         return fitting == rows
 
     def skip_row(self, number: int, value: str, reason: str) -> None:
         """Lists a row that can't be read."""
         if len(self.unread) == self.limits.rows:
             raise ValueError(f"More than {self.limits.rows:,} rows can't be read. Row {number}: {reason}.")
-        self.unread.append(UploadProblem(number, "", value, reason, skipped=True))
+        self.unread.append(RowProblem(number, "", value, reason, skipped=True))
 
     def leave_out(self, names: Iterable[str]) -> None:
         """Notes columns that are neither text nor photos."""
-        if shown := ", ".join(repr(name) for name in names):
-            self.notes.append(f"Left out, for they hold lists or objects: {shown}.")
+        if shown := ", ".join(repr(cut(name)) for name in names):
+            self.notes.append(f"Left out, for they hold objects: {shown}.")
 
     def _check_width(self, width: int) -> None:
         if width > self.limits.columns:
             raise ValueError(f"There are more than {self.limits.columns} columns: leave some out.")
 
 
-def clean(text: str | None) -> str | None:
+def strip_cell(text: str | None) -> str | None:
     """A cell without surrounding spaces and halves of characters, which JSON may hold; None for an empty one."""
     return text.encode(errors="replace").decode().strip() or None if text else None
