@@ -160,8 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             num_workers=encoding.dataloader_num_workers,
             on_bad_row=source.on_bad_row,
             overwrite=output.overwrite_output_dir,
-            group_column=source.group_column
-            or (GROUP if attributes is None and GROUP in products.column_names else None),
+            group_column=group,
         )
     except KeyboardInterrupt:
         sys.exit("Stopped; the same command resumes.")

@@ -195,7 +195,7 @@ def _ask_database(url: str, query: str | None) -> Dataset:
         with engine.connect() as connection:
             frame = pd.read_sql_query(sqlalchemy.text(query), connection, dtype_backend="pyarrow")
         engine.dispose()
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+    except (sqlalchemy.exc.SQLAlchemyError, pd.errors.DatabaseError, ImportError) as error:
         raise ValueError(f"{cut(shown)!r} can't be asked {cut(query)!r}: {str(error).splitlines()[0]}") from error
     if frame.empty:
         raise ValueError(f"{cut(shown)!r} has no rows for {cut(query)!r}.")
