@@ -35,6 +35,13 @@ class TruncationCount(TypedDict):
     longest: int  # tokens of the longest text seen, without special tokens
 
 
+class UnknownCount(TypedDict):
+    """How often a text field held what the tokenizer doesn't know."""
+
+    unknown: int
+    seen: int
+
+
 class AceBertProcessor(ProcessorMixin):
     """
     Prepares queries and products for ACE-BERT: an [`AceBertImageProcessor`] and a tokenizer with the lengths to cut at.
@@ -62,6 +69,8 @@ class AceBertProcessor(ProcessorMixin):
         truncation_report (`dict[str, TruncationCount]`):
             For each of "query", "title" and "hot_query" that was seen, how many texts were `seen`, how many were `cut`,
             and the tokens of the `longest`.
+        unknown_report (`dict[str, UnknownCount]`):
+            Likewise, how many held a word or a sign that the tokenizer doesn't know, and reads as its `unk_token`.
     """
 
     def __init__(
@@ -87,6 +96,7 @@ class AceBertProcessor(ProcessorMixin):
         self.padding = self._check_padding(padding)
         tokenizer.model_max_length = query_max_length + title_max_length - 1
         self.truncation_report: dict[str, TruncationCount] = {}
+        self.unknown_report: dict[str, UnknownCount] = {}
 
     @classmethod
     def _get_arguments_from_pretrained(
@@ -272,6 +282,7 @@ class AceBertProcessor(ProcessorMixin):
                 too_long.append((index, len(tokens)))
             ids[index] = tokens[:limit]
         self._report_truncation(field, too_long, len(present), longest, limit, truncation)
+        self._report_unknown(field, texts, ids)
         return ids
 
     def get_token_offsets(self, text: str) -> list[tuple[int, int]]:
@@ -309,6 +320,20 @@ class AceBertProcessor(ProcessorMixin):
         report["cut"] += len(too_long)
         report["seen"] += seen
         report["longest"] = max(report["longest"], longest)
+
+    def _report_unknown(self, field: str, texts: list[str | None], ids: list[list[int]]) -> None:
+        """Count the texts with words that the tokenizer doesn't know, and warn at the first of a field."""
+        unknown = [index for index, tokens in enumerate(ids) if self.tokenizer.unk_token_id in tokens]
+        report = self.unknown_report.setdefault(field, {"unknown": 0, "seen": 0})
+        if unknown and not report["unknown"]:
+            logger.warning(
+                f"{len(unknown)} of {sum(map(bool, ids))} {field} texts hold what the tokenizer doesn't know, and "
+                f"reads as {self.tokenizer.unk_token} whatever it is; the first is {str(texts[unknown[0]])[:80]!r}. "
+                "For another language train with a multilingual BERT as --backbone. This is said once per field: later "
+                "counts are in processor.unknown_report."
+            )
+        report["unknown"] += len(unknown)
+        report["seen"] += sum(map(bool, ids))
 
     def _join(
         self,

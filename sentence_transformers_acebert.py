@@ -22,6 +22,11 @@ except ImportError as error:
 
 FIELDS = ("text", "image")
 TASKS = ("query", "document")
+ASSUMED = "product, since no task was given"
+NO_ROUTER_MAPPING = (
+    "queries and documents have different encoders, so training has to know which column is which: set "
+    '`router_mapping={"<column>": "query", "<column>": "document"}` in the training arguments'
+)
 
 
 class AceBertModule(InputModule):
@@ -74,10 +79,7 @@ class AceBertModule(InputModule):
                 text and photo, for a batch of text queries and photo queries, and for what the processor refuses.
         """
         if task is None and self.training:
-            raise ValueError(
-                "queries and documents have different encoders, so training has to know which column is which: set "
-                '`router_mapping={"<column>": "query", "<column>": "document"}` in the training arguments'
-            )
+            raise ValueError(NO_ROUTER_MAPPING)
         if task is not None and task not in TASKS:
             raise ValueError(f'task must be "query" or "document", got {task!r}')
         texts, photos = [], []
@@ -103,10 +105,12 @@ class AceBertModule(InputModule):
                 )
         except ValueError as error:
             raise ValueError(f"in a batch of {len(inputs)}, which the library sorts by length: {error}") from error
-        return {**features, "side": side}
+        return {**features, "side": ASSUMED if task is None else side}
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Adds "sentence_embedding" (batch, projection_dim), unit length, to what `preprocess` returned."""
+        if self.training and features["side"] == ASSUMED:  # a trainer prepares its first batch before it trains
+            raise ValueError(NO_ROUTER_MAPPING)
         encode = self.model.get_text_features if features["side"] == "query" else self.model.get_product_features
         inputs = {name: features[name] for name in self.processor.model_input_names if name in features}
         embeddings: torch.Tensor = encode(**inputs).pooler_output

@@ -20,7 +20,7 @@ from acebert.catalog.parts import write_parts
 from acebert.catalog.server_index import ServerPlace, is_server
 from acebert.catalog.source import Source
 from acebert.catalog.store import ProductStore, Settings, products_folder
-from acebert.data.cleaning import BadRow, OnBadRow, write_bad_rows
+from acebert.data.cleaning import BadRow, OnBadRow, have_photos, refuse_most, write_bad_rows
 from acebert.encoding.encoder import Encoder
 from acebert.utils.files import atomic_write
 
@@ -91,6 +91,7 @@ def build_catalog(encoder: Encoder, dataset: datasets.Dataset, path: Path, optio
     rows = [row for row in range(len(dataset)) if row not in skipped]
     if not rows:
         raise ValueError(f"None of the dataset's {len(dataset)} rows can be used, the first is {bad[0]}.")
+    refuse_most(bad, len(dataset))
     id_type: Literal["string", "integer"] = "string" if isinstance(source.ids()[rows[0]], str) else "integer"
     settings = Settings(
         encoder.describe(),
@@ -126,10 +127,13 @@ def build_catalog(encoder: Encoder, dataset: datasets.Dataset, path: Path, optio
         )
         if not state.is_main_process:
             return False
-        for file in sorted(folder.glob("*.bad.json")):
-            bad += [BadRow(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
-            file.unlink()
+        lists = sorted(folder.glob("*.bad.json"))
+        bad += [BadRow(**row) for file in lists for row in json.loads(file.read_text(encoding="utf-8"))]
+        lost = [row for row in bad if row.field == options.image_column]
+        refuse_most(lost, int(have_photos(source.products, options.image_column).sum()), "photos")
         write_bad_rows(sorted(bad, key=lambda row: row.row), target / "bad_rows.jsonl")
+        for file in lists:
+            file.unlink()
         if bad:
             logger.warning(f"{len(bad)} bad rows are listed in {path / 'bad_rows.jsonl'}.")
         if not (target / "catalog.json").exists():  # or a stopped call had come as far, and filled a collection

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -337,7 +338,7 @@ def find_good_rows(
         unique_ids, learns_from: see [`find_bad_rows`].
 
     Raises:
-        ValueError: if no row is good.
+        ValueError: if no row is good, or most are bad.
     """
     broken = find_broken_photos(products, columns)
     bad = find_bad_rows(products, columns, unique_ids, learns_from, broken)
@@ -349,8 +350,29 @@ def find_good_rows(
         logger.warning(f"{len(bad)} of {len(products)} rows are left out{listed}; the first: {bad[0]}.")
     if len(bad) == len(products):
         raise ValueError(f"None of {len(products)} rows can be used" + (f"; the first: {bad[0]}." if bad else "."))
+    refuse_most(bad, len(products))
     left_out = {found.row for found in bad}
     return [row for row in range(len(products)) if row not in left_out]
+
+
+def refuse_most(bad: Sequence[BadRow], count: int, what: str = "rows") -> None:
+    """Refuses a table most of which is bad: that has one cause, and to leave it all out would hide it.
+
+    Args:
+        bad: what is bad.
+        count: of all that could be bad.
+        what: they are.
+
+    Raises:
+        ValueError: naming the most frequent fault, with an example.
+    """
+    if len(bad) > max(3, count / 2):
+        fault, frequency = Counter((found.field, found.reason.split(":")[0]) for found in bad).most_common(1)[0]
+        example = next(found for found in bad if (found.field, found.reason.split(":")[0]) == fault)
+        raise ValueError(
+            f"{len(bad):,} of {count:,} {what} can't be used, {frequency:,} as that of {cut(example.id)!r}: its "
+            f"{example.field} {example.reason}. Correct the cause; only single bad rows may be skipped."
+        )
 
 
 def keep_first(bad: Sequence[BadRow]) -> list[BadRow]:

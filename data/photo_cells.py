@@ -5,6 +5,7 @@ import binascii
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path, PureWindowsPath
@@ -42,6 +43,13 @@ def split_photos(cell: str) -> list[str]:
 def is_address(name: str) -> bool:
     """Whether a photo's name is a web address."""
     return bool(ADDRESS.match(name)) or "://" in name
+
+
+def find_placeholder(names: Iterable[str]) -> tuple[str, int] | None:
+    """The photo that so many products share that it is likely a placeholder, as "no-image.png", and how many do."""
+    counts = Counter(names)
+    name, count = max(counts.items(), key=lambda item: item[1], default=("", 0))
+    return (name, count) if count >= max(4, 0.2 * counts.total()) else None
 
 
 def decode_photo_text(text: str) -> bytes | None:

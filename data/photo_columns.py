@@ -10,7 +10,7 @@ from datasets import Dataset, Image, List
 from acebert.data.columns import column_kind, replace_column
 from acebert.data.downloads import PhotoDownloads
 from acebert.data.notes import tell
-from acebert.data.photo_cells import PhotoFolder, decode_photo_text, is_address, split_photos
+from acebert.data.photo_cells import PhotoFolder, decode_photo_text, find_placeholder, is_address, split_photos
 from acebert.utils.words import cut
 
 with suppress(ImportError):  # the extra "heic": from then on, Pillow opens iPhones' photos
@@ -58,6 +58,12 @@ def find_photos(
         return products
     if several := sum(len(cell) > 1 for cell in cells):
         tell(f"{several:,} products have several photos in {cut(name)!r}: the first that is there is used.")
+    paths = [photo["path"] for photo in photos if isinstance(photo, dict) and photo["path"]]
+    if shared := find_placeholder(paths):
+        tell(
+            f"{shared[1]:,} of {len(paths):,} photos in {cut(name)!r} are the same, {cut(shared[0])}. If it is a "
+            "placeholder, take it out: a product without a photo is found by its title."
+        )
     return replace_column(products, name, photos, Image(decode=False))
 
 

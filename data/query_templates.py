@@ -42,8 +42,12 @@ class QueryTemplates:
             fields = [name for _, name, _, _ in parts if name is not None]
             if not fields:
                 raise ValueError(f"The query template '{template}' names no attribute: write one as {{column}}.")
-            if not all(name.isidentifier() for name in fields) or any(spec or conv for _, _, spec, conv in parts):
-                raise ValueError(f"The query template '{template}' must name columns plainly, as in {{colour}}.")
+            plain = all(name.strip() and not name.isdigit() and not set(name) & set(".[]") for name in fields)
+            if not plain or any(spec or conv for _, _, spec, conv in parts):
+                raise ValueError(
+                    f"The query template '{template}' must name columns plainly, as in {{colour}} or {{colour name}}: "
+                    "rename a column of digits, or with one of .[]!:{}."
+                )
             self.fields.append(fields)
             self.has_words.append(any(text.strip() for text, _, _, _ in parts))
 

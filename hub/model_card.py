@@ -379,7 +379,9 @@ def _limits(stages: Sequence[Stage]) -> list[str]:
             "queries before you rely on it."
         )
     lines += [
-        "- It is untested on other kinds of products, languages and styles of photos than those of its training data.",
+        "- It is untested on other kinds of products, languages and styles of photos than those of its training data. "
+        "It reads the languages of its text backbone and of that data alone: for a shop in another one train with a "
+        "multilingual BERT as `--backbone`.",
         "- It reproduces the biases of its training data: check which products are found, and which never are.",
         "- Titles and queries that are longer than the processor's limits are truncated, with a warning.",
         "- Scores are cosine similarities, to rank products by. They are not probabilities, and not comparable between "

@@ -2,10 +2,12 @@
 
 import datetime
 import io
+import zipfile
+from contextlib import suppress
 from typing import Any
 
 from acebert.data.tables.separated_text import name_columns
-from acebert.data.tables.table import Table
+from acebert.data.tables.table import Table, megabytes
 from acebert.utils.words import cut
 
 
@@ -22,6 +24,11 @@ def add_workbook(table: Table, data: bytes, name: str) -> None:
             f"{name!r} is a zip or an Excel workbook. To read workbooks install the extra: pip install "
             "'acebert[excel]'; or save it as CSV. A zip of photos is no table."
         ) from None
+    with suppress(zipfile.BadZipFile), zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if sum(info.file_size for info in archive.infolist()) > table.limits.unpacked_bytes:
+            raise ValueError(
+                f"{name!r} unpacks to more than {megabytes(table.limits.unpacked_bytes)}: give a part of it."
+            )
     try:
         workbook = CalamineWorkbook.from_filelike(io.BytesIO(data))
         sheets = [sheet for sheet in workbook.sheet_names if workbook.get_sheet_by_name(sheet).height]

@@ -18,13 +18,14 @@ import pyarrow as pa
 from huggingface_hub import HfFileSystem
 
 from acebert.data.exports import read_export
-from acebert.data.photo_cells import ADDRESS, PHOTO_ENDING
+from acebert.data.photo_cells import ADDRESS, PHOTO_ENDING, find_placeholder, split_photos
 from acebert.data.tables import RowProblem, Table, read_table
 from acebert.data.tables.parquet import add_parquet
 from acebert.data.texts import clean_words
 from acebert.data.values import parse_list
 from acebert.space.uploads.limits import Limits
 from acebert.space.uploads.photo_zip import PhotoZip
+from acebert.utils.words import cut
 
 DATASET_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -118,6 +119,12 @@ def _read_as_products(table: Table) -> None:
         clean = [value if value is None or _may_name_photos(value) else clean_words(value) or None for value in values]
         cleaned += sum(old != new for old, new in zip(values, clean, strict=True))
         table.texts[name] = clean
+        named = [split_photos(value)[0] for value in values if value and PHOTO_ENDING.search(value)]
+        if 2 * len(named) > len(values) and (shared := find_placeholder(named)):
+            table.notes.append(
+                f"{shared[1]:,} products have the same photo in {cut(name)!r}, {cut(shared[0])!r}. If it is a "
+                "placeholder, take it out: a product without a photo is found by its title."
+            )
     if cleaned:
         table.notes.append(f"Cleaned of spaces and HTML: {cleaned:,} cells.")
 

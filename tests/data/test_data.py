@@ -124,11 +124,19 @@ class TestQueries:
             ("{colour", "can't be read"),
             ("{0} shoes", "name columns plainly"),
             ("{year:.0f}", "name columns plainly"),
+            ("{year.real}", "name columns plainly"),
+            ("{ }", "name columns plainly"),
         ):
             with pytest.raises(ValueError, match=message):
                 QueryTemplates([template])
         with pytest.raises(ValueError, match=r"\[0, 1\)"):
             QueryTemplates(["{kind}"], drop_probability=1.0)
+
+    def test_columns_with_spaces_in_their_names(self) -> None:
+        templates = QueryTemplates(["{colour name} {Größe (EU)}"], drop_probability=0.0)
+        assert templates.attributes == ["colour name", "Größe (EU)"]
+        product = {"colour name": "red", "Größe (EU)": 42}
+        assert templates.make(product, np.random.default_rng(0)) == ("red 42", ["colour name", "Größe (EU)"])
 
     def test_hash_ignores_case_and_spacing(self) -> None:
         assert hash_text("Red  Shoe ") == hash_text("red shoe") != hash_text("redshoe")

@@ -84,6 +84,13 @@ def test_the_first_that_is_there_is_used_and_that_is_told(shop: Path, caplog: py
     assert "1 products have several photos in 'image': the first that is there is used" in caplog.text
 
 
+def test_a_placeholder_is_told(shop: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load(shop, ["photos/a.jpg"] * 2 + ["photos/b.jpg"] * 3)
+    assert "placeholder" not in caplog.text
+    load(shop, ["photos/a.jpg"] * 2 + ["photos/b.jpg"] * 6)
+    assert "6 of 8 photos in 'image' are the same" in caplog.text and "placeholder" in caplog.text
+
+
 def test_photos_in_base64(shop: Path) -> None:
     text = base64.b64encode(photo()).decode()
     assert decode_photo_text(text) == decode_photo_text(f"data:image/png;base64,{text}") == photo()

@@ -617,7 +617,7 @@ class TestRoundTrip:
     def test_settings_survive(self, folder: Path) -> None:
         saved = json.loads((folder / "processor_config.json").read_text())
         assert saved["query_max_length"] == 6
-        assert "truncation_report" not in saved
+        assert "truncation_report" not in saved and "unknown_report" not in saved
         loaded = AceBertProcessor.from_pretrained(folder)
         assert (loaded.query_max_length, loaded.title_max_length) == (6, 9)
         assert (loaded.padding, loaded.truncation) == ("max_length", False)

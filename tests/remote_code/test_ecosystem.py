@@ -197,6 +197,7 @@ def test_sentence_transformer_trainer_trains_both_encoders(saved: str, tmp_path:
 
     with pytest.raises(ValueError, match="router_mapping"):
         train()
+    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())  # before the first step
     losses = train(router_mapping={"query": "query", "product": "document"})
     assert losses[-1] < losses[0]
     moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
