@@ -10,6 +10,7 @@ from acebert.data.tables.table import Table, strip_cell
 
 SEPARATORS = ",;\t|"
 SEPARATOR_LINE = re.compile(r"\s*sep=(.)\r?\n", re.IGNORECASE)  # by which Excel is told
+TEMPLATE, ITEM = "TemplateType=", "item_sku"  # Amazon's templates have lines for people before the header
 CELL_CHARACTERS = 2**28  # a photo in base64 is one cell; csv's own limit is 2**17
 
 
@@ -42,6 +43,7 @@ def _width(text: str, separator: str) -> int:
 
 def _add_lines(table: Table, text: str, separator: str, name: str, first: int) -> None:
     header: list[str] | None = None
+    skipping = False
     reader = _records(text, separator)
     for number in count(first):
         line = reader.line_num + first
@@ -57,6 +59,8 @@ def _add_lines(table: Table, text: str, separator: str, name: str, first: int) -
             table.skip_row(number, "", f"its quotation marks don't match or a cell is too long, in {lines}: {error}")
             continue
         if not any(cell.strip() for cell in record):
+            continue
+        if header is None and (skipping := skipping or record[0].startswith(TEMPLATE)) and ITEM not in record:
             continue
         if header is None:
             header = name_columns(record)

@@ -6,7 +6,7 @@ import zipfile
 from contextlib import suppress
 from typing import Any
 
-from acebert.data.tables.separated_text import name_columns
+from acebert.data.tables.separated_text import ITEM, TEMPLATE, name_columns
 from acebert.data.tables.table import Table, megabytes
 from acebert.utils.words import cut
 
@@ -41,9 +41,12 @@ def add_workbook(table: Table, data: bytes, name: str) -> None:
     if len(sheets) > 1:
         table.notes.append(f"Of the sheets of {name!r}, {', '.join(map(cut, sheets))}, the first is read.")
     header: list[str] | None = None
+    skipping = False
     for number, record in enumerate(rows, start=1):
         cells = list(map(_to_text, record))
         if not any(cell.strip() for cell in cells):
+            continue
+        if header is None and (skipping := skipping or cells[0].startswith(TEMPLATE)) and ITEM not in cells:
             continue
         if header is None:
             header = name_columns(cells)

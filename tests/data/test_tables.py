@@ -170,6 +170,12 @@ def test_tags_and_paths_are_split_when_asked_for(tmp_path: Path) -> None:
     assert products["category"][:] == [["Home", "Home > Kitchen"], ["Home", "Home > Bar", "Sale"]]
 
 
+def test_the_header_of_amazons_template_is_below_what_is_for_people(tmp_path: Path) -> None:
+    lines = ["TemplateType=fptcustom\tVersion=2026", "SKU\tTitle", "item_sku\titem_name", "A-1\tMug"]
+    (tmp_path / "flat.txt").write_text("\n".join(lines))
+    assert read_table(tmp_path / "flat.txt").texts == {"item_sku": ["A-1"], "item_name": ["Mug"]}
+
+
 def test_codes_stay_texts_as_attributes(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,title,EAN,Style Number,pages\n1,Book,4006381333931,12,300\n2,Pen,40,13,\n")
     products = load_products([str(tmp_path / "a.csv")], "train", Columns(image=None), keep_others=True)
