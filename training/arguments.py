@@ -467,6 +467,11 @@ class FinetuningArguments(FromBackboneArguments, PairArguments, ContrastiveArgum
 
     def check(self, given: Set[str]) -> None:
         super().check(given)
+        if self.per_device_batch_size == 1:
+            raise ValueError(
+                "--per_device_batch_size 1 leaves nothing to tell a product from: the others of a batch are its "
+                "negatives. Give at least 2, and hundreds where memory allows (--cached_chunk_size saves it)."
+            )
         if self.split_encoders and self.backbone:
             raise ValueError("--split_encoders is for a checkpoint: a new model has two without --share_encoders.")
 

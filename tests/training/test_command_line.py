@@ -64,6 +64,7 @@ def test_help_lists_the_stages_and_then_the_flags_of_one(capsys: pytest.CaptureF
         ({"backbone": None}, "--model_name_or_path"),
         ({"title_column": "name"}, "--title_column"),
         ({"per_device_batch_size": 100}, "lower --per_device_batch_size"),
+        ({"per_device_batch_size": 1}, "--per_device_batch_size 1 leaves nothing to tell a product from"),
         ({"validation_split": "dev"}, "has no split 'dev'"),
         ({"validation_split": None, "validation_share": 1.5}, "--validation_share must lie in"),
         ({"chunk_size": 0}, "--chunk_size must be at least 1"),
