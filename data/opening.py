@@ -73,7 +73,7 @@ def open_source(
             return Opened(_load("parquet", source, data_files=glob.escape(source)), False, beside(path), {})
         return _read_tables({"train": [path]}, beside(path))
     if not path.is_dir() and (path.suffix.lower() in (*TABLE_ENDINGS, ".parquet", ".gz", ".xml") or path.is_absolute()):
-        raise ValueError(f"{source!r} isn't there: check the path. (Where it is there, its folder can't be entered.)")
+        raise ValueError(f"{source!r} isn't there: check the path.")
     if path.is_dir() and (tables := _tables_of(path)):
         return _read_tables(tables, source)
     hub_tables = {} if path.is_dir() else _hub_tables(source, revision, config_name)
