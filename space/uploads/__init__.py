@@ -10,6 +10,7 @@ paths or addresses; a bad row is listed, and no row disappears without being lis
 """
 
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,14 +120,24 @@ def _read_as_products(table: Table) -> None:
         clean = [value if value is None or _may_name_photos(value) else clean_words(value) or None for value in values]
         cleaned += sum(old != new for old, new in zip(values, clean, strict=True))
         table.texts[name] = clean
-        named = [split_photos(value)[0] for value in values if value and PHOTO_ENDING.search(value)]
-        if 2 * len(named) > len(values) and (shared := find_placeholder(named)):
-            table.notes.append(
-                f"{shared[1]:,} products have the same photo in {cut(name)!r}, {cut(shared[0])!r}. If it is a "
-                "placeholder, take it out: a product without a photo is found by its title."
-            )
+        cells = [split_photos(value) for value in values if value and PHOTO_ENDING.search(value)]
+        if 2 * len(cells) > len(values):
+            table.notes += _note_photos(name, cells)
     if cleaned:
         table.notes.append(f"Cleaned of spaces and HTML: {cleaned:,} cells.")
+
+
+def _note_photos(name: str, cells: Sequence[Sequence[str]]) -> list[str]:
+    """What is to be said of a column's cells, each of which names photos."""
+    notes = []
+    if several := sum(len(photos) > 1 for photos in cells):
+        notes.append(f"{several:,} products have several photos in {cut(name)!r}: the first that is there is used.")
+    if shared := find_placeholder(photos[0] for photos in cells):
+        notes.append(
+            f"{shared[1]:,} products have the same photo in {cut(name)!r}, {cut(shared[0])!r}. If it is a placeholder, "
+            "take it out: a product without a photo is found by its title."
+        )
+    return notes
 
 
 def _may_name_photos(value: str) -> bool:

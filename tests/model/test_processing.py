@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
 import torch
 from hypothesis import given
@@ -242,6 +243,25 @@ class TestInputs:
         processor = AceBertImageProcessor(patch_size=8, max_num_patches=2, **WHOLE)
         turned = shown(processor, encode(pixels, "PNG", exif=exif))
         np.testing.assert_array_equal(turned, np.rot90(pixels, -1))
+
+    def test_what_is_white_and_cut_out_keeps_its_silhouette(self) -> None:
+        mug = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+        mug.paste((255, 255, 255, 255), (8, 8, 24, 24))
+        pixels = shown(AceBertImageProcessor(patch_size=8, max_num_patches=16, **WHOLE), mug)
+        assert pixels[16, 16].tolist() == [255, 255, 255] and pixels[0, 0].tolist() == [128, 128, 128]
+        mug.paste((255, 0, 0, 255), (8, 8, 24, 24))
+        pixels = shown(AceBertImageProcessor(patch_size=8, max_num_patches=16, **WHOLE), mug)
+        assert pixels[16, 16].tolist() == [255, 0, 0] and pixels[0, 0].tolist() == [255, 255, 255]
+
+    def test_heic_is_read_with_its_library_and_named_without(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        buffer = io.BytesIO()
+        pillow_heif.from_pillow(Image.new("RGB", (64, 64), "red")).save(buffer)
+        monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
+        with pytest.raises(ValueError, match="HEIC, the format of iPhones: convert it to JPEG, or pip install"):
+            AceBertImageProcessor()(buffer.getvalue())
+        monkeypatch.undo()
+        pillow_heif.register_heif_opener()
+        assert shown(AceBertImageProcessor(patch_size=8, max_num_patches=16, **WHOLE), buffer.getvalue())[9, 9, 0] > 240
 
     def test_an_animation_shows_its_first_frame(self) -> None:
         frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
@@ -552,6 +572,21 @@ class TestText:
         assert len(caplog.records) == 2
         assert processor.truncation_report["title"] == {"cut": 1, "seen": 1, "longest": 10}
         assert processor.truncation_report["hot_query"] == {"cut": 0, "seen": 2, "longest": 1}
+
+    def test_what_the_tokenizer_doesn_t_know_is_counted_and_warned_of_once(
+        self, processor: AceBertProcessor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(logging.getLogger("acebert.processing_acebert"), "propagate", True)
+        with caplog.at_level(logging.WARNING, logger="acebert.processing_acebert"):
+            processor(text=["red", "靴子", None], images=None, side="product", hot_queries=["red", None, "袜子"])
+            processor(text=["靴子"], side="product")
+        assert processor.unknown_report == {
+            "title": {"unknown": 2, "seen": 3},
+            "hot_query": {"unknown": 1, "seen": 2},
+        }
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) == 2 and "1 of 2 title texts hold what the tokenizer doesn't know" in said[0]
+        assert "[UNK]" in said[0] and "multilingual BERT as --backbone" in said[0]
 
     def test_truncation_can_be_refused(self, processor: AceBertProcessor) -> None:
         with pytest.raises(ValueError, match=r"title\[1\] has 10 tokens, more than the 6"):

@@ -21,7 +21,7 @@ from acebert.data.tables import Table
 from acebert.space.uploads import Upload, open_upload
 from acebert.space.uploads.columns import UploadColumns, guess_columns
 from acebert.space.uploads.limits import Limits
-from acebert.space.uploads.photo_zip import check_photo
+from acebert.space.uploads.photo_zip import check_photo, decode_photo
 from acebert.space.uploads.products import read_products
 
 TITLED = UploadColumns("id", "title", None)
@@ -426,6 +426,35 @@ class TestProducts:
         monkeypatch.setattr(PILImage, "MAX_IMAGE_PIXELS", None)
         with pytest.raises(ValueError, match="million pixels"):
             check_photo(header, Limits(pixels=899))
+
+    @pytest.mark.parametrize("cell", ["1a.jpg, 1b.jpg", "1a.jpg;1b.jpg", "1a.jpg|1b.jpg", '[""1a.jpg"", ""1b.jpg""]'])
+    def test_the_first_of_several_photos_that_is_there(self, drop: Drop, cell: str) -> None:
+        zipped = {"1a.jpg": photo("red"), "1b.jpg": photo("blue")}
+        for given, expected in ((zipped, photo("red")), ({"1b.jpg": photo("blue")}, photo("blue"))):
+            upload = drop(f'id,title,image\n1,one,"{cell}"\n', given)
+            assert "1 products have several photos in 'image'" in upload.notes[0]
+            products, bad = read(upload, PICTURED)
+            assert products[0]["image"]["bytes"] == expected and not bad
+
+    def test_numbered_photos_by_id(self, drop: Drop) -> None:
+        names = ["A_10.jpg", "A_2.jpg", "B (1).jpg", "C-9.jpg", "C.jpg"]
+        upload = drop("id,title\nA,one\nB,two\nC,three", {name: photo() + name.encode() for name in names})
+        products, bad = read(upload, TITLED)
+        assert not bad
+        assert [row["image"]["bytes"][len(photo()) :].decode() for row in products] == ["A_2.jpg", "B (1).jpg", "C.jpg"]
+
+    def test_a_placeholder_is_told(self, drop: Drop) -> None:
+        rows = "".join(f"{i},t{i},none.png\n" for i in range(4))
+        assert "'none.png'. If it is a placeholder" in drop(f"id,title,image\n{rows}", {"none.png": photo()}).notes[0]
+
+    def test_a_phone_s_photo_is_decoded_at_a_part_of_its_size(self) -> None:
+        large = photo(size=(800, 600))
+        check_photo(large, Limits(pixels=300_000))
+        assert decode_photo(large, Limits(pixels=300_000)).size == (400, 300)
+
+    def test_heic_is_named(self) -> None:
+        with pytest.raises(ValueError, match=r"HEIC, the format of iPhones.*convert it to JPEG"):
+            check_photo(b"\0\0\0\x18ftypheic" + bytes(100), Limits())
 
     def test_photos_by_id(self, drop: Drop) -> None:
         upload = drop(
