@@ -209,7 +209,7 @@ def read_export(texts: Texts, join_by: str | None = None) -> Products | None:
     if export is None:
         return None
     texts = {name: list(values) for name, values in texts.items()}
-    parents = export.parents(texts) if export.parents else [None] * height(texts)
+    parents: list[int | None] = export.parents(texts) if export.parents else [None] * height(texts)
     ids = [keys[key] for key in export.ids if key in keys]
     # The first column of which each row has a value of its own.
     identifier = next((name for name in ids if None not in (values := texts[name]) and _all_differ(values)), ids[0])

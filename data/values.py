@@ -150,7 +150,7 @@ def parse_numbers(texts: Sequence[str | None]) -> list[float | None]:
     """
     amounts = [None if text is None else read_amount(text) for text in texts]
     decimal = _column_decimal(amounts)
-    return [amount and _value(amount, decimal) for amount in amounts]
+    return [None if amount is None else _value(amount, decimal) for amount in amounts]
 
 
 def _column_decimal(amounts: Sequence[Amount | None]) -> str | None:
@@ -288,7 +288,7 @@ def read_values(name: str, texts: Sequence[str | None]) -> ReadColumn:
         return ReadColumn("date", [None if text is None else next(following) for text in texts])
     amounts = [None if text is None else read_amount(text) for text in texts]
     decimal = _column_decimal(amounts)
-    numbers = [amount and _value(amount, decimal) for amount in amounts]
+    numbers = [None if amount is None else _value(amount, decimal) for amount in amounts]
     unread = [row for row, text in enumerate(texts) if text is not None and numbers[row] is None]
     if len(unread) == len(filled):
         return ReadColumn("text", list(texts))

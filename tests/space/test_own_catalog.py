@@ -252,7 +252,7 @@ class TestPage:
         (tmp_path / "nasty.csv").write_text(f"id;<b>\n1;{'x' * 100}\n2;{NASTY}\n")
         page = preview(open_upload(tmp_path / "nasty.csv", None, None, tmp_path, Limits()))
         assert "2 rows, 2 columns" in page and "as separators" in page
-        assert "<img" not in page and "&lt;img src=x" in page and "<b>" not in page and "&lt;b&gt;" in page
+        assert "<svg src=x" not in page and "&lt;svg src=x" in page and "<b>" not in page and "&lt;b&gt;" in page
         assert f"<td>{'x' * 59}…</td>" in page
 
     def test_photos_in_a_table_are_previewed_as_such(self, tmp_path: Path) -> None:

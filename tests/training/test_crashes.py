@@ -240,6 +240,9 @@ def test_fingerprint_of_products(tmp_path: Path) -> None:
     products = load_products([str(tmp_path / "one")], "train", columns)
     chosen = [products_sha256(products.select(rows)) for rows in ([0, 2, 5], [0, 3, 5], [0, 2, 5])]
     assert chosen[0] == chosen[2] and len({*chosen, products_sha256(products)}) == 3
+    (tmp_path / "photos").mkdir()
+    for name in ("1.png", "2.png"):
+        rows[0]["image"].save(tmp_path / "photos" / name)
     paths = tmp_path / "paths.csv"
     paths.write_text("id,title,colour,image\n1,a,red,photos/1.png\n2,b,red,\n")
     before = products_sha256(load_products([str(paths)], "train", columns))
