@@ -84,9 +84,9 @@ def decode(data: bytes, name: str, notes: list[str]) -> str:
 
 
 def _wide_without_mark(data: bytes) -> str | None:
-    """UTF-16's byte order, where every other byte of the start is zero, as of Latin letters."""
+    """UTF-16's byte order, where nearly every other byte of the start is zero, as of Latin letters."""
     start = data[:200]
     for order, zeros, letters in (("utf-16-le", start[1::2], start[::2]), ("utf-16-be", start[::2], start[1::2])):
-        if zeros and not any(zeros) and all(letters):
+        if zeros.count(0) > 0.8 * len(zeros) and all(letters):
             return order
     return None

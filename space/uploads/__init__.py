@@ -120,7 +120,8 @@ def _read_as_products(table: Table) -> None:
         clean = [value if value is None or _may_name_photos(value) else clean_words(value) or None for value in values]
         cleaned += sum(old != new for old, new in zip(values, clean, strict=True))
         table.texts[name] = clean
-        cells = [split_photos(value) for value in values if value and PHOTO_ENDING.search(value)]
+        named = (split_photos(value) for value in values if value)
+        cells = [photos for photos in named if photos and PHOTO_ENDING.search(photos[0])]
         if 2 * len(cells) > len(values):
             table.notes += _note_photos(name, cells)
     if cleaned:
