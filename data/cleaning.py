@@ -191,15 +191,16 @@ def prepare_columns(
             )
     if column_kind(products.features.get(columns.id)) == "number":
         products = _to_integers(products, columns.id)
-    if columns.image in products.column_names:
-        if not can_hold_photos(products.features[columns.image]):
+    image = columns.image
+    if image is not None and image in products.column_names:
+        if not can_hold_photos(products.features[image]):
             raise ValueError(
-                f"The image column {columns.image!r} holds {cut(products.features[columns.image])}: photos are images, "
+                f"The image column {image!r} holds {cut(products.features[image])}: photos are images, "
                 "or paths or bytes of image files, or lists of them. Name another column as image_column, or convert "
                 "it by dataset.cast_column."
             )
-        products = find_photos(products, columns.image, folder, on_bad_row, downloads)
-        products = products.cast_column(columns.image, Image(decode=False))
+        products = find_photos(products, image, folder, on_bad_row, downloads)
+        products = products.cast_column(image, Image(decode=False))
     return clean_texts(products, columns)
 
 

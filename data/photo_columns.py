@@ -58,7 +58,7 @@ def find_photos(
         return products
     if several := sum(len(cell) > 1 for cell in cells):
         tell(f"{several:,} products have several photos in {cut(name)!r}: the first that is there is used.")
-    paths = [photo["path"] for photo in photos if isinstance(photo, dict) and photo["path"]]
+    paths = [str(photo["path"]) for photo in photos if photo is not None and photo["path"]]
     if shared := find_placeholder(paths):
         tell(
             f"{shared[1]:,} of {len(paths):,} photos in {cut(name)!r} are the same, {cut(shared[0])}. If it is a "

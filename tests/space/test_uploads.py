@@ -174,7 +174,7 @@ class TestTables:
             "new": ["true", None, None],
             "price": ["2.5", None, None],
             "tags": ['["a"]', "plain", None],
-            "title": ["half a ? letter", None, None],
+            "title": ["half a ? character", None, None],
             "later": [None, "x", None],
         }
         assert upload.rows == [1, 3, 4] and upload.unread[0].row == 2 and "'cost'" in upload.notes[0]
