@@ -77,6 +77,7 @@ class Source:
             left_out = [name for name in others if name not in columns.attributes]
             if left_out:
                 logger.warning(f"Not taken as attributes, since they hold neither texts nor numbers: {left_out}.")
+        products = prepare_columns(dataset, columns)
         for name in columns.attributes:
             if column_kind(dataset.features[name]) is None:
                 raise ValueError(
@@ -85,7 +86,7 @@ class Source:
                 )
             if name in RESERVED or '"' in name:
                 raise ValueError(f"An attribute can't be named {name!r}: rename the column by dataset.rename_column.")
-        return cls(prepare_columns(dataset, columns), columns)
+        return cls(products, columns)
 
     def kinds(self) -> dict[str, str]:
         """Each attribute's type."""

@@ -242,7 +242,7 @@ class TestPage:
     def test_columns_are_the_users_choice(self, files: tuple[str, str], tmp_path: Path) -> None:
         upload = open_upload(*map(Path, files), None, tmp_path / "upload", Limits())
         chosen = choose_columns(upload, "", "name", "", ["name", "colour", "price"])
-        assert chosen == UploadColumns(None, "name", None, {"colour": "text", "price": "text"})
+        assert chosen == UploadColumns(None, "name", None, {"colour": "text", "price": "number"})
         Path(files[0]).write_text('sku,name,price,change,a"b\n' + "".join(f"{i},t {i},{i % 3},1,1\n" for i in range(9)))
         upload = open_upload(Path(files[0]), None, None, tmp_path / "upload", Limits())
         assert choose_columns(upload, "sku", "name", "", ["price"]).attributes == {"price": "number"}
