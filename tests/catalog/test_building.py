@@ -100,6 +100,12 @@ def test_a_broken_photo_stops_a_strict_build(build: Callable[..., ProductCatalog
         build(dataset)
 
 
+def test_the_group_of_variants_is_kept(build: Callable[..., ProductCatalog], tmp_path: Path) -> None:
+    catalog = build(attribute_columns=["price"], group_column="kind")
+    assert set(catalog.attributes) == {"price", "kind"} and catalog.settings.group == "kind"
+    assert json.loads((tmp_path / "catalog" / "catalog.json").read_text())["group"] == "kind"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -109,6 +115,8 @@ def test_a_broken_photo_stops_a_strict_build(build: Callable[..., ProductCatalog
         ({"id_column": "price"}, "id column 'price' holds"),
         ({"attribute_columns": ["image"], "image_column": None}, "attribute column 'image' holds"),
         ({"index": "faiss"}, "index must be 'edge', 'memory' or a server's URL, got 'faiss'"),
+        ({"group_column": "price"}, "group_column is 'price', which is number: name an attribute of texts"),
+        ({"group_column": "parent"}, "group_column is 'parent', which is none of the attributes"),
         ({"on_bad_row": "ignore"}, "on_bad_row must be 'raise' or 'skip', got 'ignore'"),
     ],
 )

@@ -174,6 +174,9 @@ def test_bad_changes_change_nothing(catalog: ProductCatalog) -> None:
         catalog.update_attributes({100: {"price": 1}, 7: {"price": 1}})
     with pytest.raises(ValueError, match=r"product 100: .*colr"):
         catalog.update_attributes({100: {"colr": "red"}})
+    for given in ([{"id": 100, "price": 1}], {100: "red"}):
+        with pytest.raises(ValueError, match=r"takes a dict of ids to attributes, as .*, got"):
+            catalog.update_attributes(given)
     assert catalog.upsert([]) == 0 and catalog.delete([]) == 0
     assert not list((catalog.path / "changes").iterdir())
 
