@@ -13,7 +13,7 @@ DEMO_READY := $(VENV)/.ready-demo
 DEV_READY := $(VENV)/.ready-dev
 SAMPLE := build/sample-catalog
 EXPORT := build/onnx
-PARTS := catalog commands data encoding evaluation hub metrics sample_catalog space training utils
+PARTS := catalog commands data encoding evaluation hub metrics sample_catalog serving space training utils
 
 # The interpreter is checked before anything is built on it.
 define CHECK_PYTHON
@@ -24,7 +24,7 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs sample test test-pythons test-real test-server test-slow test-transformers test-versions benchmark quality types style audit clean
+.PHONY: help demo docs sample test test-newest test-oldest test-pythons test-real test-server test-slow test-transformers test-versions benchmark quality types style audit clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,14 @@ test-slow: $(DEV_READY) ## Run the tests that take minutes, then test-pythons
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow --timeout 1800 $(TIMES)
 	@$(MAKE) --no-print-directory test-pythons
 
+# Lowest: what pyproject.toml names, at the lowest version that it allows, on the lowest Python; what those need is at its
+# newest. Newest: everything, whatever constraints.txt says.
+test-oldest: build/oldest/.ready ## Run the fast tests with the lowest versions that pyproject.toml allows (fetches them)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 build/oldest/bin/python -m pytest -n auto --dist worksteal $(TIMES)
+
+test-newest: build/newest/.ready ## Run the fast tests with the newest versions of everything (fetches them)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 build/newest/bin/python -m pytest -n auto --dist worksteal $(TIMES)
+
 test-versions: $(DEV_READY) ## Load and save checkpoints under every transformers that is promised (fetches them)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/versions/matrix.py
 
@@ -128,6 +136,21 @@ $(BIN)/pip:
 # A stamp is older than its inputs only when they changed, so a second call installs nothing.
 $(DEMO_READY): pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[space]'
+	@touch $@
+
+$(BIN)/uv: | $(BIN)/pip
+	$(BIN)/python -m pip install -q uv
+
+build/oldest/.ready: RESOLUTION := lowest-direct
+build/oldest/.ready: VERSION := 3.10
+build/newest/.ready: RESOLUTION := highest
+build/newest/.ready: VERSION := 3.13
+build/oldest/.ready build/newest/.ready: pyproject.toml | $(BIN)/uv
+	$(BIN)/uv venv --quiet --clear --python $(VERSION) $(@D)
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --resolution $(RESOLUTION) --python $(@D)/bin/python \
+		--no-emit-package acebert --output-file $(@D)/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(@D)/bin/python --requirement $(@D)/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(@D)/bin/python --no-deps --editable .
 	@touch $@
 
 $(DEV_READY): pyproject.toml constraints.txt | $(BIN)/pip

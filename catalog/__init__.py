@@ -5,6 +5,7 @@ from typing import Any
 
 # Imported at first use: the child that merges a catalogue's files imports this package too, and needs no model.
 _MODULES = {
+    "CatalogBusyError": "product_catalog",
     "ChangeKeptError": "product_catalog",
     "Hit": "records",
     "IndexUnavailableError": "indexes.connection",

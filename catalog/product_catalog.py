@@ -11,8 +11,8 @@ survives a kill, and the next search sees it.
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -38,6 +38,7 @@ from acebert.catalog.maintenance import (
     apply_change,
     fill_index,
     index_folder,
+    read_applied,
     run_child,
     to_key,
     write_applied,
@@ -69,6 +70,7 @@ logger = logging.get_logger(__name__)
 HYBRID_DEPTH = 100  # ranks of each list that rank fusion looks at
 FLUSH_EVERY = 256  # changes between two flushes of the index: what a start after a kill has to apply again
 ENCODE_BATCH = 64
+SHARED_WAIT = 10.0  # seconds that a change waits for those of other processes
 CATCH_UP_EVERY = 0.5  # seconds between looks whether a server is back
 UNREACHABLE = (IndexUnavailableError, PermissionError)  # what a server's index raises until somebody mends it
 
@@ -77,13 +79,25 @@ class ChangeKeptError(IndexUnavailableError):
     """A change is on the disk, but not in the index: its server can't be reached. It must not be repeated."""
 
 
+class CatalogBusyError(RuntimeError):
+    """Another process keeps a shared catalogue from being changed. The change may be tried again."""
+
+
 class ProductCatalog:
     """A catalogue that is open. Made by [`ProductCatalog.build`] or [`ProductCatalog.load`]; threads may share one."""
 
-    def __init__(self, store: ProductStore, index: CatalogIndex, encoder: Encoder | None, lock: FileLock | None):
-        self._store, self._encoder, self._lock = store, encoder, lock
+    def __init__(
+        self,
+        store: ProductStore,
+        index: CatalogIndex,
+        encoder: Encoder | None,
+        lock: FileLock | None,
+        shared: bool = False,
+    ):
+        self._store, self._encoder, self._lock, self._shared = store, encoder, lock, shared
         self._open_index: CatalogIndex | None = index
         self._changing = threading.Lock()
+        self._turn = threading.Lock()  # of a thread to have the lock that processes share
         self._optimizing = threading.Lock()
         self._applied = self._flushed = store.settings.merged  # changes that the index has, and has on the disk
         self._filled = True  # False while a server's index is filled again
@@ -183,6 +197,7 @@ class ProductCatalog:
         *,
         revision: str | None = None,
         read_only: bool = False,
+        shared: bool = False,
         index_options: Mapping[str, Any] | None = None,
     ) -> "ProductCatalog":
         """Opens a catalogue. Changes that a killed process left out of the index are applied to it.
@@ -194,6 +209,9 @@ class ProductCatalog:
             processor: the model's.
             revision: of the repository on the Hub.
             read_only: search only, in any number of processes at once: by an exact index in memory, or by the server's.
+            shared: search and change it in any number of processes at once, all of which open it so, by an exact index
+                in memory or by the server's. A change keeps the others from changing only while it is written;
+                `refresh` brings in what they changed. Such a catalogue can't be optimized.
             index_options: for this process, on top of those it was built with: `timeout`, `retries`, `api_key`.
 
         Raises:
@@ -204,6 +222,8 @@ class ProductCatalog:
         """
         if (model is None) != (processor is None):
             raise ValueError("Give the model and its processor, or neither.")
+        if read_only and shared:
+            raise ValueError("A catalogue is read_only, or shared by processes that change it, not both.")
         folder = Path(path)
         if not folder.is_dir() and len(folder.parts) == 2 and not folder.is_absolute():
             try:
@@ -223,7 +243,9 @@ class ProductCatalog:
             encoder = Encoder(model, processor)
             _check_same_model(store.settings.model, encoder.describe(), path)
         lock = None
-        if not read_only:
+        if shared:
+            lock = FileLock(folder / "lock", timeout=SHARED_WAIT, thread_local=False, poll_interval=0.01)
+        elif not read_only:
             lock = FileLock(folder / "lock", timeout=0, thread_local=False)
             try:
                 lock.acquire()
@@ -232,9 +254,9 @@ class ProductCatalog:
                     f"Another process has {path} open for changes: close it there, or pass read_only=True."
                 ) from None
             store.remove_leftovers()
-        catalog = cls(store, MemoryIndex(store.settings.attributes), encoder, lock)
+        catalog = cls(store, MemoryIndex(store.settings.attributes), encoder, lock, shared)
         try:
-            catalog._start_index(read_only, index_options)
+            catalog._start_index(read_only or shared, index_options)
         except BaseException:
             catalog._index.close()  # and no more: a flush would mark as applied what the index may lack
             if lock is not None:
@@ -265,7 +287,8 @@ class ProductCatalog:
             if self._open_index is None:
                 return
             if self._lock is not None:
-                self._flush()
+                if not self._shared:
+                    self._flush()
                 self._lock.release()
             self._open_index.close()
             self._open_index = None
@@ -473,7 +496,7 @@ class ProductCatalog:
         if not products:
             return 0
         encoded = self._encode_new(new)
-        with self._changing:
+        with self._alone():
             self._store.append_upsert(encoded)
             self._apply_kept()
         return len(products)
@@ -506,7 +529,7 @@ class ProductCatalog:
         self._check_writable()
         ids = list(dict.fromkeys(ids))
         keys = [self._key(product_id) for product_id in ids]
-        with self._changing:
+        with self._alone():
             try:
                 self._apply_changes()  # an upsert that the index missed may be of one of these
                 there = [product_id for product_id, match in zip(ids, self._index.get(keys), strict=True) if match]
@@ -540,7 +563,7 @@ class ProductCatalog:
             for product_id, row in values.items()
         }
         keys = [self._key(product_id) for product_id in checked]
-        with self._changing:
+        with self._alone():
             try:
                 self._apply_changes()
                 found = self._index.get(keys)
@@ -563,6 +586,10 @@ class ProductCatalog:
             RuntimeError: if it runs already, or the child fails; the catalogue is then as before.
         """
         self._check_writable()
+        if self._shared:
+            raise RuntimeError(
+                "A shared catalogue can't be optimized: close it everywhere, and open it in one process."
+            )
         if not self._optimizing.acquire(blocking=False):
             raise RuntimeError("The catalogue is being optimized already.")
         try:
@@ -608,7 +635,7 @@ class ProductCatalog:
     def _flush(self) -> None:
         self._index.flush()
         self._flushed = self._applied
-        if self.settings.index != "memory":
+        if not isinstance(self._index, MemoryIndex):
             applied = self._applied if self._filled else UNFILLED
             write_applied(index_folder(self.path, self.settings.generation), applied)
 
@@ -617,8 +644,57 @@ class ProductCatalog:
         for number, file in self._store.changes(self._applied):
             apply_change(self._index, self._store, file)
             self._applied = number
-        if self._applied - self._flushed >= FLUSH_EVERY and self._lock is not None:
+        if self._lock is not None and self._applied - self._flushed >= (1 if self._shared else FLUSH_EVERY):
             self._flush()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else changes the catalogue meanwhile: no other thread, and no other process that shares it."""
+        if self._lock is None or not self._shared:
+            with self._changing:
+                yield
+            return
+        with self._turn:  # not `_changing`, for which searches wait that see another process's changes
+            try:
+                self._lock.acquire()
+            except Timeout:
+                raise CatalogBusyError(
+                    f"Another process has kept {self.path} from being changed for {SHARED_WAIT:g} s: close it there, "
+                    "or try again."
+                ) from None
+            try:
+                with self._changing:
+                    self._see_changes()
+                    yield
+            finally:
+                self._lock.release()
+
+    def refresh(self) -> None:
+        """Brings into a shared catalogue what other processes have changed; with nothing changed it takes microseconds.
+
+        The next search then sees every change that had returned anywhere. On a server it does without being called.
+        """
+        if not self._shared or is_server(self.settings.index):
+            return
+        # A change that another thread is about to apply counts as not seen yet.
+        if self._applied < self._store.last_change or self._store.is_behind():
+            with self._changing:
+                self._see_changes()
+
+    def _see_changes(self) -> None:
+        """What other processes have done since the last look: changes, and a merge while nobody shared it."""
+        store = self._store.look_again()
+        if is_server(store.settings.index):
+            applied = read_applied(index_folder(store.path, store.settings.generation))
+            if applied is None or applied == UNFILLED:
+                raise RuntimeError(f"The index of {self.path} isn't filled yet: load it in one process first.")
+            self._store, self._applied = store, applied
+        elif store is not self._store:
+            index = MemoryIndex(store.settings.attributes)
+            fill_index(index, store, store.settings.generation)
+            self._store, self._open_index = store, index
+            self._applied = self._flushed = store.settings.merged
+        self._apply_changes()
 
     def _apply_kept(self) -> None:
         """Applies changes of which the newest was just kept; if the server can't be reached, as soon as it can be."""
@@ -639,14 +715,14 @@ class ProductCatalog:
             index = self._open_index
             if not isinstance(index, ServerIndex) or not index.is_up():
                 continue
-            with self._changing:
+            # It is down again, or another process is busy with the catalogue.
+            with suppress(*UNREACHABLE, CatalogBusyError), self._alone():
                 if self._open_index is not None:
-                    with suppress(*UNREACHABLE):  # it is down again
-                        self._apply_changes()
-                        return
+                    self._apply_changes()
+                    return
 
     def _check_writable(self) -> None:
-        if self._lock is None or not self._lock.is_locked:
+        if self._lock is None or self._open_index is None or not (self._shared or self._lock.is_locked):
             raise RuntimeError(f"The catalogue {self.path} is open read-only, or closed: load it to change it.")
 
 

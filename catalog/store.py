@@ -11,7 +11,7 @@ Files are written atomically, so a process that is killed leaves none torn.
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -161,6 +161,7 @@ class ProductStore:
         file = path / "catalog.json"
         if not file.exists():
             raise FileNotFoundError(f"{path} holds no catalogue (no catalog.json): make one by ProductCatalog.build.")
+        self._stamp = self._read_stamp()  # before the file is read: if it's replaced in between, that shows later
         values = json.loads(file.read_text(encoding="utf-8"))
         if values.get("format") != FORMAT:
             raise ValueError(
@@ -168,6 +169,22 @@ class ProductStore:
             )
         self.settings = Settings(**values)
         self.last_change = max([self.settings.merged, *(int(file.stem) for file in self._changes.glob("*.parquet"))])
+
+    def is_behind(self) -> bool:
+        """Whether another process has changed the catalogue or merged its changes: two looks at the folder."""
+        return self._change(self.last_change + 1).exists() or self._read_stamp() != self._stamp
+
+    def look_again(self) -> "ProductStore":
+        """The store with what other processes have done: itself, or a new one if other settings count now."""
+        if self._read_stamp() != self._stamp:
+            return ProductStore(self.path)
+        while self._change(self.last_change + 1).exists():
+            self.last_change += 1
+        return self
+
+    def _read_stamp(self) -> tuple[int, int]:
+        status = (self.path / "catalog.json").stat()
+        return status.st_ino, status.st_mtime_ns
 
     @classmethod
     def create(cls, path: Path, settings: Settings) -> "ProductStore":
@@ -180,8 +197,7 @@ class ProductStore:
         """Says where the index is from now on. A catalogue of before there were ids gets one."""
         catalog_id = self.settings.catalog_id or uuid.uuid4().hex
         settings = replace(self.settings, index=index, index_options=dict(options), catalog_id=catalog_id)
-        write_settings(self.path, settings)
-        self.settings = settings
+        self._write_settings(settings)
 
     def parts(self, generation: int | None = None) -> list[Path]:
         """The files of a generation, by default of the one that counts."""
@@ -270,21 +286,34 @@ class ProductStore:
 
     def merge(self, upto: int, generation: int) -> None:
         """Writes a new generation: the current one with all changes up to a number in it. Nothing else is touched."""
-        replaced, dropped, attributes = self._fold(upto)
         folder = products_folder(self.path, generation)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         writer = PartWriter(folder, self.settings.arrow_schema())
-        gone = pa.array([*replaced, *dropped], self.settings.arrow_schema().field("id").type)
+        for table in self.read_tables(upto):
+            writer.write(table)
+        writer.close()
+
+    def read_tables(self, upto: int, without: Collection[str] = ()) -> Iterator[pa.Table]:
+        """All products as they are after the changes up to a number, some at a time.
+
+        Args:
+            upto: number of the last change.
+            without: columns to leave out, as "image".
+        """
+        replaced, dropped, attributes = self._fold(upto)
+        schema = self.settings.arrow_schema()
+        columns = [name for name in schema.names if name not in without]
+        schema = pa.schema([schema.field(name) for name in columns])
+        gone = pa.array([*replaced, *dropped], schema.field("id").type)
         for part in self.parts():
-            for batch in pq.ParquetFile(part).iter_batches(batch_size=4 * ROW_GROUP):
+            for batch in pq.ParquetFile(part).iter_batches(batch_size=4 * ROW_GROUP, columns=columns):
                 table = pa.Table.from_batches([batch])
                 table = table.filter(pa.compute.invert(pa.compute.is_in(table["id"], gone)))
-                writer.write(self._set_attributes(table, attributes))
+                yield self._set_attributes(table, attributes)
         for file, rows in _by_file(replaced).items():
-            table = pq.read_table(self.path / file).take(rows)
-            writer.write(self._set_attributes(table.cast(self.settings.arrow_schema()), attributes))
-        writer.close()
+            table = pq.read_table(self.path / file, columns=columns).take(rows)
+            yield self._set_attributes(table.cast(schema), attributes)
 
     def _fold(self, upto: int) -> tuple[dict[Any, Location], set[Any], dict[Any, dict[str, Any]]]:
         """What the changes come to: where replaced products lie, which were dropped, and attributes set since."""
@@ -324,9 +353,12 @@ class ProductStore:
     def switch(self, generation: int, merged: int) -> None:
         """Makes another generation the one that counts, then removes what it replaces."""
         settings = replace(self.settings, generation=generation, merged=merged)
-        write_settings(self.path, settings)
-        self.settings = settings
+        self._write_settings(settings)
         self.remove_leftovers()
+
+    def _write_settings(self, settings: Settings) -> None:
+        write_settings(self.path, settings)
+        self.settings, self._stamp = settings, self._read_stamp()
 
     def remove_leftovers(self) -> None:
         """Removes generations that don't count and changes that are merged."""

@@ -22,6 +22,8 @@ COMMANDS = {
         "build-catalog": ("Encode a catalogue into a folder that can be searched.", "catalog"),
         "move-index": ("Move a catalogue's index to a Qdrant server, or back, without encoding anything.", "server"),
         "snapshot": ("Save a backup of a catalogue while it is in use.", "catalog"),
+        "encode": ("Write products' vectors, ids and attributes for other search engines.", "catalog"),
+        "serve": ("Serve a catalogue over HTTP, with changes, keys and metrics.", "serve"),
         "space": ("Search a catalogue in the browser.", "space"),
         "export-query-encoder": ("Export the query encoder for engines that run no remote code.", "evaluate"),
         "export-onnx": ("Export the encoders to ONNX, in float32 and 8 bits.", "onnx"),

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
-from datasets import concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 from transformers import AutoModel, AutoProcessor
 
 from acebert.catalog import ProductCatalog
@@ -45,6 +45,13 @@ class ProductArguments(CatalogArguments):
             "shop system's export that is known."
         },
     )
+
+    @property
+    def attributes(self) -> list[str] | None:
+        """The attribute columns that are named, the group's among them; None for all."""
+        if self.attribute_columns is None or self.group_column is None:
+            return self.attribute_columns
+        return list(dict.fromkeys([*self.attribute_columns, self.group_column]))
 
 
 @dataclass
@@ -117,26 +124,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     use_loopback()
     # As `Accelerator` does: on a CPU, processes of torchrun or `accelerate launch --cpu` know of each other only so.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
-    attributes = source.attribute_columns
-    if attributes is not None and source.group_column is not None:
-        attributes = list(dict.fromkeys([*attributes, source.group_column]))
-    columns = source.columns(attributes or ())
     with state.main_process_first():
-        parts = [
-            load_products(
-                source.dataset_name,
-                split,
-                columns,
-                source.dataset_revision,
-                source.dataset_config_name,
-                on_bad_row=source.on_bad_row,
-                keep_others=attributes is None,
-                options=source.read_options(),
-            )
-            for split in source.split.split("+")
-        ]
-    products = concatenate_datasets(parts)
-    group = source.group_column or (GROUP if attributes is None and GROUP in products.column_names else None)
+        products = read_products(source)
+    group = source.group_column
+    if group is None and source.attribute_columns is None and GROUP in products.column_names:
+        group = GROUP
     options = {"revision": encoding.revision, "trust_remote_code": True}
     processor = AutoProcessor.from_pretrained(encoding.model_name_or_path, **options)
     dtype = DTYPES[encoding.mixed_precision or ("bf16" if has_bfloat16(state.device.type) else "no")]
@@ -151,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             id_column=source.id_column,
             title_column=source.title_column,
             image_column=source.image_column,
-            attribute_columns=attributes,
+            attribute_columns=source.attributes,
             sides=output.sides,
             photo_size=output.photo_size,
             index=output.index,
@@ -167,6 +159,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     if catalog is not None:
         print(f"{len(catalog)} products are in {output.output_dir}.")
         catalog.close()
+
+
+def read_products(source: ProductArguments) -> Dataset:
+    """The products of all splits that are named, one after another."""
+    columns = source.columns(source.attributes or ())
+    return concatenate_datasets(
+        [
+            load_products(
+                source.dataset_name,
+                split,
+                columns,
+                source.dataset_revision,
+                source.dataset_config_name,
+                on_bad_row=source.on_bad_row,
+                keep_others=source.attributes is None,
+                options=source.read_options(),
+            )
+            for split in source.split.split("+")
+        ]
+    )
 
 
 if __name__ == "__main__":

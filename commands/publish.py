@@ -10,6 +10,7 @@ sent again. Publishing other weights under the same name makes a new revision; t
 
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,10 +21,12 @@ import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
-from transformers import AutoModel
+from transformers import AutoModel, AutoProcessor
 
+from acebert.encoding.query_export import write_query_encoder
 from acebert.hub.model_card import Power, is_edited, read_stages, write_card
 from acebert.hub.publishing import (
+    QUERY_ENCODER,
     SPACE_SETTINGS,
     Files,
     Published,
@@ -56,6 +59,10 @@ class ModelArguments:
     repo_id: str = field(metadata={"help": "Model repository: name, or owner/name."})
     private: bool = field(default=False, metadata={"help": "Make new repositories private."})
     tag: str | None = field(default=None, metadata={"help": "Tag for the model's commit, as v1.0."})
+    query_encoder: bool = field(
+        default=False,
+        metadata={"help": "Also publish the query encoder alone, as the folder query/, which needs no remote code."},
+    )
 
 
 @dataclass
@@ -156,16 +163,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser("acebert publish", __doc__.splitlines()[0], groups)
     try:
         model, card, space, preview = parser.parse_args_into_dataclasses(argv)
-        publication = Publication(model, card, space)
-        # What is missing or damaged here shows before a repository is made there.
-        files = publication.list_files()
-        publication.check_weights()
-        if preview.dry_run:
-            print_files(files)
-        elif preview.card_only:
-            publication.save_card()
-        else:
-            publication.upload(HfApi())
+        with tempfile.TemporaryDirectory() as made:
+            publication = Publication(model, card, space, Path(made))
+            # What is missing or damaged here shows before a repository is made there.
+            files = publication.list_files()
+            publication.check_weights()
+            if preview.dry_run:
+                print_files(files)
+            elif preview.card_only:
+                publication.save_card()
+            else:
+                publication.upload(HfApi())
     except (PublishError, ValueError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
@@ -175,12 +183,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 class Publication:
     """A checkpoint with its card, its Space and its catalogue.
 
+    Args:
+        model, card, space: the flags.
+        made: an empty folder, for files that are made to be published.
+
     Raises:
         ValueError: for a report that can't be read, or a power draw without a carbon intensity.
     """
 
-    def __init__(self, model: ModelArguments, card: CardArguments, space: SpaceArguments):
-        self.model, self.card, self.space = model, card, space
+    def __init__(self, model: ModelArguments, card: CardArguments, space: SpaceArguments, made: Path):
+        self.model, self.card, self.space, self.made = model, card, space, made
         self.folder = Path(model.model_dir)
         self.catalog_id = space.catalog_id or f"{model.repo_id}-catalog"
         self.report = read_report(Path(card.report)) if card.report else None
@@ -205,7 +217,20 @@ class Publication:
             flags=default_settings(),
             license=self.card.license,
             power=self.power,
+            query_encoder=self.model.query_encoder,
         )
+
+    @cached_property
+    def query_encoder(self) -> Path | None:
+        """The folder of the query encoder alone, written when it is first asked for; None where none is wanted."""
+        if not self.model.query_encoder:
+            return None
+        model_files(self.folder)  # names what is missing or damaged, which loading it might not
+        options = {"trust_remote_code": True}
+        model = AutoModel.from_pretrained(self.folder.resolve(), use_safetensors=True, **options)
+        processor = AutoProcessor.from_pretrained(self.folder.resolve(), **options)
+        write_query_encoder(model, processor, self.made / QUERY_ENCODER)
+        return self.made / QUERY_ENCODER
 
     def save_card(self) -> None:
         """Writes the card to the checkpoint's folder."""
@@ -248,7 +273,7 @@ class Publication:
             ValueError: for files that are missing or damaged.
         """
         repo_id = self.model.repo_id
-        files = {f"model {repo_id}": model_files(self.folder)}
+        files = {f"model {repo_id}": model_files(self.folder, self.query_encoder)}
         card = self.card_path.read_text(encoding="utf-8") if self.keeps_card else self.make_card(repo_id)
         files[f"model {repo_id}"] |= card_files(card, self.folder)
         if self.space.catalog_folder:
@@ -288,6 +313,7 @@ class Publication:
             lambda revision: self.make_card(repo_id, revision),
             overwrite_card=self.card.overwrite_card,
             tag=self.model.tag,
+            query_encoder=self.query_encoder,
         )
         print(f"The model is at {api.endpoint}/{repo_id}; load it with revision={model.revision!r}.")
         catalog = None

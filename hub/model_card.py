@@ -139,6 +139,7 @@ def write_card(
     flags: Mapping[str, Mapping[str, Any]] | None = None,
     license: str = "apache-2.0",
     power: Power = Power(),
+    query_encoder: bool = False,
 ) -> str:
     """The model card as Markdown, with front matter as the Hub reads it.
 
@@ -151,6 +152,7 @@ def write_card(
             differ.
         license: licence of the weights, by its identifier on the Hub.
         power: hardware, and what the emissions are estimated from.
+        query_encoder: the repository holds the query encoder alone, too, in its folder `query`.
     """
     title = name.split("/")[-1]
     body = [
@@ -160,6 +162,7 @@ def write_card(
         "photo together, or for either alone; a separate, smaller encoder turns a shopper's words into a vector of the "
         "same space. The architecture is ACE-BERT.",
         *_usage(name, revision),
+        *(_query_usage(name, revision) if query_encoder else []),
         *_results(stages, report),
         *_training(stages, flags, power),
         *_limits(stages),
@@ -261,6 +264,23 @@ with torch.no_grad():
     query_vectors = model.get_text_features(**queries).pooler_output  # unit length
     product_vectors = model.get_product_features(**products).pooler_output
 print(query_vectors @ product_vectors.T)
+```'''.splitlines()
+
+
+def _query_usage(name: str, revision: str | None) -> list[str]:
+    return f'''
+### Queries alone, without remote code
+
+The folder `query` is the query encoder as a plain sentence-transformers model: it runs no code of this repository, so
+that engines which serve such models take it as it is. Its vectors are those of `get_text_features`, to be compared with
+vectors of products from the model above.
+
+```python
+from huggingface_hub import snapshot_download
+from sentence_transformers import SentenceTransformer
+
+folder = snapshot_download("{name}", revision="{revision or "<commit>"}", allow_patterns="query/*")
+query_vectors = SentenceTransformer(f"{{folder}}/query", trust_remote_code=False).encode(["striped red t-shirt"])
 ```'''.splitlines()
 
 

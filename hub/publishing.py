@@ -44,7 +44,8 @@ SPACE_SETTINGS = ("split", "id_column", "title_column", "image_column", "attribu
 # A repository that holds this file was written by this module.
 MARKS: dict[RepoType, str] = {"model": "config.json", "space": "settings.json", "dataset": "catalog.json"}
 # Files of an earlier publication that would be loaded beside the new ones, or instead of them.
-OLD_WEIGHTS = (WEIGHTS, WEIGHTS_INDEX, "model-*-of-*.safetensors")
+QUERY_ENCODER = "query"
+OLD_WEIGHTS = (WEIGHTS, WEIGHTS_INDEX, "model-*-of-*.safetensors", f"{QUERY_ENCODER}/*")
 OLD_PRODUCTS = ("products/*", "changes/*")
 WRITE_CARD = "Write the card"  # title of a commit that uploaded the card from the folder of a checkpoint
 
@@ -66,8 +67,12 @@ class Published:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def model_files(folder: Path) -> Files:
+def model_files(folder: Path, query_encoder: Path | None = None) -> Files:
     """The files that loading the model takes: weights, configuration, processor, tokenizer, code and licence.
+
+    Args:
+        folder: of the checkpoint.
+        query_encoder: folder that `write_query_encoder` made of it, to be published as `query/`.
 
     Raises:
         ValueError: for a folder that isn't a complete checkpoint of ACE-BERT.
@@ -78,7 +83,11 @@ def model_files(folder: Path) -> Files:
     if _model_type(folder / "config.json") != "acebert":
         raise ValueError(f"{folder / 'config.json'} isn't that of an ACE-BERT checkpoint.")
     names = [*REQUIRED, *(name for name in OPTIONAL if (folder / name).is_file()), *_weights(folder), *_code(folder)]
-    return {name: folder / name for name in names} | _license(folder)
+    files: Files = {name: folder / name for name in names}
+    if query_encoder is not None:
+        paths = sorted(path for path in query_encoder.rglob("*") if path.is_file())
+        files |= {f"{QUERY_ENCODER}/{path.relative_to(query_encoder).as_posix()}": path for path in paths}
+    return files | _license(folder)
 
 
 def _model_type(config: Path) -> str | None:
@@ -383,6 +392,7 @@ def publish_model(
     message: str = "Publish the model",
     overwrite_card: bool = False,
     tag: str | None = None,
+    query_encoder: Path | None = None,
 ) -> Published:
     """Uploads a checkpoint, and then its card, which names the commit to load it by.
 
@@ -397,12 +407,13 @@ def publish_model(
         message: message of the model's commit.
         overwrite_card: overwrite the card even if it was edited by hand.
         tag: tag for the model's commit.
+        query_encoder: see [`model_files`]; without it, one that was published before is removed.
 
     Raises:
         PublishError: see [`open_repository`]; and for a tag that another commit has.
         ValueError: see [`model_files`].
     """
-    revision = commit(api, repo_id, "model", model_files(folder), message, OLD_WEIGHTS)
+    revision = commit(api, repo_id, "model", model_files(folder, query_encoder), message, OLD_WEIGHTS)
     card, local = write_card(revision), folder / "README.md"
     here = local.read_text(encoding="utf-8") if local.is_file() else None
     edited_here = here is not None and is_edited(here) and not overwrite_card

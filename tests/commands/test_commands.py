@@ -101,7 +101,7 @@ def test_a_fault_of_our_own_is_not_blamed_on_an_extra(monkeypatch: pytest.Monkey
 # ----------------------------------------------------------------------------------------------------------------------
 
 # These parse flags of their own; train and evaluate pass theirs on to the recipes, and space to the Space's app.
-OWN_FLAGS = ["build-catalog", "export-onnx", "move-index", "publish", "sample-catalog", "snapshot"]
+OWN_FLAGS = ["build-catalog", "encode", "export-onnx", "move-index", "publish", "sample-catalog", "serve", "snapshot"]
 
 
 def help_of(name: str, capsys: pytest.CaptureFixture[str]) -> str:

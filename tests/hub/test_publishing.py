@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from datasets import load_dataset
@@ -670,6 +672,27 @@ def test_one_command_publishes_model_and_space(as_alice: None, hub: Hub, api: Hf
     settings = json.loads(hub.content("alice/search", "settings.json", kind="spaces"))
     shoes = hub.repository("alice/shoes", "datasets").resolve("main")
     assert (settings["catalog"], settings["catalog_revision"]) == ("alice/shoes", shoes)
+
+
+def test_the_query_encoder_goes_with_it_and_loads_as_the_card_says(
+    as_alice: None, hub: Hub, run: Path, tiny_processor: AceBertProcessor, tmp_path: Path
+) -> None:
+    arguments = ["--model_dir", str(run), "--repo_id", "acebert"]
+    publish.main([*arguments, "--query_encoder"])
+    card = hub.content("alice/acebert", "README.md").decode()
+    (snippet,) = re.findall(r"```python\n(.*?)```", card.split("### Queries alone")[1], re.DOTALL)
+    found: dict[str, Any] = {}
+    with mock.patch.dict(os.environ, {"HF_ENDPOINT": hub.url}):
+        exec(snippet.replace("snapshot_download(", f"snapshot_download(endpoint={hub.url!r}, repo_id="), found)
+    assert not list(Path(found["folder"]).rglob("*.py"))
+    queries = tiny_processor(text=["striped red t-shirt"], return_tensors="pt")
+    with torch.no_grad():
+        expected = AceBertModel.from_pretrained(run).get_text_features(**queries).pooler_output
+    assert np.abs(found["query_vectors"] - expected.numpy()).max() <= 1e-6
+
+    publish.main(arguments)  # beside other weights it would be another model's
+    assert not [name for name in tree(hub) if name.startswith("query/")]
+    assert "SentenceTransformer" not in hub.content("alice/acebert", "README.md").decode()
 
 
 def test_a_dry_run_lists_the_files_and_asks_nobody(
