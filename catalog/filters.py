@@ -8,13 +8,16 @@ a tuple of two is a range with both ends in it, None for an open end. JSON has n
 nested and beside attributes. The operators have the names of MongoDB's query language
 (https://www.mongodb.com/docs/manual/reference/operator/query/), which many vector stores share.
 
+`{"category": {"$under": "Home > Kitchen"}}` takes a category path and all below it, whatever sign divides the steps.
+
 A product that lacks an attribute meets no condition on it, and so meets the negation of each. An attribute with several
 values (the sizes of a shoe) meets "equal" and "one of" when any of its values does.
 """
 
 import math
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -31,9 +34,11 @@ KINDS = {
     "strings": "a list of strings",
 }
 BOUNDS = ("gte", "gt", "lte", "lt")
+STEPS = re.compile(r"[>/|»]|::")  # between the steps of a category path
 MAX_DEPTH = 20  # of nesting: engines recurse, and overflow their stack at some depth, which kills the process
 
 Value: TypeAlias = str | int | float | bool
+ValuesOf: TypeAlias = Callable[[str], Iterable[str]]
 
 
 @dataclass(frozen=True)
@@ -73,12 +78,15 @@ class Not:
 Filter: TypeAlias = OneOf | Range | And | Or | Not
 
 
-def parse_filters(filters: Mapping[str, Any] | None, schema: Mapping[str, str]) -> Filter | None:
+def parse_filters(
+    filters: Mapping[str, Any] | None, schema: Mapping[str, str], values_of: ValuesOf | None = None
+) -> Filter | None:
     """Checks filters against the attributes that exist and makes a tree of them.
 
     Args:
         filters: as in the module's docstring. None and {} let every product through.
         schema: attribute -> its kind, one of `KINDS`.
+        values_of: from an attribute's name to the values that there are, which paths are looked up among.
 
     Returns:
         The tree, or None for no filter.
@@ -88,7 +96,20 @@ def parse_filters(filters: Mapping[str, Any] | None, schema: Mapping[str, str]) 
     """
     if filters is None or (isinstance(filters, Mapping) and not filters):
         return None
-    return _parse_all(filters, schema, "filters", MAX_DEPTH)
+    return _parse_all(filters, schema, "filters", MAX_DEPTH, values_of)
+
+
+def _under(name: str, path: str, values_of: ValuesOf | None) -> OneOf:
+    """A path by the values that there are at it and below it."""
+    if values_of is None:
+        raise ValueError(f"The filter on {name!r} asks for a path, which a catalogue's searches alone can look up.")
+    steps = _steps(path)
+    below = [value for value in values_of(name) if _steps(value)[: len(steps)] == steps]
+    return OneOf(name, tuple(sorted(below)) or (path,))
+
+
+def _steps(path: str) -> list[str]:
+    return [step.strip().casefold() for step in STEPS.split(path) if step.strip()]
 
 
 def check_attributes(attributes: Mapping[str, Any], schema: Mapping[str, str]) -> dict[str, Any]:
@@ -116,32 +137,36 @@ def check_attributes(attributes: Mapping[str, Any], schema: Mapping[str, str]) -
     return checked
 
 
-def _parse_all(filters: Any, schema: Mapping[str, str], place: str, depth: int) -> Filter:
+def _parse_all(filters: Any, schema: Mapping[str, str], place: str, depth: int, values_of: ValuesOf | None) -> Filter:
     """All parts of one dict."""
     if not isinstance(filters, Mapping) or not filters:
         raise ValueError(f'{place} must be a dict with at least one condition, as {{"price": 10}}, got {filters!r}.')
     if not depth:
         raise ValueError(f"filters are nested more than {MAX_DEPTH} levels deep: write them flatter.")
-    parts = [_parse_part(name, value, schema, depth - 1) for name, value in filters.items()]
+    parts = [_parse_part(name, value, schema, depth - 1, values_of) for name, value in filters.items()]
     return parts[0] if len(parts) == 1 else And(tuple(parts))
 
 
-def _parse_part(name: str, value: Any, schema: Mapping[str, str], depth: int) -> Filter:
+def _parse_part(name: str, value: Any, schema: Mapping[str, str], depth: int, values_of: ValuesOf | None) -> Filter:
     if name == "$not":
-        return Not(_parse_all(value, schema, name, depth))
+        return Not(_parse_all(value, schema, name, depth, values_of))
     if name in ("$and", "$or"):
         if not isinstance(value, list | tuple) or not value:
             raise ValueError(f"{name} takes a list of at least one filter, got {value!r}.")
-        parts = tuple(_parse_all(part, schema, f"each part of {name}", depth) for part in value)
+        parts = tuple(_parse_all(part, schema, f"each part of {name}", depth, values_of) for part in value)
         return And(parts) if name == "$and" else Or(parts)
     if isinstance(name, str) and name.startswith("$"):
         raise ValueError(f"Unknown operator {name!r}: it must be $and, $or or $not, or an attribute's name.")
     kind = _kind(name, schema)
+    if isinstance(value, Mapping) and list(value) == ["$under"]:
+        if kind not in ("string", "strings"):
+            raise ValueError(f"$under asks for a path, and {name!r} is {KINDS[kind]}.")
+        return _under(name, str(_check_value(name, value["$under"], kind)), values_of)
     if isinstance(value, Mapping):
         unknown = [key for key in value if key not in [f"${bound}" for bound in BOUNDS]]
         if unknown or not value:
             what = f"Unknown operator {unknown[0]!r}" if unknown else "No operator"
-            raise ValueError(f"{what} in the filter on {name!r}: it must be $gte, $gt, $lte or $lt.")
+            raise ValueError(f"{what} in the filter on {name!r}: it must be $gte, $gt, $lte, $lt, or $under alone.")
         return _range(name, kind, {key[1:]: bound for key, bound in value.items()})
     if isinstance(value, tuple):
         if len(value) != 2:

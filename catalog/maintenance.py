@@ -10,20 +10,24 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from json import JSONDecodeError
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
+from acebert.catalog.exact_words import is_code
 from acebert.catalog.indexes.base import CatalogIndex
 from acebert.catalog.indexes.edge import EdgeIndex
-from acebert.catalog.store import Location, Products, ProductStore, read_attributes, read_change
+from acebert.catalog.store import Location, Products, ProductStore, Settings, read_attributes, read_change
+from acebert.catalog.words import WORDS_ATTRIBUTE, naming_attributes, product_words
 from acebert.utils.files import atomic_write
 
 EXACT_UP_TO = 300_000  # products; beyond, an exact search takes longer than 50 ms on one core (docs/catalog.md)
 FLUSH_EVERY = 20  # batches, of 1,024 products: unflushed, a million products take gigabytes of write-ahead log
+INDEX_FORMAT = 2  # of what `put` writes; an index of another is made again
 UNFILLED = -1  # in place of the last change that an index has: it exists, and has yet to be filled
 NAMESPACE = uuid.UUID("6f0c4a52-6f3e-5d0e-9b57-6c1f6ab8ad0e")  # of the keys that engines know products by
 
@@ -33,15 +37,16 @@ def index_folder(path: Path, generation: int) -> Path:
 
 
 def read_applied(folder: Path) -> int | None:
-    """The last change that an index has for certain; None where there is no whole index."""
+    """The last change that an index has for certain; None where there is no whole index, `UNFILLED` for an old one."""
     with suppress(FileNotFoundError, JSONDecodeError):  # a file may be empty after a power cut
-        return json.loads((folder / "applied.json").read_text(encoding="utf-8"))["change"]
+        values = json.loads((folder / "applied.json").read_text(encoding="utf-8"))
+        return values["change"] if values.get("format") == INDEX_FORMAT else UNFILLED
     return None
 
 
 def write_applied(folder: Path, change: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / "applied.json", json.dumps({"change": change}))
+    atomic_write(folder / "applied.json", json.dumps({"change": change, "format": INDEX_FORMAT}))
 
 
 def to_key(product_id: str | int) -> str:
@@ -50,26 +55,28 @@ def to_key(product_id: str | int) -> str:
     return str(uuid.uuid5(NAMESPACE, f"{kind}:{product_id}"))
 
 
-def put(index: CatalogIndex, products: Products, locations: Sequence[Location]) -> None:
+def index_schema(settings: Settings) -> dict[str, str]:
+    """The attributes that an index keeps: the catalogue's own, and each product's exact words."""
+    return {**settings.attributes, WORDS_ATTRIBUTE: "strings"}
+
+
+def put(index: CatalogIndex, products: Products, locations: Sequence[Location], settings: Settings) -> None:
     """Adds products to an index, or replaces them."""
-    payloads = [
-        {
-            "id": product_id,
-            "title": products.titles[row],
-            "attributes": {
-                name: values[row] for name, values in products.attributes.items() if values[row] not in (None, [])
-            },
-            "location": list(locations[row]),
+    payloads = []
+    for row, product_id in enumerate(products.ids):
+        title = products.titles[row]
+        attributes = {
+            name: values[row] for name, values in products.attributes.items() if values[row] not in (None, [])
         }
-        for row, product_id in enumerate(products.ids)
-    ]
+        attributes[WORDS_ATTRIBUTE] = find_words(title, product_id, attributes, settings)
+        payloads.append({"id": product_id, "title": title, "attributes": attributes, "location": list(locations[row])})
     index.upsert([to_key(product_id) for product_id in products.ids], products.vectors, products.titles, payloads)
 
 
 def fill_index(index: CatalogIndex, store: ProductStore, generation: int) -> None:
     with tqdm(total=store.count(generation), desc="index", unit="product", leave=False) as bar:
         for number, (locations, products) in enumerate(store.read_products(generation), start=1):
-            put(index, products, locations)
+            put(index, products, locations, store.settings)
             if number % FLUSH_EVERY == 0:
                 index.flush()
             bar.update(len(products))
@@ -80,15 +87,38 @@ def apply_change(index: CatalogIndex, store: ProductStore, file: Path) -> None:
     kind, table = read_change(file)
     if kind == "upsert":
         name = file.relative_to(store.path).as_posix()
-        put(index, Products.from_table(table, store.settings), [(name, row) for row in range(len(table))])
+        locations = [(name, row) for row in range(len(table))]
+        put(index, Products.from_table(table, store.settings), locations, store.settings)
     elif kind == "delete":
         index.delete([to_key(product_id) for product_id in table["id"].to_pylist()])
     else:
         keyed = [(to_key(product_id), values) for product_id, values in read_attributes(table)]
         # A product may be gone by a later change that the index has already.
         there = index.get([key for key, _ in keyed])
-        left = [item for item, match in zip(keyed, there, strict=True) if match is not None]
-        index.set_attributes([key for key, _ in left], [values for _, values in left])
+        left = [(key, values, match.payload) for (key, values), match in zip(keyed, there, strict=True) if match]
+        index.set_attributes(
+            [key for key, _, _ in left],
+            [
+                values
+                | {
+                    WORDS_ATTRIBUTE: find_words(
+                        payload["title"], payload["id"], payload["attributes"] | values, store.settings
+                    )
+                }
+                for _, values, payload in left
+            ],
+        )
+
+
+def find_words(
+    title: str | None, product_id: str | int, attributes: Mapping[str, Any], settings: Settings
+) -> list[str] | None:
+    """The exact words that a product is found by: of its title, its names, and an id that is a code; None for none."""
+    values = [attributes.get(name) for name in naming_attributes(settings.attributes)]
+    names = [name for value in values if value for name in ([value] if isinstance(value, str) else value)]
+    if isinstance(product_id, str) and is_code(product_id) and not product_id.isdigit():
+        names.append(product_id)
+    return product_words([title or ""], names) or None
 
 
 def needs_graph(store: ProductStore, generation: int) -> bool:
@@ -102,7 +132,7 @@ def make_edge_index(store: ProductStore, generation: int, change: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(exist_ok=True)
     hnsw = needs_graph(store, generation)
-    index = EdgeIndex.create(folder, settings.dim, settings.attributes, hnsw=hnsw, sides=settings.sides)
+    index = EdgeIndex.create(folder, settings.dim, index_schema(settings), hnsw=hnsw, sides=settings.sides)
     fill_index(index, store, generation)
     if hnsw:
         index.optimize()

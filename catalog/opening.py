@@ -13,6 +13,7 @@ from acebert.catalog.maintenance import (
     UNFILLED,
     fill_index,
     index_folder,
+    index_schema,
     make_edge_index,
     needs_graph,
     read_applied,
@@ -49,18 +50,18 @@ def open_index(
     if options:
         raise ValueError(f"index_options are for a server's index, and this catalogue's is {settings.index!r}.")
     if settings.index == "memory" or read_only:
-        index = MemoryIndex(settings.attributes)
+        index = MemoryIndex(index_schema(settings))
         fill_index(index, store, settings.generation)
         return index, settings.merged
     folder = index_folder(store.path, settings.generation)
-    if read_applied(folder) is None:
+    if read_applied(folder) in (None, UNFILLED):
         if needs_graph(store, settings.generation):
             run_child(store.path, settings.generation, settings.merged)
         else:
             make_edge_index(store, settings.generation, settings.merged)
     applied = read_applied(folder)
     assert applied is not None, "an index that was made says what it holds"
-    return EdgeIndex.open(folder, settings.attributes), applied
+    return EdgeIndex.open(folder, index_schema(settings)), applied
 
 
 def _open_server_index(

@@ -11,10 +11,8 @@ survives a kill, and the next search sees it.
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,8 +24,10 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
+from acebert.catalog.boosts import Boost, check_boosts
 from acebert.catalog.build import BuildOptions, build_catalog, finish_replacing
-from acebert.catalog.filters import parse_filters
+from acebert.catalog.filters import Filter
+from acebert.catalog.grouping import check_group, group_facets
 from acebert.catalog.indexes.base import CatalogIndex, Match
 from acebert.catalog.indexes.connection import IndexUnavailableError
 from acebert.catalog.indexes.edge import EdgeIndex
@@ -38,6 +38,7 @@ from acebert.catalog.maintenance import (
     apply_change,
     fill_index,
     index_folder,
+    index_schema,
     read_applied,
     run_child,
     to_key,
@@ -46,28 +47,25 @@ from acebert.catalog.maintenance import (
 from acebert.catalog.opening import find_miscount, open_index, refill
 from acebert.catalog.parts import keep_photo
 from acebert.catalog.records import (
-    Hit,
     NewProducts,
     Photo,
     Product,
+    Results,
     check_id,
     check_new_products,
     check_values,
-    to_hit,
     to_product,
 )
+from acebert.catalog.search_options import Options, read_queries
+from acebert.catalog.searching import Searcher
 from acebert.catalog.server_index import is_server
 from acebert.catalog.store import Products, ProductStore, Settings
 from acebert.data.cleaning import OnBadRow
 from acebert.encoding.encoder import Encoder, find_title_error
-from acebert.image_processing_acebert import to_numpy
-from acebert.processing_acebert import LONE_SURROGATE
-from acebert.utils.ranking import reciprocal_rank_fusion
 from acebert.utils.words import cut
 
 logger = logging.get_logger(__name__)
 
-HYBRID_DEPTH = 100  # ranks of each list that rank fusion looks at
 FLUSH_EVERY = 256  # changes between two flushes of the index: what a start after a kill has to apply again
 ENCODE_BATCH = 64
 SHARED_WAIT = 10.0  # seconds that a change waits for those of other processes
@@ -101,6 +99,7 @@ class ProductCatalog:
         self._optimizing = threading.Lock()
         self._applied = self._flushed = store.settings.merged  # changes that the index has, and has on the disk
         self._filled = True  # False while a server's index is filled again
+        self._searcher = Searcher(store.settings, encoder)
         self._closing = threading.Event()
         self._catching: threading.Thread | None = None  # applies changes that a server missed
 
@@ -254,7 +253,7 @@ class ProductCatalog:
                     f"Another process has {path} open for changes: close it there, or pass read_only=True."
                 ) from None
             store.remove_leftovers()
-        catalog = cls(store, MemoryIndex(store.settings.attributes), encoder, lock, shared)
+        catalog = cls(store, MemoryIndex(index_schema(store.settings)), encoder, lock, shared)
         try:
             catalog._start_index(read_only or shared, index_options)
         except BaseException:
@@ -348,7 +347,7 @@ class ProductCatalog:
 
     def count(self, filters: Mapping[str, Any] | None = None) -> int:
         """How many products match the filters."""
-        return self._index.count(parse_filters(filters, self.attributes))
+        return self._index.count(self._where(filters))
 
     def sample(self, count: int, seed: int = 0) -> tuple[list[Product], np.ndarray]:
         """Products drawn at random, the same for the same seed as long as nothing changes.
@@ -368,13 +367,33 @@ class ProductCatalog:
         vectors = [match.vectors["product"] for match in matches]
         return [to_product(match) for match in matches], np.array(vectors).reshape(-1, self.settings.dim)
 
-    def facets(self, name: str, filters: Mapping[str, Any] | None = None, limit: int = 100) -> dict[Any, int]:
-        """An attribute's values and how many products have each, the most frequent first."""
+    def facets(
+        self,
+        name: str,
+        filters: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        group_by: str | Literal[False] | None = None,
+    ) -> dict[Any, int]:
+        """An attribute's values and how many products, or groups as a search makes them, have each.
+
+        The most frequent values come first.
+        """
         if name not in self.attributes:
             raise ValueError(f"There is no attribute {name!r}: there are {list(self.attributes)}.")
         if limit < 1:
             raise ValueError(f"limit must be at least 1, got {limit}.")
-        return self._index.facets(name, parse_filters(filters, self.attributes), limit)
+        where, by = self._where(filters), self._group_by(group_by)
+        if by is None:
+            return self._index.facets(name, where, limit)
+        check_group(by, self.attributes)
+        return group_facets(self._index, name, by, where, limit)
+
+    def _where(self, filters: Mapping[str, Any] | None) -> Filter | None:
+        return self._searcher.where(self._index, filters)
+
+    def _group_by(self, group_by: str | Literal[False] | None) -> str | None:
+        """What products are grouped by: as asked, or as the catalogue was built."""
+        return self.settings.group if group_by is None else group_by or None
 
     def search(
         self,
@@ -384,91 +403,85 @@ class ProductCatalog:
         like: Any = None,
         vector: np.ndarray | None = None,
         top_k: int = 10,
+        offset: int = 0,
         filters: Mapping[str, Any] | None = None,
         using: Literal["product", "title", "image", "words"] = "product",
-        hybrid: bool = False,
-    ) -> list[Hit] | list[list[Hit]]:
+        exact_words: bool = True,
+        correct: bool = True,
+        understand: bool = True,
+        as_words: Collection[str] = (),
+        group_by: str | Literal[False] | None = None,
+        min_score: float | None = None,
+        sort_by: str | None = None,
+        boosts: Mapping[str, Boost | float] | None = None,
+    ) -> Results | list[Results]:
         """Finds products by words, by a photo, by both (the mean of their vectors), or by another product.
 
         Args:
             text: a query, or several.
             image: a photo as the processor takes it, or several; with texts, as many as those.
-            like: the id of a product to find more like; it is not among the hits itself.
+            like: the id of a product to find more like; neither it nor its group is among the hits.
             vector: (dim,) or (queries, dim) unit vectors, encoded elsewhere.
             top_k: hits wanted. There are fewer only where fewer products match the filters.
+            offset: hits to pass over, for the pages after the first.
             filters: attribute to a value, a list of values, or a tuple of a range's ends (None for an open one); with
                 "$or", "$and", "$not" around them. See `acebert.catalog.filters`.
             using: which of the vectors to compare with, or "words" for BM25 on the titles alone, without vectors.
-            hybrid: also rank by BM25 on the titles, and join the two lists by reciprocal rank fusion.
+            exact_words: rank products higher that have the query's words in their titles or names, the more the rarer
+                a word is, and part numbers first (`acebert.catalog.exact_words`). False ranks by vectors alone.
+            correct: replace words that neither the catalogue nor the model knows by the catalogue's nearest.
+            understand: read prices, exclusions, sizes and attribute values in the text as filters and boosts.
+            as_words: parts of the text to leave as typed: the `words` of a chip that a shopper took away, or a
+                word that was corrected.
+            group_by: attribute of which each value is one hit, its best product; by default the catalogue's own, if it
+                has one. False doesn't group.
+            min_score: confidence in [0, 1] that a hit needs: the share of meaningless queries whose best hit scores
+                lower (`acebert.catalog.calibration`).
+            sort_by: an attribute of numbers to sort by, "-price" from high to low; products that lack it come last.
+                Sorted are those of the best 1,000 matches that have at least half of the best score.
+            boosts: attribute to what it adds to the score (`acebert.catalog.boosts`).
 
         Returns:
-            Hits, best first; a list of them for each query where several were given.
+            The hits, best first, with what became of the query ([`Results`]); a list of them where several were given.
 
         Raises:
             ValueError: for a bad argument, naming it; or where the catalogue lacks the vectors that `using` names.
             KeyError: where `like` is no product's id.
         """
-        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-            raise ValueError(f"top_k must be a positive integer, got {top_k!r}.")
-        if using not in (*self.settings.vectors, "words"):
-            choices = [*self.settings.vectors, "words"]
-            raise ValueError(f"using must be one of {choices} in this catalogue, got {using!r}.")
-        where = parse_filters(filters, self.attributes)
-        if vector is not None:
-            try:
-                vector = np.asarray(to_numpy(vector), dtype=np.float32)
-            except (TypeError, ValueError):
-                raise ValueError(f"vector must hold {self.settings.dim} numbers a query, got {vector!r}.") from None
-        texts, images, single = _as_batch(text, image, like, vector)
-        words = texts or []
-        if not words and (hybrid or using == "words"):
-            raise ValueError("A search by words, alone or hybrid, needs a text.")
+        texts, images, vectors, single = read_queries(text, image, like, vector, self.settings.dim)
+        options = Options(
+            top_k=top_k,
+            offset=offset,
+            filters=filters,
+            using=using,
+            exact_words=exact_words,
+            correct=correct,
+            understand=understand,
+            as_words=as_words,
+            group_by=self._group_by(group_by),
+            min_score=min_score,
+            sort_by=sort_by,
+            boosts=check_boosts(boosts, self.attributes),
+        ).check(self.settings)
+        index, searcher = self._index, self._searcher
         if using == "words":
-            if hybrid or images is not None:
-                raise ValueError("using='words' looks at the titles alone: leave hybrid and image out.")
-            hits = [[to_hit(match) for match in matches] for matches in self._index.search_words(words, top_k, where)]
-            return hits[0] if single else hits
-        index, sides = self._index, [name for name in self.settings.vectors if name != "product"]
-        exclude = None
-        if like is not None:
-            exclude = self._key(like)
-            (match,) = index.get([exclude], with_vectors=["product"])
-            if match is None:
-                raise KeyError(f"There is no product with the id {like!r}.")
-            queries = match.vectors["product"][None]
-        elif vector is not None:
-            queries = self._check_vector(vector)
+            if texts is None or images is not None:
+                raise ValueError("using='words' looks at the titles alone: give a text, and leave image out.")
+            found = searcher.by_words(index, texts, options)
+        elif like is not None:
+            found = [searcher.like(index, self._key(like), like, options)]
+        elif vectors is not None:
+            found = searcher.by_vectors(index, vectors, options)
         else:
-            queries = self.encode_queries(texts, images)
-        wanted = max(top_k, HYBRID_DEPTH) if hybrid else top_k + (exclude is not None)
-        found = index.search(queries, wanted, where, using=using, with_vectors=sides)
-        if hybrid:
-            by_words = index.search_words(words, wanted, where, with_vectors=sides)
-            found = [fuse_matches(lists) for lists in zip(found, by_words, strict=True)]
-        hits = [
-            [to_hit(match, query) for match in matches if match.key != exclude][:top_k]
-            for query, matches in zip(queries, found, strict=True)
-        ]
-        return hits[0] if single else hits
+            found = searcher.by_queries(index, texts, images, options)
+        return found[0] if single else found
 
     def encode_queries(self, texts: Sequence[str] | None = None, images: Sequence[Photo] | None = None) -> np.ndarray:
         """(queries, dim) float32 unit vectors of words, of photos, or of the mean of both: for `search(vector=...)`."""
-        if self._encoder is None:
-            raise ValueError(
-                f"To search by words or photos, load the catalogue with its model: {self.settings.model['name']!r}."
-            )
-        return self._encoder.encode_queries(texts, images)
+        return self._searcher.encode(texts, images)
 
     def _key(self, product_id: Any) -> str:
         return to_key(check_id(product_id, self.settings.id_type))
-
-    def _check_vector(self, vector: np.ndarray) -> np.ndarray:
-        queries = np.atleast_2d(vector)
-        if queries.ndim != 2 or queries.shape[1] != self.settings.dim or not np.isfinite(queries).all():
-            raise ValueError(
-                f"vector must hold {self.settings.dim} finite numbers a query, got the shape {np.shape(vector)}."
-            )
-        return queries
 
     # ------------------------------------------------------------------------------------------------------------------
     # Changing
@@ -604,9 +617,9 @@ class ProductCatalog:
         run_child(store.path, generation, upto)
         with self._changing:
             if settings.index == "edge":
-                index = EdgeIndex.open(index_folder(store.path, generation), settings.attributes)
+                index = EdgeIndex.open(index_folder(store.path, generation), index_schema(settings))
             elif settings.index == "memory":
-                index = MemoryIndex(settings.attributes)
+                index = MemoryIndex(index_schema(settings))
                 fill_index(index, store, generation)
             else:
                 # A server keeps its one collection: the products only learn where their photos lie now. A kill in
@@ -644,6 +657,7 @@ class ProductCatalog:
         for number, file in self._store.changes(self._applied):
             apply_change(self._index, self._store, file)
             self._applied = number
+            self._searcher.vocabulary.forget()
         if self._lock is not None and self._applied - self._flushed >= (1 if self._shared else FLUSH_EVERY):
             self._flush()
 
@@ -690,7 +704,7 @@ class ProductCatalog:
                 raise RuntimeError(f"The index of {self.path} isn't filled yet: load it in one process first.")
             self._store, self._applied = store, applied
         elif store is not self._store:
-            index = MemoryIndex(store.settings.attributes)
+            index = MemoryIndex(index_schema(store.settings))
             fill_index(index, store, store.settings.generation)
             self._store, self._open_index = store, index
             self._applied = self._flushed = store.settings.merged
@@ -729,52 +743,6 @@ class ProductCatalog:
 # ----------------------------------------------------------------------------------------------------------------------
 # Helpers
 # ----------------------------------------------------------------------------------------------------------------------
-
-
-def _as_batch(text: Any, image: Any, like: Any, vector: Any) -> tuple[list[str] | None, list[Photo] | None, bool]:
-    """Texts and photos as lists, and whether a single query was given."""
-    given = [
-        name
-        for name, value in (
-            ("text or image", text is not None or image is not None),
-            ("like", like is not None),
-            ("vector", vector is not None),
-        )
-        if value
-    ]
-    if len(given) != 1:
-        raise ValueError(
-            f"A search needs a text, an image or both, or `like`, or `vector`; got {given or 'none of them'}."
-        )
-    if vector is not None:
-        return None, None, np.ndim(vector) == 1
-    several = isinstance(text, list | tuple) or isinstance(image, list | tuple)
-    texts = None if text is None else list(text) if isinstance(text, list | tuple) else [text]
-    images = None if image is None else list(image) if isinstance(image, list | tuple) else [image]
-    if texts is not None and images is not None and len(texts) != len(images):
-        raise ValueError(f"{len(texts)} texts and {len(images)} images: give one image for each text.")
-    for position, query in enumerate(texts or ()):
-        if not isinstance(query, str) or not query.strip() or LONE_SURROGATE.search(query):
-            raise ValueError(f"text {position} must hold words, got {query!r}.")
-    for position, photo in enumerate(images or ()):
-        if photo is None:
-            raise ValueError(f"image {position} is None: give a photo for every query, or search by text alone.")
-    if texts == [] or images == []:
-        raise ValueError("There is no query in the list.")
-    return texts, images, not several
-
-
-def fuse_matches(lists: Sequence[Sequence[Match]]) -> list[Match]:
-    """Joins ranked lists by [`reciprocal_rank_fusion`], whose sum is the score."""
-    matches: dict[str, Match] = {}
-    for match in chain.from_iterable(lists):
-        matches.setdefault(match.key, match)
-    column = {key: number for number, key in enumerate(matches)}
-    ranks = np.full((len(lists), len(matches)), np.inf)
-    for row, ranked in zip(ranks, lists, strict=True):
-        row[[column[match.key] for match in ranked]] = np.arange(1, len(ranked) + 1)
-    scores, found = reciprocal_rank_fusion(ranks), list(matches.values())
-    return [replace(found[i], score=float(scores[i])) for i in np.argsort(-scores, kind="stable")]
 
 
 def _check_same_model(made_by: Mapping[str, Any], given: Mapping[str, Any], path: Any) -> None:

@@ -1,14 +1,16 @@
 """Products as they enter and leave a catalogue: what a search returns, and what a change accepts."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from acebert.catalog.filters import check_attributes
 from acebert.catalog.indexes.base import Match
+from acebert.catalog.query_parsing import Chip
 from acebert.catalog.store import Location, Settings
+from acebert.catalog.words import WORDS_ATTRIBUTE
 from acebert.data.cleaning import clean_photo, clean_text, find_photo_error, is_blank
 from acebert.data.texts import clean_words
 from acebert.processing_acebert import LONE_SURROGATE
@@ -39,22 +41,61 @@ class Hit(Product):
     """A product that was found.
 
     Args:
-        score: cosine similarity of query and product, in [-1, 1]; the BM25 score of a search by words alone; the sum of
-            reciprocal ranks of a hybrid one.
+        score: what it is ranked by, the sum of `parts`.
+        parts: what the score is made of: "similarity", the cosine of query and product, in [-1, 1], or "bm25" of a
+            search by words alone; "words", what exact words of the query are worth (`acebert.catalog.exact_words`);
+            "understood", what attribute values that the query says are worth; and each attribute of `boosts`.
         title_score: cosine similarity of the query and the title alone; None where there is no such vector.
         image_score: likewise, of the photo alone.
+        group_size: how many products of its group meet the filters, itself among them; None where nothing is grouped.
     """
 
     score: float
+    parts: dict[str, float] = field(default_factory=dict)
     title_score: float | None = None
     image_score: float | None = None
+    group_size: int | None = None
 
     @property
-    def carried_by(self) -> Literal["title", "image"] | None:
-        """The side that alone is closer to the query; None where the catalogue doesn't have both."""
+    def carried_by(self) -> Literal["words", "title", "image"] | None:
+        """What the hit owes its place to: "words" where exact words are worth more than the similarity.
+
+        Else the side that alone is closer to the query; None where the catalogue doesn't have both.
+        """
+        if self.parts.get("words", 0.0) > max(self.parts.get("similarity", 0.0), 0.0):
+            return "words"
         if self.title_score is None or self.image_score is None:
             return None
         return "title" if self.title_score >= self.image_score else "image"
+
+
+class Results(list[Hit]):
+    """The hits of one query, best first, and how it was read.
+
+    Args:
+        hits: those of the page that was asked for.
+        total: products, or groups, that meet the filters, and `min_score` where there is one.
+        text: the words that were searched for; None where there were none.
+        corrections: typed words to those that were searched for in their place.
+        chips: what the query says beside words, and what was made of it.
+        nothing_fits: whether chance alone may have found the hits: nothing the query says is in the catalogue.
+        near_values: where no product meets the filters, the values near to those asked for, by attribute.
+    """
+
+    def __init__(
+        self,
+        hits: Iterable[Hit] = (),
+        *,
+        total: int = 0,
+        text: str | None = None,
+        corrections: Mapping[str, str] | None = None,
+        chips: Sequence[Chip] = (),
+        nothing_fits: bool = False,
+        near_values: Mapping[str, list[Any]] | None = None,
+    ) -> None:
+        super().__init__(hits)
+        self.total, self.text, self.nothing_fits = total, text, nothing_fits
+        self.corrections, self.chips, self.near_values = dict(corrections or {}), list(chips), dict(near_values or {})
 
 
 @dataclass(frozen=True)
@@ -76,14 +117,15 @@ class NewProducts:
 
 def to_product(match: Match) -> Product:
     payload = match.payload
-    return Product(payload["id"], payload["title"], payload["attributes"], tuple(payload["location"]))
+    attributes = {name: value for name, value in payload["attributes"].items() if name != WORDS_ATTRIBUTE}
+    return Product(payload["id"], payload["title"], attributes, tuple(payload["location"]))
 
 
-def to_hit(match: Match, query: np.ndarray | None = None) -> Hit:
+def to_hit(match: Match, parts: Mapping[str, float], query: np.ndarray | None = None, group: int | None = None) -> Hit:
     """A match as a hit; with a (dim,) query, also its cosine similarities to the title and the photo alone."""
-    sides = {f"{name}_score": float(vector @ query) for name, vector in match.vectors.items()}
-    fields: dict[str, Any] = vars(to_product(match)) | {"score": match.score} | sides
-    return Hit(**fields)
+    sides = {} if query is None else {f"{name}_score": float(vector @ query) for name, vector in match.vectors.items()}
+    fields: dict[str, Any] = vars(to_product(match)) | sides
+    return Hit(**fields, score=sum(parts.values()), parts=dict(parts), group_size=group)
 
 
 def check_id(product_id: Any, id_type: Literal["string", "integer"]) -> str | int:

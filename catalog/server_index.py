@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from acebert.catalog.indexes.connection import IndexUnavailableError, Server, ServerOptions, parse_address
 from acebert.catalog.indexes.server import ServerIndex
+from acebert.catalog.maintenance import index_schema
 from acebert.catalog.store import Settings
 
 logger = logging.get_logger(__name__)
@@ -95,7 +96,7 @@ class ServerPlace:
         Raises:
             ValueError: it isn't what the catalogue needs; what differs is named.
         """
-        return ServerIndex.find(self.server, self.collection, self.settings.attributes, self.owner)
+        return ServerIndex.find(self.server, self.collection, index_schema(self.settings), self.owner)
 
     def make(self) -> ServerIndex:
         """A new, empty collection, instead of one that is there."""
@@ -103,7 +104,7 @@ class ServerPlace:
             self.server.drop(self.collection)
         settings = self.settings
         return ServerIndex.make(
-            self.server, self.collection, settings.dim, settings.attributes, settings.sides, self.owner
+            self.server, self.collection, settings.dim, index_schema(settings), settings.sides, self.owner
         )
 
     def take_alias(self) -> None:

@@ -70,6 +70,12 @@ class Encoder:
         mean = torch.stack(vectors).float().mean(0)
         return torch.nn.functional.normalize(mean, dim=-1).cpu().numpy()
 
+    def knows_word(self, word: str) -> bool:
+        """Whether the vocabulary has a word whole, rather than in pieces of which its vector says little."""
+        tokenizer = self.processor.tokenizer
+        pieces = tokenizer.tokenize(word)
+        return len(pieces) == 1 and pieces[0] != tokenizer.unk_token
+
     def encode_products(
         self, titles: Sequence[str | None], photos: Sequence[Any | None], names: Sequence[str]
     ) -> dict[str, np.ndarray]:

@@ -40,7 +40,7 @@ class SearchRequest(Request):
     top_k: int = Field(10, ge=1, description="Hits wanted; there are fewer only where fewer products match.")
     filters: Filters = {}
     using: Using = "product"
-    hybrid: bool = Field(False, description="Also rank by the words of titles, and join both rankings.")
+    exact_words: bool = Field(True, description="Rank products higher that have the query's words, part numbers first.")
 
     @model_validator(mode="after")
     def _has_a_query(self) -> "SearchRequest":

@@ -12,6 +12,7 @@ from acebert.space.shop import Shop
 
 CARRIED_BY = {
     "title": ("by title", "Its title alone is closer to your search than its photo alone"),
+    "words": ("exact words", "Its title or its name has words of your search"),
     "image": ("by photo", "Its photo alone is closer to your search than its title alone"),
 }
 NO_BREAK = "\u00a0"
@@ -48,6 +49,14 @@ def show_facts(product: Product, attributes: Sequence[str]) -> str:
     return f"{NO_BREAK}· ".join(facts)
 
 
+def show_parts(hit: Hit) -> str:
+    """What a hit's score is made of: "Similarity 0.41, words +0.20, stock +0.05"."""
+    first, *others = hit.parts.items()
+    return ", ".join(
+        [f"{label(first[0])} {first[1]:.2f}", *(f"{label(name).lower()} {gain:+.2f}" for name, gain in others)]
+    )
+
+
 def card(shop: Shop, catalog: ProductCatalog, product: Product, attributes: Sequence[str]) -> Markup:
     """One product; a search hit with its score, which side carried the match, and a button to ask why."""
     hit = product if isinstance(product, Hit) else None
@@ -59,6 +68,7 @@ def card(shop: Shop, catalog: ProductCatalog, product: Product, attributes: Sequ
         facts=show_facts(product, attributes),
         hit=hit,
         carried_by=CARRIED_BY.get(hit.carried_by or "") if hit else None,
+        parts=show_parts(hit) if hit else "",
         more="?" + urlencode({"like": product.id}),
     )
 

@@ -10,8 +10,9 @@ import numpy as np
 from acebert.catalog.product_catalog import ProductCatalog
 from acebert.space.cards import label
 
-CHOICE_SLOTS = 6  # filters by value
-RANGE_SLOTS = 2  # filters by number, each from and to
+CHOICE_SLOTS = 20  # filters by value
+RANGE_SLOTS = 6  # filters by number, each from and to
+VALUES = 1_000  # of a filter that are listed; others may be typed
 SLOTS = CHOICE_SLOTS + 2 * RANGE_SLOTS
 
 Filters: TypeAlias = dict[str, Any]
@@ -36,6 +37,12 @@ class FilterSlots:
         others = [name for name in attributes if name not in numbers]
         return cls(tuple(others[:CHOICE_SLOTS]), tuple(numbers[:RANGE_SLOTS]))
 
+    @staticmethod
+    def left_out(catalog: ProductCatalog, attributes: Sequence[str]) -> list[str]:
+        """The attributes that there is no slot for."""
+        slots = FilterSlots.of(catalog, attributes)
+        return [name for name in attributes if name not in (*slots.choices, *slots.ranges)]
+
     def read(self, values: Sequence[Any]) -> Filters:
         """The filters that the slots' values make: a list for each choice, then two numbers for each range."""
         filters = {name: chosen for name, chosen in zip(self.choices, values, strict=False) if chosen}
@@ -44,6 +51,14 @@ class FilterSlots:
             if (low, high) != (None, None):
                 filters[name] = (low, high)
         return filters
+
+    def orders(self) -> list[tuple[str, str]]:
+        """The ways to sort by a number, and how each is called in an address."""
+        return [
+            (f"{label(name)}, {way}", sign + name)
+            for name in self.ranges
+            for way, sign in (("low to high", ""), ("high to low", "-"))
+        ]
 
     def write(self, filters: Filters) -> list[Any]:
         """The slots' values that make these filters."""
@@ -54,10 +69,13 @@ class FilterSlots:
         return values + [None] * (SLOTS - len(values))
 
     def parse(self, catalog: ProductCatalog, fields: Mapping[str, Sequence[str]]) -> Filters:
-        """The filters in an address; values that the catalogue doesn't have are left out."""
+        """The filters in an address; what can be none is left out."""
         filters: Filters = {}
         for name in self.choices:
-            chosen = [value for value in catalog.facets(name) if str(value) in fields.get(name, ())]
+            # Of texts any value is taken, listed or not; that no product has it is told.
+            possible = {"True": True, "False": False} if catalog.attributes[name] == "boolean" else None
+            asked = dict.fromkeys(value for value in fields.get(name, ()) if value)
+            chosen = list(asked) if possible is None else [possible[value] for value in asked if value in possible]
             if chosen:
                 filters[name] = chosen
         for name in self.ranges:
@@ -73,11 +91,13 @@ class FilterSlots:
         updates = []
         for name in self.choices:
             others = {other: value for other, value in filters.items() if other != name}
-            counts = catalog.facets(name, others)
+            counts = catalog.facets(name, others, limit=VALUES, group_by=False)
             # Chosen ones stay, or the shopper couldn't take them away.
             counts |= {value: 0 for value in filters.get(name, ()) if value not in counts}
             choices = [(f"{value} ({count:,})", value) for value, count in counts.items()]
-            updates.append(gr.update(choices=choices, label=label(name), visible=True))
+            more = len(counts) >= VALUES
+            named = f"{label(name)} (the first {VALUES:,}, or type one)" if more else label(name)
+            updates.append(gr.update(choices=choices, label=named, visible=True, allow_custom_value=more))
         updates += [gr.update(visible=False)] * (CHOICE_SLOTS - len(updates))
         for name in self.ranges:
             updates += [gr.update(label=f"{label(name)} {end}", visible=True) for end in ("from", "to")]

@@ -1,7 +1,7 @@
 """The search panel: words, a photo, filters, results; over the shop's catalogue or any other."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -11,7 +11,9 @@ from markupsafe import Markup
 from PIL.Image import Image as Photo
 
 from acebert.catalog.product_catalog import Product, ProductCatalog
-from acebert.space.cards import card, notice, show_title
+from acebert.catalog.query_parsing import Chip
+from acebert.catalog.records import Results
+from acebert.space.cards import card, label, notice, show_title
 from acebert.space.filter_slots import CHOICE_SLOTS, RANGE_SLOTS, SLOTS, Filters, FilterSlots
 from acebert.space.gradio_compat import replace_preprocess
 from acebert.space.rendering import read_script, render
@@ -20,6 +22,7 @@ from acebert.space.uploads.limits import Limits
 from acebert.space.uploads.photo_zip import decode_photo
 from acebert.space.why import Question, find_reasons, why_page
 
+BEST_FIRST = ("Best match first", "")
 COUNTS = (12, 24, 48, 96)
 DEFAULT_COUNT = 24
 # A search costs 20 ms of one core: more at a time than this would only take turns.
@@ -34,11 +37,14 @@ READ_ADDRESS = "(typed) => typed || new URLSearchParams(location.search).get('q'
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def address(query: str, like: str, count: int, filters: Filters) -> str:
+def address(query: str, like: str, count: int, filters: Filters, as_words: Sequence[str] = (), sort: str = "") -> str:
     """The query string that opens the page on the same search. A shopper's own photo can't be part of it."""
     fields: list[tuple[str, Any]] = [("like", like)] if like else [("q", query)] if query else []
     if count != DEFAULT_COUNT:
         fields.append(("n", count))
+    if sort:
+        fields.append(("sort", sort))
+    fields += [("typed", part) for part in as_words]
     for name, value in filters.items():
         if isinstance(value, tuple):
             ends = zip(("min", "max"), value, strict=True)
@@ -59,6 +65,34 @@ def look_around(catalog: ProductCatalog, count: int, filters: Filters) -> list[P
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a panel is asked to show.
+
+    Args:
+        query: words, "" for none.
+        photo: one that the shopper uploaded.
+        like: id of a product to find more like, as written in an address; "" for none.
+        as_words: parts of the query that are taken as typed.
+        count: products wanted.
+        sort: attribute to sort by, "-" before it for from high to low; "" for the best match first.
+        filters: by attribute.
+    """
+
+    query: str = ""
+    photo: Photo | None = None
+    like: str = ""
+    as_words: Sequence[str] = ()
+    count: int = DEFAULT_COUNT
+    sort: str = ""
+    filters: Filters = field(default_factory=dict)
+
+    def address(self, **changes: Any) -> str:
+        """The query string of the same search, or of one that differs in some of these."""
+        asked = replace(self, **changes)
+        return address(asked.query, asked.like, asked.count, asked.filters, asked.as_words, asked.sort)
+
+
+@dataclass(frozen=True)
 class Found:
     """Products, the heading that says what they are, and what was asked; nothing where the shopper looks around."""
 
@@ -67,25 +101,26 @@ class Found:
     question: Question | None = None
 
 
-def find(
-    shop: Shop, catalog: ProductCatalog, query: str, photo: Photo | None, like: str, count: int, filters: Filters
-) -> Found:
+def find(shop: Shop, catalog: ProductCatalog, asked: Asked) -> Found:
     """What the panel shows: a search, products like one, or a look around where there is neither.
 
     Raises:
         ValueError: for an unknown product, or filters that can't be.
     """
-    if like:
-        product = find_product(catalog, like)
+    options = {"top_k": asked.count, "filters": asked.filters, "sort_by": asked.sort or None}
+    if asked.like:
+        product = find_product(catalog, asked.like)
         if product is None:
-            raise ValueError(f"There is no product {like} in this catalogue.")
-        hits = search_one(catalog, like=product.id, top_k=count, filters=filters)
-        return Found(f"More like “{show_title(product)}”", hits, Question(like=like))
+            raise ValueError(f"There is no product {asked.like} in this catalogue.")
+        hits = search_one(catalog, like=product.id, **options)
+        return Found(f"More like “{show_title(product)}”", hits, Question(like=asked.like))
+    query, photo = asked.query, asked.photo
     if not query and photo is None:
-        return Found("From the catalogue", look_around(catalog, count, filters))
-    vector = shop.encode(query, photo)
+        return Found("From the catalogue", look_around(catalog, asked.count, asked.filters))
+    shop.check_query(query)
+    hits = search_one(catalog, text=query or None, image=photo, as_words=asked.as_words, **options)
     heading = "Like your photo" if not query else f"“{query}” and your photo" if photo is not None else f"“{query}”"
-    return Found(heading, search_one(catalog, vector=vector, top_k=count, filters=filters), Question(vector=vector))
+    return Found(heading, hits, Question(vector=shop.encode(hits.text or "", photo)))
 
 
 def read_photo(payload: ImageData | None) -> Photo | None:
@@ -159,7 +194,7 @@ class SearchPanel:
             js_on_load=script.replace("SHAREABLE", str(self.shareable).lower()),
             why="",
         )
-        self.like, self.question = gr.State(""), gr.State()
+        self.like, self.as_words, self.question = gr.State(""), gr.State([]), gr.State()
         self._connect_events()
 
     def _lay_out_question(self) -> None:
@@ -199,9 +234,11 @@ class SearchPanel:
             self.choices = [gr.Dropdown(multiselect=True, visible=False, min_width=120) for _ in range(CHOICE_SLOTS)]
             self.bounds = [gr.Number(visible=False, min_width=100) for _ in range(2 * RANGE_SLOTS)]
             self.count = gr.Dropdown(COUNTS, value=DEFAULT_COUNT, label="Results", filterable=False, min_width=120)
+            self.sort = gr.Dropdown([BEST_FIRST], value="", label="Order", filterable=False, min_width=140)
 
     def _connect_events(self) -> None:
         slots, shown = [*self.choices, *self.bounds], [self.results, self.question]
+        view = [self.count, self.sort]
         common = {
             "api_visibility": "private",
             "show_progress_on": self.results,
@@ -211,24 +248,24 @@ class SearchPanel:
         gr.on(
             [self.query.submit, self.photo.upload, self.photo.clear],
             self.start_over,
-            [self.query, self.photo, self.count, *slots],
-            [self.like, *shown],
+            [self.query, self.photo, *view, *slots],
+            [self.like, self.as_words, *shown],
             **search,
         )
         # A phone's keypad for numbers has no Enter: leaving the box counts, too.
-        refined = [part.input for part in (self.count, *self.choices)]
+        refined = [part.input for part in (*view, *self.choices)]
         refined += [bound.submit for bound in self.bounds] + [bound.blur for bound in self.bounds]
         gr.on(
             refined,
             self.refine,
-            [self.query, self.photo, self.like, self.count, *slots],
+            [self.query, self.photo, self.like, self.as_words, *view, *slots],
             [*slots, *shown],
             **search,
         )
-        anew = [self.query, self.photo, self.like, *shown]
-        self.results.select(self.show_similar, [self.count, *slots], anew, **search)
-        for chip in self.chips:
-            chip.click(self.try_example, [chip, self.count, *slots], anew, **common)
+        anew = [self.query, self.photo, self.like, self.as_words, *shown]
+        self.results.select(self.follow, [self.query, self.photo, self.as_words, *view, *slots], anew, **search)
+        for example in self.chips:
+            example.click(self.try_example, [example, *view, *slots], anew, **common)
         self.results.expand(
             self.show_why,
             self.question,
@@ -247,7 +284,17 @@ class SearchPanel:
     @property
     def opened(self) -> list[gr.components.Component]:
         """The components that [`SearchPanel.open`] returns values for."""
-        return [self.like, self.count, *self.choices, *self.bounds, self.drawer, self.results, self.question]
+        return [
+            self.like,
+            self.as_words,
+            self.count,
+            self.sort,
+            *self.choices,
+            *self.bounds,
+            self.drawer,
+            self.results,
+            self.question,
+        ]
 
     @property
     def opened_another(self) -> list[gr.components.Component]:
@@ -265,28 +312,42 @@ class SearchPanel:
         """
         catalog = self.catalog_of(request)
         fields = parse_qs(str(request.query_params)) if self.shareable else {}
-        query, like = fields.get("q", [""])[0], fields.get("like", [""])[0]
         count = next((count for count in COUNTS if str(count) in fields.get("n", ())), DEFAULT_COUNT)
-        slots, filters, updates = FilterSlots(), {}, [gr.update(visible=False)] * SLOTS
+        slots, filters, updates, orders = FilterSlots(), {}, [gr.update(visible=False)] * SLOTS, [BEST_FIRST]
         if catalog is not None:
             slots = self._slots(catalog)
             filters = slots.parse(catalog, fields)
             updates = slots.updates(catalog, filters)
+            orders += slots.orders()
         updates = [update | {"value": value} for update, value in zip(updates, slots.write(filters), strict=True)]
-        drawer = gr.update(open=bool(filters), visible=bool(slots.choices or slots.ranges))
-        return like, count, *updates, drawer, *self._show(catalog, query, None, like, count, filters)
+        sort = next((value for _, value in orders if value in fields.get("sort", ())), "")
+        query, like = read_text(fields.get("q", [""])[0]), fields.get("like", [""])[0]
+        asked = Asked(query, None, like, fields.get("typed", []), count, sort, filters)
+        drawer = gr.update(open=bool(filters or sort), visible=bool(slots.choices or slots.ranges))
+        order = gr.update(choices=orders, value=sort, visible=len(orders) > 1)
+        return like, list(asked.as_words), count, order, *updates, drawer, *self._show(catalog, asked)
 
     def open_another(self, request: gr.Request) -> tuple:
         """When there is another catalogue: starts over."""
         return "", None, *self.open(request)
 
-    def start_over(self, request: gr.Request, query: str, photo: Photo | None, count: int, *values: Any) -> tuple:
+    def start_over(
+        self, request: gr.Request, query: str, photo: Photo | None, count: int, sort: str, *values: Any
+    ) -> tuple:
         """After another query or photo."""
         catalog, filters = self._read(request, values)
-        return "", *self._show(catalog, query, photo, "", count, filters)
+        return "", [], *self._show(catalog, Asked(read_text(query), photo, "", (), count, sort, filters))
 
     def refine(
-        self, request: gr.Request, query: str, photo: Photo | None, like: str, count: int, *values: Any
+        self,
+        request: gr.Request,
+        query: str,
+        photo: Photo | None,
+        like: str,
+        as_words: Sequence[str],
+        count: int,
+        sort: str,
+        *values: Any,
     ) -> tuple:
         """After another filter: the same search, and the others' numbers of products."""
         catalog, filters = self._read(request, values)
@@ -294,18 +355,33 @@ class SearchPanel:
             updates = self._slots(catalog).updates(catalog, filters) if catalog else [gr.skip()] * SLOTS
         except ValueError:  # a range from high to low, which the results name
             updates = [gr.skip()] * SLOTS
-        return *updates, *self._show(catalog, query, photo, like, count, filters)
+        asked = Asked(read_text(query), photo, like, as_words, count, sort, filters)
+        return *updates, *self._show(catalog, asked)
 
-    def show_similar(self, event: gr.EventData, request: gr.Request, count: int, *values: Any) -> tuple:
-        """After "more like this"."""
+    def follow(
+        self,
+        event: gr.EventData,
+        request: gr.Request,
+        query: str,
+        photo: Photo | None,
+        as_words: Sequence[str],
+        count: int,
+        sort: str,
+        *values: Any,
+    ) -> tuple:
+        """After "more like this", or after a part of the query was to be taken as typed."""
         catalog, filters = self._read(request, values)
-        like = read_text(str(event.product))
-        return "", None, like, *self._show(catalog, "", None, like, count, filters)
+        like, part = read_text(str(event.product)), read_text(str(event.words))
+        if like:
+            return "", None, like, [], *self._show(catalog, Asked("", None, like, (), count, sort, filters))
+        kept = [*as_words, part]
+        shown = self._show(catalog, Asked(read_text(query), photo, "", kept, count, sort, filters))
+        return gr.skip(), gr.skip(), "", kept, *shown
 
-    def try_example(self, request: gr.Request, text: str, count: int, *values: Any) -> tuple:
+    def try_example(self, request: gr.Request, text: str, count: int, sort: str, *values: Any) -> tuple:
         """After an example was chosen."""
         catalog, filters = self._read(request, values)
-        return text, None, "", *self._show(catalog, text, None, "", count, filters)
+        return text, None, "", [], *self._show(catalog, Asked(text, None, "", (), count, sort, filters))
 
     def show_why(self, event: gr.EventData, request: gr.Request, question: Question | None) -> dict[str, Any]:
         """After "why this?": the panel's content, marked with the ticket of the question that it answers."""
@@ -329,41 +405,66 @@ class SearchPanel:
         catalog = self.catalog_of(request)
         return catalog, self._slots(catalog).read(values) if catalog else {}
 
-    def _show(
-        self,
-        catalog: ProductCatalog | None,
-        query: str,
-        photo: Photo | None,
-        like: str,
-        count: int,
-        filters: Filters,
-    ) -> tuple[str, Question | None]:
+    def _show(self, catalog: ProductCatalog | None, asked: Asked) -> tuple[str, Question | None]:
         """The results as HTML, and what was asked."""
-        query, question = read_text(query), None
-        here = address(query, like, count, filters)
+        here, question = asked.address(), None
         if catalog is None:
             body = notice("Nothing to search yet", "Products appear here as soon as there are some.")
         else:
             try:
-                found = find(self.shop, catalog, query, photo, like, count, filters)
+                found = find(self.shop, catalog, asked)
             except ValueError as error:
                 body = notice("That didn't work", str(error), *((".", "Start again") if self.shareable else ()))
             else:
                 question = found.question
-                unfiltered = address(query, like, count, {})
-                body = self._results(catalog, found, filters, here if photo is None else "", unfiltered)
+                body = self._results(catalog, found, asked)
         return render("section", name="address", value=here, body=body), question
 
-    def _results(self, catalog: ProductCatalog, found: Found, filters: Filters, here: str, unfiltered: str) -> Markup:
+    def _results(self, catalog: ProductCatalog, found: Found, asked: Asked) -> Markup:
+        results = found.products if isinstance(found.products, Results) else Results(total=catalog.count(asked.filters))
         if not found.products:
-            way = (unfiltered, "Take all away") if self.shareable else ()
-            return notice("Nothing fits these filters", "Take one away to see more.", *way)
-        note = f"{len(found.products)} of {catalog.count(filters):,} products"
+            return self._nothing(results, asked)
         attributes = self._columns(catalog)
+        order = "best match first" if not asked.sort else "sorted"
+        note = f"{len(found.products)} of {results.total:,} products"
+        left_out = FilterSlots.left_out(catalog, attributes)
+        if left_out:
+            note += f" · no filter is shown for {', '.join(map(label, left_out))}"
         return render(
             "results",
             heading=found.heading,
-            note=f"{note}, best match first" if found.question else note,
-            share=here if found.question and self.shareable else "",
+            note=f"{note}, {order}" if found.question else note,
+            share=asked.address() if found.question and self.shareable and asked.photo is None else "",
+            nothing_fits=results.nothing_fits,
+            corrections=[
+                {"typed": typed, "meant": meant, "address": self._as_words(asked, typed)}
+                for typed, meant in results.corrections.items()
+            ],
+            chips=[self._chip(chip, asked) for chip in results.chips],
             cards=[card(self.shop, catalog, product, attributes) for product in found.products],
         )
+
+    def _nothing(self, results: Results, asked: Asked) -> Markup:
+        """Stands in for the results of filters that no product meets."""
+        near = [f"{label(name)}: {', '.join(values)}" for name, values in results.near_values.items() if values]
+        filters = [chip for chip in results.chips if chip.effect == "filter"]
+        hint = f"Near to what you asked for: {'; '.join(near)}." if near else "Take one away to see more."
+        if filters:
+            hint += f" Your search says “{'”, “'.join(chip.words for chip in filters)}”."
+        without = asked.address(filters={}, as_words=[*asked.as_words, *(chip.words for chip in filters)])
+        return notice("Nothing fits these filters", hint, *((without, "Take all away") if self.shareable else ()))
+
+    def _chip(self, chip: Chip, asked: Asked) -> dict[str, str]:
+        effects = {"filter": "Leaves out what isn't so", "boost": "Ranks what is so higher"}
+        address = self._as_words(asked, chip.words)
+        text = chip.label[:1].upper() + chip.label[1:]
+        return {
+            "words": chip.words,
+            "effect": chip.effect,
+            "label": text,
+            "title": effects[chip.effect],
+            "address": address,
+        }
+
+    def _as_words(self, asked: Asked, part: str) -> str:
+        return asked.address(as_words=[*asked.as_words, part])

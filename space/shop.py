@@ -19,7 +19,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-from acebert.catalog.product_catalog import Hit, Product, ProductCatalog
+from acebert.catalog.product_catalog import Product, ProductCatalog
+from acebert.catalog.records import Results
 from acebert.encoding.explain import Explanation, explain
 from acebert.space.uploads.limits import MB
 from acebert.utils.fingerprints import code_sha256, content_sha256, processor_sha256, product_weights_sha256
@@ -88,13 +89,17 @@ class Shop:
         Raises:
             ValueError: where there is neither, or more words than a query can have.
         """
-        if len(text) > QUERY_CHARACTERS:
-            raise ValueError(f"A query has up to {QUERY_CHARACTERS:,} characters, and this one {len(text):,}: cut it.")
+        self.check_query(text)
         if photo is not None:
             return self.encoder.encode_queries([text] if text else None, [photo])[0]
         if not text:
             raise ValueError("A search needs words, a photo, or both.")
         return self._encode_text(text)
+
+    def check_query(self, text: str) -> None:
+        """Raises ValueError for more words than a query can have."""
+        if len(text) > QUERY_CHARACTERS:
+            raise ValueError(f"A query has up to {QUERY_CHARACTERS:,} characters, and this one {len(text):,}: cut it.")
 
     def explain(self, query: np.ndarray, product: Product, photo: bytes | None) -> Explanation:
         """What the match of a (dim,) query and a product, of whose photo the catalogue has this file, rests on."""
@@ -139,9 +144,9 @@ class Shop:
         return photo
 
 
-def search_one(catalog: ProductCatalog, **query: Any) -> list[Hit]:
+def search_one(catalog: ProductCatalog, **query: Any) -> Results:
     """`catalog.search` with one query, of which it returns one list."""
-    return cast("list[Hit]", catalog.search(**query))
+    return cast("Results", catalog.search(**query))
 
 
 def read_text(typed: str | None) -> str:

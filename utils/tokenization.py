@@ -15,13 +15,14 @@ def tokenize(text: str) -> list[str]:
     tokens = []
     for word in WORD.findall(text.lower()):
         parts = word.split("-")
-        tokens += [_strip_plural(part) for part in parts]
+        tokens += [strip_plural(part) for part in parts]
         if len(parts) > 1:
-            tokens.append(_strip_plural("".join(parts)))
+            tokens.append(strip_plural("".join(parts)))
     return tokens
 
 
-def _strip_plural(token: str) -> str:
+def strip_plural(token: str) -> str:
+    """A word in lower case without the ending of an English plural."""
     if token.endswith("ies") and len(token) > 4:  # accessories; but ties
         return token[:-3] + "y"
     if token.endswith(("sses", "shes", "ches", "xes", "zes")):

@@ -69,6 +69,7 @@ class MemoryIndex:
         # their tuple in the vocabulary. A filter looks at whole columns, never at products one by one.
         self._columns = {name: np.empty(0) for name in self._schema}
         self._vocabulary: dict[str, dict[tuple[str, ...], int]] = {name: {} for name in self._schema}
+        self._having: dict[str, dict[Any, list[int]]] = {name: {} for name in self._schema}  # value -> their numbers
         self._postings: dict[int, dict[int, float]] = {}  # token -> row -> weight of the token in the title
         self._titled = 0  # products whose title has words
 
@@ -245,9 +246,16 @@ class MemoryIndex:
         for name, column in self._columns.items():
             value = attributes.get(name, np.nan)
             if isinstance(value, str | list):
-                several = (value,) if isinstance(value, str) else tuple(value)
-                value = self._vocabulary[name].setdefault(several, len(self._vocabulary[name]))
+                value = self._number(name, (value,) if isinstance(value, str) else tuple(value))
             column[row] = value
+
+    def _number(self, name: str, several: tuple[str, ...]) -> int:
+        numbers = self._vocabulary[name]
+        if several not in numbers:
+            numbers[several] = len(numbers)
+            for value in set(several):
+                self._having[name].setdefault(value, []).append(numbers[several])
+        return numbers[several]
 
     def _fits(self, where: Filter | None) -> np.ndarray:
         """(rows,) booleans: which products meet the filter."""
@@ -267,9 +275,10 @@ class MemoryIndex:
         if isinstance(where, OneOf):
             if self._schema[where.name] not in ("string", "strings"):
                 return np.isin(column, where.values)
-            wanted = set(where.values)
-            codes = [code for several, code in self._vocabulary[where.name].items() if not wanted.isdisjoint(several)]
-            return np.isin(column, codes)
+            having = self._having[where.name]
+            asked = np.zeros(len(self._vocabulary[where.name]) + 1, dtype=bool)  # the last stands for lacking
+            asked[[number for value in where.values for number in having.get(value, ())]] = True
+            return asked[np.nan_to_num(column, nan=len(asked) - 1).astype(np.int64)]
         meets = ~np.isnan(column)
         bounds = {np.greater_equal: where.gte, np.greater: where.gt, np.less_equal: where.lte, np.less: where.lt}
         for compare, bound in bounds.items():

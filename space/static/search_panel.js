@@ -26,11 +26,11 @@ element.addEventListener("click", (event) => {
     trigger("expand", { product: why.dataset.why, ticket: String(++ticket) });
     return;
   }
-  const link = event.target.closest("a[data-like]");
+  const link = event.target.closest("a[data-like], a[data-as-words]");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
   followed = true;
-  trigger("select", { product: link.dataset.like });
+  trigger("select", { product: link.dataset.like ?? "", words: link.dataset.asWords ?? "" });
 });
 
 // The answer comes into a component that isn't shown, which Gradio redraws as it likes; the dialog isn't Gradio's.

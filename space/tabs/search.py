@@ -80,8 +80,11 @@ class SearchTab:
             if count is None or not 1 <= count <= MOST_HITS:
                 asked = "none" if count is None else f"{count:g}"
                 raise ValueError(f"A search returns 1 to {MOST_HITS} products, and {asked} were asked for.")
-            vector = self.shop.encode(read_text(query), photo)
-            hits = search_one(self.shop.catalog, vector=vector, top_k=int(count), filters=filters)
+            query = read_text(query)
+            if not query and photo is None:
+                raise ValueError("A search needs words, a photo, or both.")
+            self.shop.check_query(query)
+            hits = search_one(self.shop.catalog, text=query or None, image=photo, top_k=int(count), filters=filters)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
         return [
@@ -90,6 +93,7 @@ class SearchTab:
                 "title": hit.title,
                 "score": round(hit.score, 4),
                 "carried_by": hit.carried_by,
+                "parts": {name: round(part, 4) for name, part in hit.parts.items()},
                 "attributes": {name: hit.attributes[name] for name in self.shop.attributes if name in hit.attributes},
             }
             for hit in hits

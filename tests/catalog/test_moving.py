@@ -137,7 +137,7 @@ def test_the_servers_snapshot_is_saved_too(changed: Path, qdrant: QdrantStandIn,
     save_snapshot(changed, tmp_path / "backup", with_index=True)
     assert (tmp_path / "backup" / "index.snapshot").read_bytes() == b"all points" * 1000
     (applied,) = (tmp_path / "backup" / "index").rglob("applied.json")
-    assert applied.read_text() == '{"change": 2}'
+    assert applied.read_text() == '{"change": 2, "format": 2}'
     assert qdrant.requests[-1][0] == "DELETE" and "/snapshots/" in qdrant.requests[-1][1]
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +34,7 @@ from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
 from acebert.space import app
 from acebert.space.cards import label, show_facts
-from acebert.space.filter_slots import SLOTS, FilterSlots
+from acebert.space.filter_slots import CHOICE_SLOTS, RANGE_SLOTS, SLOTS, FilterSlots
 from acebert.space.page import build_page, launch
 from acebert.space.search_panel import DEFAULT_COUNT, SearchPanel, address, look_around
 from acebert.space.shop import ENTRY_BYTES, Shop, find_product, load_model, open_catalog
@@ -54,7 +55,7 @@ FEATURES = Features(
 )
 NASTY = '<svg src=x onerror="alert(1)"> ${alert(2)} {{value}} & co'
 ATTRIBUTES = ("colour", "kind", "price")
-UNFILTERED = [[]] * 6 + [None] * 4
+UNFILTERED = [[]] * CHOICE_SLOTS + [None] * 2 * RANGE_SLOTS
 
 
 def plain_photo(colour: str) -> PILImage.Image:
@@ -131,9 +132,23 @@ def request(query_string: str = "") -> Any:
     return SimpleNamespace(query_params=QueryParams(query_string.removeprefix("?")))
 
 
-def shown(panel: SearchPanel, query: str = "", photo: Any = None, like: str = "", count: int = 24, *values: Any) -> str:
+def shown(
+    panel: SearchPanel,
+    query: str = "",
+    photo: Any = None,
+    like: str = "",
+    count: int = 24,
+    *values: Any,
+    as_words: Sequence[str] = (),
+    sort: str = "",
+) -> str:
     """The results as HTML."""
-    return panel.refine(request(), query, photo, like, count, *(values or UNFILTERED))[-2]
+    return panel.refine(request(), query, photo, like, as_words, count, sort, *(values or UNFILTERED))[-2]
+
+
+def ranges(*bounds: Any) -> list[Any]:
+    """Values of the slots: none chosen, and bounds of the first numbers."""
+    return [*UNFILTERED[:CHOICE_SLOTS], *bounds, *[None] * (2 * RANGE_SLOTS - len(bounds))]
 
 
 def ids_in(page: str) -> list[int]:
@@ -336,20 +351,22 @@ def test_photos_of_all_catalogues_together_are_bounded(
 
 def test_results_are_the_exact_search_among_the_filtered(shop: Shop, panel: SearchPanel) -> None:
     rows = {row["id"]: row for row in product_rows()}
-    query = shop.encode("blue shoe")
     vectors = {
         product: shop.encoder.encode_products([row["title"]], [row["image"]], ["product"])["product"][0]
         for product, row in rows.items()
     }
+    query = vectors.pop(100)
     for values, fits in (
         (UNFILTERED, lambda row: True),
         ([["red", "green"], *UNFILTERED[1:]], lambda row: row["colour"] in ("red", "green")),
         ([["red"], ["bag", "shoe"], *UNFILTERED[2:]], lambda row: row["colour"] == "red" and row["kind"] != "shirt"),
-        ([*UNFILTERED[:6], 20, 50, None, None], lambda row: 20 <= row["price"] <= 50),
-        ([*UNFILTERED[:6], None, 30, None, None], lambda row: row["price"] <= 30),
+        (ranges(20, 50), lambda row: 20 <= row["price"] <= 50),
+        (ranges(None, 30), lambda row: row["price"] <= 30),
     ):
-        naive = sorted((-float(vectors[product] @ query), product) for product, row in rows.items() if fits(row))
-        page = shown(panel, "blue shoe", None, "", 4, *values)
+        naive = sorted(
+            (-float(vectors[product] @ query), product) for product, row in rows.items() if product != 100 and fits(row)
+        )
+        page = shown(panel, "", None, "100", 4, *values)
         assert ids_in(page) == [product for _, product in naive[:4]]
         scores = [float(score) for score in re.findall(r">(-?[\d.]+) match<", page)]
         np.testing.assert_allclose(scores, [-score for score, _ in naive[:4]], atol=6e-3)
@@ -370,11 +387,12 @@ def test_looking_around_shows_different_products_that_fit(shop: Shop) -> None:
 def test_filters_say_how_many_products_each_value_would_leave(shop: Shop) -> None:
     slots = FilterSlots.of(shop.catalog, ATTRIBUTES)
     assert (slots.choices, slots.ranges) == (("colour", "kind"), ("price",))
-    colours, kinds, *unused, low, high, _, _ = slots.updates(shop.catalog, {"colour": ["red"], "price": (None, 10)})
+    updates = slots.updates(shop.catalog, {"colour": ["red"], "price": (None, 10)})
+    (colours, kinds, *unused), (low, high) = updates[:CHOICE_SLOTS], updates[CHOICE_SLOTS:][:2]
     # The filter's own counts don't depend on itself.
     assert colours["choices"] == [("red (2)", "red")]
     assert sorted(kinds["choices"]) == [("shirt (1)", "shirt"), ("shoe (1)", "shoe")]
-    assert [update["visible"] for update in unused] == [False] * 4
+    assert [update["visible"] for update in unused] == [False] * (CHOICE_SLOTS - 2)
     assert (low["label"], high["label"]) == ("Price from", "Price to")
     # What was chosen stays, so that it can be taken away.
     assert ("blue (0)", "blue") in slots.updates(shop.catalog, {"colour": ["blue"], "price": (None, 10)})[0]["choices"]
@@ -416,9 +434,9 @@ def test_every_product_has_a_photo_with_alt_text(panel: SearchPanel) -> None:
 
 def test_cards_say_which_side_carried_the_match(shop: Shop, panel: SearchPanel) -> None:
     cards = dict(zip(ids_in(page := shown(panel, "red shirt")), page.split('<li class="card">')[1:], strict=True))
-    for hit in shop.catalog.search(vector=shop.encode("red shirt"), top_k=9):
-        expected = {"title": "by title", "image": "by photo", None: None}[hit.carried_by]
-        assert re.findall(r"by (?:title|photo)(?=<)", cards[hit.id]) == ([expected] if expected else [])
+    for hit in shop.catalog.search("red shirt", top_k=9):
+        expected = {"words": "exact words", "title": "by title", "image": "by photo", None: None}[hit.carried_by]
+        assert re.findall(r"(?:by title|by photo|exact words)(?=<)", cards[hit.id]) == ([expected] if expected else [])
     assert "by photo" not in cards[104] and "by title" not in cards[103]  # they have one side only
     assert "match" not in shown(panel)  # nothing was asked
 
@@ -434,9 +452,7 @@ def test_the_page_says_what_it_shows(panel: SearchPanel) -> None:
     assert "More like “red shirt”" in shown(panel, like="100")
     assert "Nothing fits these filters" in shown(panel, "bag", None, "", 24, ["red"], ["<x>bag</x>"], *UNFILTERED[2:])
     assert "There is no product 7 in this catalogue." in shown(panel, like="7")
-    assert "The range on &#39;price&#39; is empty" in shown(
-        panel, "bag", None, "", 24, *UNFILTERED[:6], 9, 1, None, None
-    )
+    assert "The range on &#39;price&#39; is empty" in shown(panel, "bag", None, "", 24, *ranges(9, 1))
     empty = SearchPanel(panel.shop, lambda _: None, "own")
     assert "Nothing to search yet" in empty.open(request())[-2]
     assert "Nothing to search yet" in shown(empty, "red")
@@ -444,10 +460,10 @@ def test_the_page_says_what_it_shows(panel: SearchPanel) -> None:
 
 def test_a_link_opens_the_same_search(panel: SearchPanel) -> None:
     link = address("red & blue", "", 12, {"colour": ["red", "blue"], "price": (None, 40.5)})
-    like, count, *slots, drawer, page, question = panel.open(request(link))
+    like, as_words, count, sort, *slots, drawer, page, question = panel.open(request(link))
     values = [slot["value"] for slot in slots]
-    assert (like, count, drawer["open"]) == ("", 12, True)
-    assert sorted(values[0]) == ["blue", "red"] and values[6:8] == [None, 40.5]
+    assert (like, as_words, count, sort["value"], drawer["open"]) == ("", [], 12, "", True)
+    assert sorted(values[0]) == ["blue", "red"] and values[CHOICE_SLOTS:][:2] == [None, 40.5]
     assert page == shown(panel, "red & blue", None, "", 12, *values)
     assert (
         f'data-address="{address("red & blue", "", 12, FilterSlots(("colour",), ("price",)).read(values))}"'.replace(
@@ -459,14 +475,43 @@ def test_a_link_opens_the_same_search(panel: SearchPanel) -> None:
 
     opened = panel.open(request(address("", "104", 24, {})))
     assert opened[0] == "104" and "More like “blue shoe”" in opened[-2]
-    _, count, *slots, _, _, _ = panel.open(request("?n=7&colour=pink&price.min=9&price.max=1"))
+    _, _, count, _, *slots, _, _, _ = panel.open(request("?n=7&price.min=9&price.max=1"))
     assert count == DEFAULT_COUNT and [slot["value"] for slot in slots] == UNFILTERED
-    assert panel.open(request("?price.min=much&price.max=30"))[8:10] == (
-        opened[8] | {"value": None},
-        opened[9] | {"value": 30},
+    low = 4 + CHOICE_SLOTS
+    assert panel.open(request("?price.min=much&price.max=30"))[low : low + 2] == (
+        opened[low] | {"value": None},
+        opened[low + 1] | {"value": 30},
     )
     assert "Link to this search" in shown(panel, "red")
     assert "Link to this search" not in shown(panel, "red", plain_photo("red"))
+
+
+def test_a_link_to_any_value_opens_filtered(panel: SearchPanel) -> None:
+    """Also to one that isn't among those listed, or that no product has."""
+    _, _, _, _, colour, *_, page, _ = panel.open(request("?q=bag&colour=pink"))
+    assert colour["value"] == ["pink"] and ("pink (0)", "pink") in colour["choices"]
+    assert "Nothing fits these filters" in page
+
+
+def test_what_a_search_says_can_be_taken_back(panel: SearchPanel) -> None:
+    page = shown(panel, "bag under 30 not red")
+    assert re.findall(r'data-as-words="([^"]+)"', page)[:2] == ["under 30", "not red"]
+    rows = {row["id"]: row for row in product_rows()}
+    fitting = {i for i, row in rows.items() if row["price"] < 30 and row["colour"] != "red"}
+    assert set(ids_in(page)) == fitting
+    event = SimpleNamespace(product="", words="not red")
+    *_, as_words, page, _ = panel.follow(event, request(), "bag under 30 not red", None, [], 24, "", *UNFILTERED)
+    assert as_words == ["not red"] and set(ids_in(page)) == {i for i, row in rows.items() if row["price"] < 30}
+    link = re.search(r'data-address="([^"]+)"', page)[1].replace("&amp;", "&")
+    assert panel.open(request(link))[-2] == page
+    assert "Showing results for" not in page and "Nothing here seems to fit" not in page
+
+
+def test_results_sorted_by_a_number(panel: SearchPanel) -> None:
+    rows = {row["id"]: row for row in product_rows()}
+    prices = [rows[product]["price"] for product in ids_in(shown(panel, "red shirt", sort="-price"))]
+    assert prices == sorted(prices, reverse=True)
+    assert panel.open(request("?q=red&sort=-price"))[3]["value"] == "-price"
 
 
 def test_another_panel_keeps_the_address_out(shop: Shop) -> None:
@@ -475,7 +520,7 @@ def test_another_panel_keeps_the_address_out(shop: Shop) -> None:
     assert own.open_another(request())[:2] == ("", None)
     assert "Link to this search" not in shown(own, "red")
     # With nothing named, it filters by all that the catalogue has.
-    assert [slot["visible"] for slot in own.open(request())[2:-3]].count(True) == 4
+    assert [slot["visible"] for slot in own.open(request())[4:-3]].count(True) == 4
 
 
 def test_labels_are_words() -> None:
@@ -662,7 +707,7 @@ def test_the_search_endpoint(client: Client, shop: Shop, tmp_path: Path) -> None
     hits = client.predict(query="blue shoe", count=3, filters={"colour": ["red"]}, api_name="/search")
     expected = shop.catalog.search("blue shoe", top_k=3, filters={"colour": "red"})
     assert [hit["id"] for hit in hits] == [hit.id for hit in expected]
-    assert set(hits[0]) == {"id", "title", "score", "carried_by", "attributes"}
+    assert set(hits[0]) == {"id", "title", "score", "carried_by", "parts", "attributes"}
     assert hits[0]["attributes"]["colour"] == "red"
 
     plain_photo("green").save(tmp_path / "query.png")

@@ -1,0 +1,116 @@
+"""What an exact word is worth: the share of a query's rarity that a product's title and names have, beside its vector.
+
+A product's score is its cosine similarity plus, for each word of the query that it has,
+
+    `WORD` x the word's share of the query's inverse document frequencies,
+    `NAME` x the same share, for a name: what a brand's or a model's attribute holds, or a word that the encoder's
+        vocabulary lacks, of which its vector says little,
+    `CODE`, more than any cosine, for a part number and the like, of which few products have the same.
+
+Weighting by the idf of all engines' BM25 lets a rare word count for more than a common one, and a sum of scores keeps
+how sure the vectors are, which a sum of reciprocal ranks forgets (Bruch, Gai and Ingber 2023, "An Analysis of Fusion
+Functions for Hybrid Retrieval", https://doi.org/10.1145/3596512). docs/catalog.md has what the weights were measured
+by.
+"""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from acebert.catalog.filters import Filter, OneOf
+from acebert.catalog.words import NAME_MARK, WORDS_ATTRIBUTE, find_runs, has_digit, spellings, split_words
+
+WORD = 0.2
+NAME = 0.5
+CODE = 2.0
+LONGEST_NAME = 4  # words of a brand
+CODE_LENGTH = 4
+FEW_PRODUCTS = 20  # that may share a code, or
+FEW_SHARE = 0.01  # of all products
+COMMON = 0.05  # of all products: what a word alone needn't be looked up for
+
+
+@dataclass(frozen=True)
+class QueryWord:
+    """A word of a query, or several that are one name or one code.
+
+    Args:
+        spellings: in any of which a product may have it.
+        count: products that have it.
+        share: of the rarity of all the query's words, those that no product has among them.
+        worth: what it adds to the score of a product that has it.
+        seek: whether to look for products by this word alone, however far their vectors are.
+    """
+
+    spellings: tuple[str, ...]
+    count: int
+    share: float
+    worth: float
+    seek: bool
+
+
+def read_query_words(
+    text: str, count: Callable[[Filter], int], size: int, known: Callable[[str], bool]
+) -> list[QueryWord]:
+    """The words of a query and what they are worth in this catalogue.
+
+    Args:
+        text: of the query.
+        count: how many of the catalogue's products meet a filter.
+        size: how many products there are.
+        known: whether the encoder's vocabulary has a word whole.
+
+    Returns:
+        Those that a product has.
+    """
+    chunks = split_words(text)
+    words = [word for chunk in chunks for word in chunk]
+    counted: list[tuple[tuple[str, ...], int, bool]] = []  # spellings, products, whether it is a name
+    used: set[int] = set()
+    for joined, (first, last) in _candidates(chunks, words).items():
+        if not used.isdisjoint(range(first, last)):
+            continue
+        forms = spellings(joined) if last - first == 1 else (joined,)
+        forms = (*forms, NAME_MARK + joined)
+        found = count(OneOf(WORDS_ATTRIBUTE, forms))
+        if found or last - first == 1:
+            name = not known(joined) or (found > 0 and count(OneOf(WORDS_ATTRIBUTE, forms[-1:])) > 0)
+            counted.append((forms, found, name))
+            used.update(range(first, last))
+    counted = list({entry[0]: entry for entry in counted}.values())
+    rarities = [math.log(1 + (size - found + 0.5) / (found + 0.5)) for _, found, _ in counted]
+    read = []
+    for (forms, found, name), rarity in zip(counted, rarities, strict=True):
+        if found:
+            share = rarity / sum(rarities)
+            code = is_code(forms[0]) and found <= max(FEW_PRODUCTS, FEW_SHARE * size)
+            worth = WORD * share + NAME * share * name + CODE * code
+            seek = code or name or found <= COMMON * size
+            read.append(QueryWord(forms, found, share, worth, seek))
+    return read
+
+
+def _candidates(chunks: Sequence[Sequence[str]], words: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """What may be one word, longest first: runs, names of several words, and each word by itself."""
+    runs = find_runs(chunks)
+    for length in range(min(LONGEST_NAME, len(words)), 0, -1):
+        for first in range(len(words) - length + 1):
+            runs.setdefault("".join(words[first : first + length]), (first, first + length))
+    return dict(sorted(runs.items(), key=lambda run: run[1][0] - run[1][1]))
+
+
+def is_code(word: str) -> bool:
+    """Whether a word looks like a part number: it has a digit, and enough characters not to be a size or a count."""
+    return len(word) >= CODE_LENGTH and has_digit(word)
+
+
+def sought(words: Sequence[QueryWord]) -> Filter | None:
+    """A filter for products that have a word worth looking for; None where there is no such word."""
+    forms = [form for word in words if word.seek for form in word.spellings]
+    return OneOf(WORDS_ATTRIBUTE, tuple(sorted(set(forms)))) if forms else None
+
+
+def weigh(words: Sequence[QueryWord], product_words: Collection[str]) -> float:
+    """What a product's exact words add to its score."""
+    has = set(product_words)
+    return sum(word.worth for word in words if not has.isdisjoint(word.spellings))

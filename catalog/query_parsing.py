@@ -1,0 +1,310 @@
+"""What a query says about prices, exclusions, sizes and attribute values: filters and boosts that can be taken back.
+
+    "red dress under 50 not striped"
+
+is the words "red dress", `{"price": {"$lt": 50}}`, `{"$not": {"pattern": ["Striped"]}}`, and a boost of what has the
+colour red. Only what the catalogue's own attributes can answer is read; the rest stays words.
+"""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from acebert.catalog.words import WORDS_ATTRIBUTE, spellings, split_words
+
+PRICE_NAMES = ("price", "preis", "prix", "precio", "prezzo", "cost")
+_CURRENCY = r"[$€£¥₹]|(?:eur|euros?|usd|dollars?|bucks|gbp|pounds?|quid|rupees?|rs\.?|inr|chf|yen)(?![\w])"
+_AMOUNT = (
+    rf"(?P<{{before}}>(?:{_CURRENCY})\s*)?(?P<{{name}}>\d+(?:[.,]\d+)*)(?P<{{after}}>\s*(?:{_CURRENCY}))?(?![\w%])"
+)
+# A number that one of these follows is no price.
+_UNIT = (
+    r"(?!\s*(?:years?|yrs?|months?|weeks?|days?|hours?|hrs?|minutes?|mins?|inch(?:es)?|feet|ft|cm|mm|km|m|miles?|kg|g|"
+    r"grams?|lbs?|oz|ounces?|l|litres?|liters?|ml|mb|gb|tb|hz|mhz|ghz|w|watts?|v|volts?|mah|mp|megapixels?|pieces?|pcs|"
+    r"packs?|sets?|people|persons?|players?|pages?|percent|times|x)\b|\s*[\"″'′%])"
+)
+
+
+def _amount(name: str = "number") -> str:
+    return _AMOUNT.format(name=name, before=f"{name}_before", after=f"{name}_after") + _UNIT
+
+
+_UNDER = r"(?:under|below|less\s+than|cheaper\s+than|lower\s+than|<(?!=))"
+_UP_TO = r"(?:up\s+to|at\s+most|(?:not|no)\s+more\s+than|max(?:imum)?\.?|within|not\s+over|<=|≤)"
+_OVER = r"(?:over|above|more\s+than|higher\s+than|>(?!=))"
+_FROM = r"(?:at\s+least|from|starting\s+at|min(?:imum)?\.?|not\s+under|>=|≥)"
+_PRICED = r"(?<![\w-])(?:(?P<priced>(?:for|costing|priced?(?:\s+at)?)\s+))?"
+
+RANGE = re.compile(
+    rf"{_PRICED}(?P<cue>between\s+|from\s+)?{_amount('low')}\s*(?:-|–|—|\bto\b|\band\b|\bbis\b)\s*{_amount('high')}",
+    re.IGNORECASE,
+)
+ONE_SIDED: tuple[tuple[re.Pattern, str], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), bound)
+    for pattern, bound in (
+        (rf"{_PRICED}{_UP_TO}\s*{_amount()}", "$lte"),
+        (rf"{_PRICED}{_FROM}\s*{_amount()}", "$gte"),
+        (rf"{_PRICED}{_UNDER}\s*{_amount()}", "$lt"),
+        (rf"{_PRICED}{_OVER}\s*{_amount()}", "$gt"),
+        (rf"{_PRICED}{_amount()}\s*(?:or|and)\s+(?:less|under|below|cheaper)\b", "$lte"),
+        (rf"{_PRICED}{_amount()}\s*(?:or|and)\s+(?:more|over|above|up)\b", "$gte"),
+    )
+)
+EXCLUDED = re.compile(
+    r"(?<![\w-])(?P<cue>(?:but\s+)?not|without|w/o|except(?:\s+for)?|excluding|anything\s+but|no|non)[\s-]+(?=\w)"
+    r"|(?<!\S)-(?=[^\W\d_])",
+    re.IGNORECASE,
+)
+AND_ALSO = re.compile(r"\s*(?:,\s*(?:or|and|nor)?|/|\b(?:or|and|nor)\b)\s*(?:not\s+|without\s+|no\s+)?", re.IGNORECASE)
+ARTICLE = re.compile(r"(?:any|a|an|the|in)\s+", re.IGNORECASE)
+WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
+LONGEST_VALUE = 4  # words of an attribute value in a query
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A part of a query that was understood.
+
+    Args:
+        words: that part as typed. `as_words=[words]` of a search takes it as plain words again.
+        effect: "filter" leaves out what doesn't meet it, "boost" ranks what meets it higher.
+        filters: what it means, as a search's `filters`.
+        label: the same in words, "price under 50".
+    """
+
+    words: str
+    effect: Literal["filter", "boost"]
+    filters: dict[str, Any]
+    label: str
+
+    def met_by(self, attributes: Mapping[str, Any]) -> bool:
+        """Whether a product with these attributes has one of the values that a boost is for."""
+        for part in self.filters.get("$or", [self.filters]):
+            for name, wanted in part.items():
+                value = attributes.get(name)
+                if not set(wanted).isdisjoint(value if isinstance(value, list) else [value]):
+                    return True
+        return False
+
+
+@dataclass(frozen=True)
+class Understood:
+    """A query, taken apart.
+
+    Args:
+        text: the words that are left for the encoder; all of them where nothing else would be left.
+        chips: what the other words mean.
+    """
+
+    text: str
+    chips: tuple[Chip, ...] = ()
+
+
+class QueryParser:
+    """Reads queries by a catalogue's attributes.
+
+    Args:
+        attributes: name to kind.
+        values: of the attributes that hold texts, those to recognise.
+        has_word: whether any product has an exact word.
+    """
+
+    def __init__(
+        self,
+        attributes: Mapping[str, str],
+        values: Mapping[str, Collection[str]],
+        has_word: Callable[[str], bool] = lambda word: False,
+    ) -> None:
+        self.price = _find_price(attributes)
+        self.has_word = has_word
+        self.values: dict[str, list[tuple[str, str]]] = {}  # a value's words to attribute and value
+        self.containing: dict[str, list[tuple[str, str]]] = {}  # likewise each word and pair of words in it
+        for name, several in values.items():
+            for value in several:
+                words = _plain_words(value)
+                if words:
+                    self.values.setdefault(" ".join(words), []).append((name, value))
+                for length in range(1, min(LONGEST_VALUE, len(words)) + 1):
+                    for first in range(len(words) - length + 1):
+                        part = " ".join(words[first : first + length])
+                        self.containing.setdefault(part, []).append((name, value))
+        self.names = {" ".join(_plain_words(_spaced(name))): name for name in values}
+
+    def parse(self, text: str, as_words: Collection[str] = ()) -> Understood:
+        """Takes a query apart.
+
+        Args:
+            text: as typed.
+            as_words: parts of it that are words and nothing else.
+        """
+        kept = {part.casefold().strip() for part in as_words}
+        chips: list[Chip] = []
+        left = text
+        for read in (self._read_range, self._read_bounds, self._read_exclusions, self._read_named):
+            left = read(left, kept, chips)
+        left = " ".join(left.split())
+        chips += self._read_values(left, kept)
+        return Understood(left if WORD.search(left) else text, tuple(chips))
+
+    def _read_range(self, text: str, kept: Collection[str], chips: list[Chip]) -> str:
+        def read(match: re.Match) -> str:
+            signs = [match[f"{end}_{side}"] for end in ("low", "high") for side in ("before", "after")]
+            marked = match["cue"] or match["priced"] or any(signs)
+            low, high = _number(match["low"]), _number(match["high"])
+            if self.price is None or not marked or low > high or _is_kept(match[0], kept):
+                return match[0]
+            label = f"{_spaced(self.price)} {low:g} to {high:g}"
+            chips.append(Chip(match[0].strip(), "filter", {self.price: {"$gte": low, "$lte": high}}, label))
+            return " "
+
+        return RANGE.sub(read, text)
+
+    def _read_bounds(self, text: str, kept: Collection[str], chips: list[Chip]) -> str:
+        words = {"$lte": "up to", "$gte": "from", "$lt": "under", "$gt": "over"}
+        for pattern, bound in ONE_SIDED:
+
+            def read(match: re.Match, bound: str = bound) -> str:
+                if self.price is None or _is_kept(match[0], kept):
+                    return match[0]
+                number = _number(match["number"])
+                label = f"{_spaced(self.price)} {words[bound]} {number:g}"
+                chips.append(Chip(match[0].strip(), "filter", {self.price: {bound: number}}, label))
+                return " "
+
+            text = pattern.sub(read, text)
+        return text
+
+    def _read_exclusions(self, text: str, kept: Collection[str], chips: list[Chip]) -> str:
+        start = 0
+        while cue := EXCLUDED.search(text, start):
+            end, several = cue.end(), []
+            while found := self._excluded_term(text, end, surely=(cue["cue"] or "-").casefold() not in ("no", "non")):
+                filters, end = found
+                several.append(filters)
+                also = AND_ALSO.match(text, end)
+                if not also or not self._excluded_term(text, also.end(), surely=False):
+                    break
+                end = also.end()
+            part = text[cue.start() : end].strip()
+            if not several or _is_kept(part, kept):
+                start = cue.end()
+                continue
+            filters = several[0] if len(several) == 1 else {"$or": several}
+            chips.append(Chip(part, "filter", {"$not": filters}, part if part[0] != "-" else f"not {part[1:]}"))
+            text = f"{text[: cue.start()]} {text[end:]}"
+            start = cue.start()
+        return text
+
+    def _excluded_term(self, text: str, start: int, surely: bool) -> tuple[dict[str, Any], int] | None:
+        """What is excluded at a place, and where it ends: attribute values, or else a word that titles have."""
+        if article := ARTICLE.match(text, start):
+            start = article.end()
+        for phrase, end in _phrases(text, start):
+            for words in _spelled(phrase):
+                if words in self.containing:
+                    return _any_of(self.containing[words]), end
+        phrase, end = next(reversed(list(_phrases(text, start))), ((), start))
+        if surely and phrase:
+            forms = [form for form in {*spellings(phrase[0]), f"{phrase[0]}s"} if self.has_word(form)]
+            if forms:
+                return {WORDS_ATTRIBUTE: sorted(forms)}, end
+        return None
+
+    def _read_named(self, text: str, kept: Collection[str], chips: list[Chip]) -> str:
+        """Values that are named: "size M", "colour: red"."""
+        for name_words, name in self.names.items():
+            called = {form for form in (name_words, name_words.split(" ")[-1]) if form}
+            called |= {form for word in called for form in (word.removesuffix("s"), f"{word}s")}
+            pattern = (
+                rf"(?<![\w-])(?:in\s+)?(?:{'|'.join(map(re.escape, sorted(called, key=len, reverse=True)))})\s*[:=]?\s*"
+            )
+            start = 0
+            while cue := re.compile(pattern, re.IGNORECASE).search(text, start):
+                start = cue.end()
+                for phrase, end in _phrases(text, cue.end()):
+                    values = [value for other, value in self.values.get(" ".join(phrase), ()) if other == name]
+                    part = text[cue.start() : end].strip()
+                    if values and not _is_kept(part, kept):
+                        label = f"{_spaced(name)} {', '.join(values)}"
+                        chips.append(Chip(part, "filter", {name: values}, label))
+                        text, start = f"{text[: cue.start()]} {text[end:]}", cue.start()
+                        break
+        return text
+
+    def _read_values(self, text: str, kept: Collection[str]) -> list[Chip]:
+        """Values that are said without their attribute's name: a boost, for the same word may mean something else."""
+        chips, start = [], 0
+        while word := WORD.search(text, start):
+            start = word.end()
+            for phrase, end in _phrases(text, word.start()):
+                found = next((self.values[form] for form in _spelled(phrase) if form in self.values), None)
+                part = text[word.start() : end]
+                if found and not _is_kept(part, kept):
+                    label = " or ".join(f"{_spaced(name)} {value}" for name, value in found)
+                    chips.append(Chip(part, "boost", _any_of(found), label))
+                    start = end
+                    break
+        return chips
+
+
+def _find_price(attributes: Mapping[str, str]) -> str | None:
+    numbers = [name for name, kind in attributes.items() if kind in ("integer", "number")]
+    for wanted in PRICE_NAMES:
+        called = [name for name in numbers if wanted in name.casefold()]
+        if called:
+            return min(called, key=len)
+    return None
+
+
+def _any_of(found: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """A filter for any of some values of some attributes."""
+    by_name: dict[str, list[str]] = {}
+    for name, value in found:
+        by_name.setdefault(name, []).append(value)
+    parts = [{name: sorted(values)} for name, values in by_name.items()]
+    return parts[0] if len(parts) == 1 else {"$or": parts}
+
+
+def _phrases(text: str, start: int) -> list[tuple[tuple[str, ...], int]]:
+    """The words that begin at a place, and where the last of them ends: four of them first, then three, two, one."""
+    found: list[tuple[tuple[str, ...], int]] = []
+    end = start
+    for _ in range(LONGEST_VALUE):
+        word = WORD.match(text, end)
+        if word is None:
+            break
+        words = (*(found[-1][0] if found else ()), *_plain_words(word[0]))
+        found.append((words, word.end()))
+        end = word.end()
+        while end < len(text) and text[end] in " \t":
+            end += 1
+    return found[::-1]
+
+
+def _spelled(words: Sequence[str]) -> list[str]:
+    """A phrase, also with its last word in the singular and in the plural."""
+    if not words:
+        return []
+    *first, last = words
+    return [" ".join((*first, form)) for form in dict.fromkeys((*spellings(last), f"{last}s"))]
+
+
+def _plain_words(text: str) -> list[str]:
+    return [word for chunk in split_words(text) for word in chunk]
+
+
+def _spaced(name: str) -> str:
+    """An attribute's name in words: `baseColour` is "base colour"."""
+    return " ".join(re.sub(r"(?<=[^\W\d_])(?=[A-Z])", " ", name).replace("_", " ").casefold().split())
+
+
+def _is_kept(part: str, kept: Collection[str]) -> bool:
+    return part.casefold().strip() in kept
+
+
+def _number(text: str) -> float:
+    """A number as a shopper types it: the last sign is the decimal one where it has one or two digits after it."""
+    decimals = re.search(r"[.,](\d{1,2})$", text)
+    whole = text[: decimals.start()] if decimals else text
+    return float(re.sub(r"[.,]", "", whole) + (f".{decimals[1]}" if decimals else ""))

@@ -1,0 +1,58 @@
+"""Typing errors in queries: words that nobody knows, by the nearest words of the catalogue."""
+
+import re
+from collections.abc import Callable, Mapping
+
+from rapidfuzz import process
+from rapidfuzz.distance import OSA
+
+from acebert.catalog.words import NAME_MARK, has_digit, split_words
+
+# Whole words of letters: a part of a hyphenated word or of a code is left alone.
+TYPED_WORD = re.compile(r"(?<![\w-])[^\W\d_]{4,}(?![\w-])")
+LONG = 6  # letters from which two errors are allowed
+
+
+def spelling_words(counts: Mapping[str, int]) -> dict[str, int]:
+    """Of a catalogue's exact words and their products those that a typing error can be corrected to."""
+    return {
+        word: count
+        for word, count in counts.items()
+        if not word.startswith(NAME_MARK) and not has_digit(word) and len(word) >= 3
+    }
+
+
+def correct(text: str, read_counts: Callable[[], Mapping[str, int]], known: Callable[[str], bool]) -> dict[str, str]:
+    """The words of a query that have typing errors.
+
+    An error is a letter too many, too few, another, or two that changed places (optimal string alignment distance).
+    Words of four and five letters may have one, longer ones two; the first letter is taken to be right, for it nearly
+    always is, and "basics" is no brand's name mistyped.
+
+    Args:
+        text: the query.
+        read_counts: called where a word is unknown: the catalogue's words, of [`spelling_words`], and how many products
+            have each.
+        known: whether the catalogue or the encoder knows a word, in lower case.
+
+    Returns:
+        Each word as typed, to the nearest word; of several one that ends alike, then the one that most products have.
+    """
+    corrections = {}
+    for typed in dict.fromkeys(TYPED_WORD.findall(text)):
+        word = "".join(part for chunk in split_words(typed) for part in chunk)
+        if not word or known(word):
+            continue
+        counts = read_counts()
+        errors = 2 if len(word) >= LONG else 1
+        alike = [other for other in counts if other[0] == word[0] and abs(len(other) - len(word)) <= errors]
+        near = process.extract(word, alike, scorer=OSA.distance, score_cutoff=errors, limit=None)
+        if near:
+            best = min((found[1], found[0][-2:] != word[-2:], -counts[found[0]], found[0]) for found in near)
+            corrections[typed] = best[-1]
+    return corrections
+
+
+def apply(text: str, corrections: Mapping[str, str]) -> str:
+    """A query with its corrected words."""
+    return TYPED_WORD.sub(lambda match: corrections.get(match[0], match[0]), text)
