@@ -5,7 +5,8 @@ A product's score is its cosine similarity plus, for each word of the query that
     `WORD` x the word's share of the query's inverse document frequencies,
     `NAME` x the same share, for a name: what a brand's or a model's attribute holds, or a word that the encoder's
         vocabulary lacks, of which its vector says little,
-    `CODE`, more than any cosine, for a part number and the like, of which few products have the same.
+    `FIRST`, more than any cosine, for a part number and the like, of which few products have the same, and for a name
+        of a brand or a model that is all that the query says.
 
 Weighting by the idf of all engines' BM25 lets a rare word count for more than a common one, and a sum of scores keeps
 how sure the vectors are, which a sum of reciprocal ranks forgets (Bruch, Gai and Ingber 2023, "An Analysis of Fusion
@@ -22,7 +23,7 @@ from acebert.catalog.words import NAME_MARK, WORDS_ATTRIBUTE, find_runs, has_dig
 
 WORD = 0.2
 NAME = 0.5
-CODE = 2.0
+FIRST = 2.0
 LONGEST_NAME = 4  # words of a brand
 CODE_LENGTH = 4
 FEW_PRODUCTS = 20  # that may share a code, or
@@ -65,7 +66,7 @@ def read_query_words(
     """
     chunks = split_words(text)
     words = [word for chunk in chunks for word in chunk]
-    counted: list[tuple[tuple[str, ...], int, bool]] = []  # spellings, products, whether it is a name
+    counted: dict[tuple[str, ...], tuple[int, int]] = {}  # spellings, to products and those of this name
     used: set[int] = set()
     for joined, (first, last) in _candidates(chunks, words).items():
         if not used.isdisjoint(range(first, last)):
@@ -74,17 +75,17 @@ def read_query_words(
         forms = (*forms, NAME_MARK + joined)
         found = count(OneOf(WORDS_ATTRIBUTE, forms))
         if found or last - first == 1:
-            name = not known(joined) or (found > 0 and count(OneOf(WORDS_ATTRIBUTE, forms[-1:])) > 0)
-            counted.append((forms, found, name))
+            counted[forms] = found, count(OneOf(WORDS_ATTRIBUTE, forms[-1:])) if found else 0
             used.update(range(first, last))
-    counted = list({entry[0]: entry for entry in counted}.values())
-    rarities = [math.log(1 + (size - found + 0.5) / (found + 0.5)) for _, found, _ in counted]
+    rarities = [math.log(1 + (size - found + 0.5) / (found + 0.5)) for found, _ in counted.values()]
     read = []
-    for (forms, found, name), rarity in zip(counted, rarities, strict=True):
+    for (forms, (found, named)), rarity in zip(counted.items(), rarities, strict=True):
         if found:
             share = rarity / sum(rarities)
             code = is_code(forms[0]) and found <= max(FEW_PRODUCTS, FEW_SHARE * size)
-            worth = WORD * share + NAME * share * name + CODE * code
+            first = code or (named > 0 and len(counted) == 1)
+            name = named > 0 or not known(forms[0])
+            worth = WORD * share + NAME * share * name + FIRST * first
             seek = code or name or found <= COMMON * size
             read.append(QueryWord(forms, found, share, worth, seek))
     return read

@@ -438,7 +438,7 @@ class ProductCatalog:
             min_score: confidence in [0, 1] that a hit needs: the share of meaningless queries whose best hit scores
                 lower (`acebert.catalog.calibration`).
             sort_by: an attribute of numbers to sort by, "-price" from high to low; products that lack it come last.
-                Sorted are those of the best 1,000 matches that have at least half of the best score.
+                Sorted are the best 1,000 matches with at least half of the best score or all exact words.
             boosts: attribute to what it adds to the score (`acebert.catalog.boosts`).
 
         Returns:

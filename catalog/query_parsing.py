@@ -203,7 +203,10 @@ class QueryParser:
         for phrase, end in _phrases(text, start):
             for words in _spelled(phrase):
                 if words in self.containing:
-                    return _any_of(self.containing[words]), end
+                    # Of "not blue", navy blue is one too; but Red Tape is no colour, where another attribute has red.
+                    named = {name for name, _ in self.values.get(words, ())}
+                    found = [pair for pair in self.containing[words] if not named or pair[0] in named]
+                    return _any_of(found), end
         phrase, end = next(reversed(list(_phrases(text, start))), ((), start))
         if surely and phrase:
             forms = [form for form in {*spellings(phrase[0]), f"{phrase[0]}s"} if self.has_word(form)]

@@ -3,6 +3,7 @@
 Each step is a module of its own; this one has their order.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -233,7 +234,9 @@ class Searcher:
                 ranked = [candidate for candidate in ranked if confidence(calibration, candidate) >= options.min_score]
         if options.sort_by and ranked:
             name, sign = options.sort_by.removeprefix("-"), -1 if options.sort_by.startswith("-") else 1
-            fitting = [found for found in ranked[:SORTED] if found.score >= FITTING * ranked[0].score]
+            least = FITTING * ranked[0].score
+            most = max(found.parts.get("words", 0.0) for found in ranked) or math.inf  # of exact words
+            fitting = [found for found in ranked if found.score >= least or found.parts.get("words", 0.0) >= most][:SORTED]
             values = [found.match.payload["attributes"].get(name) for found in fitting]
             order = sorted(range(len(values)), key=lambda i: (values[i] is None, sign * (values[i] or 0)))
             ranked = [fitting[i] for i in order]

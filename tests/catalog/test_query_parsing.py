@@ -11,7 +11,7 @@ VALUES = {
     "baseColour": ["Red", "Navy Blue", "Blue", "Green"],
     "pattern": ["Striped", "Plain"],
     "sizes": ["S", "M", "42"],
-    "brand": ["Louis Vuitton", "Orange"],
+    "brand": ["Louis Vuitton", "Orange", "Red Tape"],
 }
 PARSER = QueryParser(ATTRIBUTES, VALUES, {"sleeve", "sleeves"}.__contains__)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from acebert.catalog.exact_words import CODE, NAME, WORD, read_query_words, weigh
+from acebert.catalog.exact_words import FIRST, NAME, WORD, read_query_words, weigh
 from acebert.catalog.filters import OneOf
 from acebert.catalog.words import find_runs, naming_attributes, product_words, split_words
 
@@ -56,7 +56,8 @@ def test_what_words_are_worth() -> None:
     shop = [*common, product_words(["zorvex mug"]), product_words(["mug AB-1234"])]
     words, gains = read("zorvex mug", shop, ["red", "mug"])
     assert gains[-2] == max(gains) > NAME / 2 and [word.seek for word in words] == [True, False]
-    assert read("ab1234", shop)[1][-1] > CODE and sum(gain > 0 for gain in read("ab1234", shop)[1]) == 1
+    assert WORD + NAME == pytest.approx(read("zorvex", shop)[1][-2])
+    assert read("ab1234", shop)[1][-1] > FIRST and sum(gain > 0 for gain in read("ab1234", shop)[1]) == 1
     assert read("nothing", shop)[0] == []
 
 
@@ -65,3 +66,4 @@ def test_a_brand_of_common_words_is_a_name() -> None:
     words, gains = read("red tape watch", shop, ["red", "tape", "fossil", "watch"])
     assert [word.spellings[0] for word in words] == ["redtape", "watch"]
     assert gains[2] == max(gains) > WORD
+    assert min(read("Fossil", shop, ["fossil"])[1][:2]) > FIRST
