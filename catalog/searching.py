@@ -236,7 +236,9 @@ class Searcher:
             name, sign = options.sort_by.removeprefix("-"), -1 if options.sort_by.startswith("-") else 1
             least = FITTING * ranked[0].score
             most = max(found.parts.get("words", 0.0) for found in ranked) or math.inf  # of exact words
-            fitting = [found for found in ranked if found.score >= least or found.parts.get("words", 0.0) >= most][:SORTED]
+            fitting = [found for found in ranked if found.score >= least or found.parts.get("words", 0.0) >= most][
+                :SORTED
+            ]
             values = [found.match.payload["attributes"].get(name) for found in fitting]
             order = sorted(range(len(values)), key=lambda i: (values[i] is None, sign * (values[i] or 0)))
             ranked = [fitting[i] for i in order]

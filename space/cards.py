@@ -6,7 +6,8 @@ from urllib.parse import urlencode
 
 from markupsafe import Markup
 
-from acebert.catalog.product_catalog import Hit, Product, ProductCatalog
+from acebert.catalog.product_catalog import ProductCatalog
+from acebert.catalog.records import Hit, Product
 from acebert.space.rendering import render
 from acebert.space.shop import Shop
 

@@ -322,7 +322,8 @@ class SearchPanel:
         updates = [update | {"value": value} for update, value in zip(updates, slots.write(filters), strict=True)]
         sort = next((value for _, value in orders if value in fields.get("sort", ())), "")
         query, like = read_text(fields.get("q", [""])[0]), fields.get("like", [""])[0]
-        asked = Asked(query, None, like, fields.get("typed", []), count, sort, filters)
+        as_words = [part for part in fields.get("typed", ()) if part in query]
+        asked = Asked(query, None, like, as_words, count, sort, filters)
         drawer = gr.update(open=bool(filters or sort), visible=bool(slots.choices or slots.ranges))
         order = gr.update(choices=orders, value=sort, visible=len(orders) > 1)
         return like, list(asked.as_words), count, order, *updates, drawer, *self._show(catalog, asked)
@@ -371,10 +372,10 @@ class SearchPanel:
     ) -> tuple:
         """After "more like this", or after a part of the query was to be taken as typed."""
         catalog, filters = self._read(request, values)
-        like, part = read_text(str(event.product)), read_text(str(event.words))
+        like, part = (read_text(str(getattr(event, name, ""))) for name in ("product", "words"))
         if like:
             return "", None, like, [], *self._show(catalog, Asked("", None, like, (), count, sort, filters))
-        kept = [*as_words, part]
+        kept = [*as_words, part] if part and part in query else list(as_words)
         shown = self._show(catalog, Asked(read_text(query), photo, "", kept, count, sort, filters))
         return gr.skip(), gr.skip(), "", kept, *shown
 

@@ -9,7 +9,8 @@ import gradio as gr
 import numpy as np
 from markupsafe import Markup
 
-from acebert.catalog.product_catalog import Hit, ProductCatalog
+from acebert.catalog.product_catalog import ProductCatalog
+from acebert.catalog.records import Hit
 from acebert.space.cards import notice, show_title
 from acebert.space.rendering import read_script, render
 from acebert.space.shop import MOST_HITS, Shop, read_text, search_one
@@ -69,7 +70,7 @@ def compare(catalog: ProductCatalog, query: str, vector: np.ndarray, count: int 
         vector: (dim,) unit vector of the query.
         count: products by each.
     """
-    found = {"bm25": search_one(catalog, text=query, top_k=count, using="words")}
+    found: dict[str, list[Hit]] = {"bm25": search_one(catalog, text=query, top_k=count, using="words")}
     if catalog.settings.sides:
         by_title = search_one(catalog, vector=vector, top_k=max(count, FUSED), using="title")
         by_photo = search_one(catalog, vector=vector, top_k=max(count, FUSED), using="image")

@@ -56,7 +56,7 @@ def test_what_words_are_worth() -> None:
     shop = [*common, product_words(["zorvex mug"]), product_words(["mug AB-1234"])]
     words, gains = read("zorvex mug", shop, ["red", "mug"])
     assert gains[-2] == max(gains) > NAME / 2 and [word.seek for word in words] == [True, False]
-    assert WORD + NAME == pytest.approx(read("zorvex", shop)[1][-2])
+    assert pytest.approx(read("zorvex", shop)[1][-2]) == WORD + NAME
     assert read("ab1234", shop)[1][-1] > FIRST and sum(gain > 0 for gain in read("ab1234", shop)[1]) == 1
     assert read("nothing", shop)[0] == []
 

@@ -11,7 +11,7 @@ from gradio_client.exceptions import AppError
 from helpers import product_rows
 from space_shop import NASTY, client_of, make_shop
 
-from acebert.catalog.product_catalog import Hit
+from acebert.catalog.records import Hit
 from acebert.processing_acebert import AceBertProcessor
 from acebert.space.tabs.compare import SYSTEMS, CompareTab, compare, fuse, show_columns
 

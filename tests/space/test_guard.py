@@ -30,6 +30,7 @@ from transformers import BertTokenizer
 from acebert.configuration_acebert import AceBertConfig
 from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.processing_acebert import AceBertProcessor
+from acebert.space.filter_slots import CHOICE_SLOTS, RANGE_SLOTS
 from acebert.space.guard import UNUSED, WAITING, Guard, measure, remove_upload, sweep
 from acebert.space.page import build_page, launch
 from acebert.space.search_panel import read_photo
@@ -316,11 +317,12 @@ def test_no_argument_breaks_the_server(space: Any) -> None:
 
 
 def test_no_event_breaks_the_page(space: Any) -> None:
-    slots = [24, *[[]] * 6, *[None] * 4]
+    view = ["", None, [], 24, "", *[[]] * CHOICE_SLOTS, *[None] * 2 * RANGE_SLOTS]  # the query first
     for odd in ODD:
-        page = call(space, "show_similar", slots, event_data={"product": odd})
+        page = call(space, "follow", view, event_data={"product": odd})
         assert "That didn't work" in html.unescape(json.dumps(page)) and "<script>" not in json.dumps(page)
-        assert call(space, "show_similar", [24, odd, *slots[2:]], event_data={"product": "100"})
+        assert call(space, "follow", [*view[:5], odd, *view[6:]], event_data={"product": "100"})
+        assert call(space, "follow", view, event_data={"words": odd})
         assert "That search is gone" in json.dumps(
             call(space, "show_why", [None], event_data={"product": odd, "ticket": odd})
         )
@@ -349,7 +351,7 @@ def test_an_event_without_a_session_holds_up_nobody(space: Any) -> None:
 def test_half_a_character_is_searched_as_a_question_mark(space: Any) -> None:
     found = call(space, "search", [HALF, None, 3, {}])[0]
     assert [hit["id"] for hit in found] == [hit.id for hit in space.shop.catalog.search("red ?", top_k=3)]
-    page = call(space, "start_over", [HALF, None, 24, *[[]] * 6, *[None] * 4])
+    page = call(space, "start_over", [HALF, None, 24, "", *[[]] * CHOICE_SLOTS, *[None] * 2 * RANGE_SLOTS])
     assert "“red ?”" in json.dumps(page, ensure_ascii=False)
 
 
