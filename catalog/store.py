@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Image, List, Value
 
+from acebert.catalog.words import WORDS_ATTRIBUTE
 from acebert.utils.files import atomic_write
 
 FORMAT = 2
@@ -34,7 +35,17 @@ VALUE_TYPES = {
     "boolean": Value("bool"),
     "strings": List(Value("string")),
 }
-RESERVED = ("id", "title", "image", "product_vector", "title_vector", "image_vector", "change", "changed")
+RESERVED = (
+    "id",
+    "title",
+    "image",
+    "product_vector",
+    "title_vector",
+    "image_vector",
+    "change",
+    "changed",
+    WORDS_ATTRIBUTE,
+)
 Location = tuple[str, int]  # a file, relative to the catalogue's folder, and a row of it
 
 
