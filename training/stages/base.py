@@ -120,7 +120,11 @@ class Stage(ABC, Generic[ArgumentsT]):
         model, self.processor = self.load_model_and_processor()
         # PyTorch's fused attention is slow backwards on CPUs with sequences of tens of tokens (docs/training.md).
         on_cpu = self.accelerator.device.type == "cpu"
-        model.set_attn_implementation(args.attn_implementation or ("eager" if on_cpu else "sdpa"))
+        implementation = args.attn_implementation or ("eager" if on_cpu else "sdpa")
+        if model.config.share_encoders:
+            # No module has the queries' configuration, of which transformers would warn.
+            model.config.query_config._attn_implementation = implementation
+        model.set_attn_implementation(implementation)
         if args.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         for name, parameter in model.named_parameters():
