@@ -20,6 +20,7 @@ from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMix
 from acebert import __version__
 from acebert.catalog import ProductCatalog
 from acebert.catalog.filters import parse_filters
+from acebert.catalog.records import Results
 from acebert.data.cleaning import find_photo_error
 from acebert.serving import contract
 from acebert.serving.errors import RESPONSES, ApiError, add_error_handlers, catalog_errors
@@ -131,9 +132,17 @@ def add_searches(app: FastAPI) -> None:
         if top_k > limits.max_top_k:
             raise ApiError(422, "top_k is too large.", f"Ask for at most {limits.max_top_k}.", "top_k", top_k)
 
-    def answer(hits: list[Any], start: float) -> contract.SearchAnswer:
-        found = [contract.Hit.model_validate(hit, from_attributes=True) for hit in hits]
-        return contract.SearchAnswer(hits=found, seconds=round(time.perf_counter() - start, 4))
+    def answer(results: Results, start: float) -> contract.SearchAnswer:
+        return contract.SearchAnswer(
+            hits=[contract.Hit.model_validate(hit, from_attributes=True) for hit in results],
+            total=results.total,
+            text=results.text,
+            corrections=results.corrections,
+            chips=[contract.Chip.model_validate(chip, from_attributes=True) for chip in results.chips],
+            nothing_fits=results.nothing_fits,
+            near_values=results.near_values,
+            seconds=round(time.perf_counter() - start, 4),
+        )
 
     @app.post("/v1/search", tags=["search"], **search_routes)
     def search(body: contract.SearchRequest, catalog: ProductCatalog = Catalog) -> contract.SearchAnswer:

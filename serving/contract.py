@@ -32,15 +32,33 @@ class Request(BaseModel):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-class SearchRequest(Request):
+class PageRequest(Request):
+    """What any search takes."""
+
+    top_k: int = Field(10, ge=1, description="Hits wanted; there are fewer only where fewer products match.")
+    offset: int = Field(0, ge=0, description="Hits to pass over, for the pages after the first.")
+    filters: Filters = {}
+    using: Using = "product"
+    group_by: str | Literal[False] | None = Field(
+        None,
+        description="Attribute of which each value is one hit, its best product; the catalogue's own if left out, "
+        "false for no groups.",
+    )
+    min_score: float | None = Field(None, ge=0, le=1, description="Confidence that a hit needs.")
+    sort_by: str | None = Field(None, description='Attribute of numbers to sort by, "-price" from high to low.')
+
+
+class SearchRequest(PageRequest):
     """A query by words, by a photo, or by both, whose vectors are then averaged."""
 
     text: Text | None = Field(None, description="A shopper's words.", examples=["striped red t-shirt"])
     image: Photo | None = None
-    top_k: int = Field(10, ge=1, description="Hits wanted; there are fewer only where fewer products match.")
-    filters: Filters = {}
-    using: Using = "product"
     exact_words: bool = Field(True, description="Rank products higher that have the query's words, part numbers first.")
+    correct: bool = Field(True, description="Replace words that nobody knows by the catalogue's nearest.")
+    understand: bool = Field(True, description="Read prices, exclusions, sizes and attribute values in the text.")
+    as_words: list[str] = Field(
+        [], max_length=50, description="Parts of the text to leave as typed: the words of a chip that was taken away."
+    )
 
     @model_validator(mode="after")
     def _has_a_query(self) -> "SearchRequest":
@@ -49,13 +67,10 @@ class SearchRequest(Request):
         return self
 
 
-class SimilarRequest(Request):
-    """A product, to find more like it."""
+class SimilarRequest(PageRequest):
+    """A product, to find more like it; neither it nor its group is among the hits."""
 
     id: ProductId
-    top_k: int = Field(10, ge=1)
-    filters: Filters = {}
-    using: Using = "product"
 
 
 class FacetsRequest(Request):
@@ -77,13 +92,31 @@ class Product(BaseModel):
 class Hit(Product):
     """A product that was found."""
 
-    score: float = Field(description="To rank by; not comparable between kinds of searches.")
+    score: float = Field(description="To rank by, the sum of parts; not comparable between kinds of searches.")
+    parts: dict[str, float] = Field(description="What the score is made of: similarity, words, understood values.")
+    carried_by: Literal["words", "title", "image"] | None = Field(description="What the hit owes its place to.")
+    group_size: int | None = Field(description="Products of its group that meet the filters.")
     title_score: float | None = Field(description="Cosine similarity to the title alone.")
     image_score: float | None = Field(description="Cosine similarity to the photo alone.")
 
 
+class Chip(BaseModel):
+    """A part of the text that was understood. To take it away, ask again with its words in `as_words`."""
+
+    words: str
+    effect: Literal["filter", "boost"]
+    filters: dict[str, Any]
+    label: str
+
+
 class SearchAnswer(BaseModel):
     hits: list[Hit]
+    total: int = Field(description="Products, or groups, that meet the filters.")
+    text: str | None = Field(description="The words that were searched for.")
+    corrections: dict[str, str] = Field(description="Typed words to those that were searched for in their place.")
+    chips: list[Chip]
+    nothing_fits: bool = Field(description="Chance alone may have found the hits: tell the shopper.")
+    near_values: dict[str, list[Any]] = Field(description="Where nothing meets the filters, values near to them.")
     seconds: float = Field(description="That the search took in the service.")
 
 

@@ -87,6 +87,22 @@ def test_it_finds_what_the_catalogue_finds(client: TestClient) -> None:
     ]
 
 
+def test_pages_groups_and_what_was_read_in_a_query(client: TestClient) -> None:
+    catalog: ProductCatalog = client.app.state.catalog
+    body = {"text": "shirt not red", "group_by": "colour", "top_k": 2, "offset": 1}
+    answer = client.post("/v1/search", json=body).json()
+    expected = catalog.search("shirt not red", group_by="colour", top_k=2, offset=1)
+    assert [hit["id"] for hit in answer["hits"]] == [hit.id for hit in expected]
+    assert answer["total"] == expected.total and answer["text"] == expected.text
+    assert [chip["label"] for chip in answer["chips"]] == [chip.label for chip in expected.chips] != []
+    assert answer["hits"][0]["group_size"] == expected[0].group_size
+    assert answer["hits"][0]["parts"] == pytest.approx(expected[0].parts)
+    (excluded,) = [chip for chip in expected.chips if chip.effect == "filter"]
+    plain = client.post("/v1/search", json={**body, "as_words": [excluded.words]}).json()
+    assert excluded.label not in [chip["label"] for chip in plain["chips"]]
+    expect(client.post("/v1/search", json={**body, "sort_by": "colour"}), 422, problem="colour")
+
+
 def test_facets_products_and_photos(client: TestClient) -> None:
     answer = client.post("/v1/facets", json={"attributes": ["colour", "kind"], "filters": {"colour": "red"}}).json()
     assert answer["facets"]["colour"] == [{"value": "red", "count": 16}] and answer["products"] == 16
