@@ -122,8 +122,8 @@ class Stage(ABC, Generic[ArgumentsT]):
         on_cpu = self.accelerator.device.type == "cpu"
         implementation = args.attn_implementation or ("eager" if on_cpu else "sdpa")
         if model.config.share_encoders:
-            # No module has the queries' configuration, of which transformers would warn.
-            model.config.query_config._attn_implementation = implementation
+            queries: Any = model.config.query_config
+            queries._attn_implementation = implementation  # no module has it, of which transformers would warn
         model.set_attn_implementation(implementation)
         if args.gradient_checkpointing:
             model.gradient_checkpointing_enable()
