@@ -72,6 +72,8 @@ def make_step(
 def move(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, torch.Tensor):
         return batch.to(device)
+    if batch is None or isinstance(batch, str):
+        return batch
     if isinstance(batch, list):
         return [move(item, device) for item in batch]
     return {name: move(item, device) for name, item in batch.items()}

@@ -80,7 +80,7 @@ class TestParseFilters:
             ({"colour": "Red"}, r"Unknown attribute 'colour'.*one of base colour, gender, on_sale, price, sizes, year"),
             ({3: "Red"}, "Unknown attribute 3"),
             ({"$nor": [{"gender": "Men"}]}, r"Unknown operator '\$nor'.*\$and, \$or or \$not"),
-            ({"price": {"$eq": 3}}, r"Unknown operator '\$eq'.*'price'.*\$gte, \$gt, \$lte or \$lt"),
+            ({"price": {"$eq": 3}}, r"Unknown operator '\$eq'.*'price'.*\$gte, \$gt, \$lte, \$lt, or \$under"),
             ({"price": {"gte": 3}}, r"Unknown operator 'gte'.*'price'"),
             ({"price": {}}, r"No operator.*'price'.*\$gte"),
             ({"price": "abc"}, "'price' is a finite number, got 'abc'"),

@@ -51,15 +51,16 @@ def test_postgres_finds_what_the_catalogue_finds(
     catalog.upsert([{"id": 7, "title": 'mug, "blue"\n\\of men', "colour": None}])
     export_catalog(catalog.path, tmp_path / "vectors", precision=precision, shard_rows=50)
     assert loader.load(tmp_path / "vectors", database) == 65 == len(catalog)
+    by_vectors = {"exact_words": False, "correct": False, "understand": False}
     for text in ("red shirt", "black shoe of the men"):
         vector = catalog.encode_queries([text])[0]
-        expected = catalog.search(text, top_k=65)
+        expected = catalog.search(text, top_k=65, **by_vectors)
         found = loader.search(database, vector, top_k=65)
         assert np.allclose([hit[2] for hit in found], [hit.score for hit in expected], atol=2e-3)
         titles = {hit.id: hit.title for hit in expected}
         assert {hit[0]: hit[1] for hit in found} == titles
         red = loader.search(database, vector, "colour = %s", ("red",), top_k=5)
-        of_catalog = catalog.search(text, top_k=5, filters={"colour": "red"})
+        of_catalog = catalog.search(text, top_k=5, filters={"colour": "red"}, **by_vectors)
         assert np.allclose([hit[2] for hit in red], [hit.score for hit in of_catalog], atol=2e-3) and len(red) == 5
 
 

@@ -116,6 +116,7 @@ def test_no_source_makes_code_of_a_file_or_a_text() -> None:
     allowed = {
         "training/checkpoints.py": "accelerate's load_state",  # after `refuse_code`
         "sentence_transformers_acebert.py": "AutoModel.from_pretrained without use_safetensors",  # its options hold it
+        "tests/hub/test_publishing.py": "exec makes code of a text",  # the snippet of a card that was just written
     }
     found = [
         f"{path}:{line}: {what}"

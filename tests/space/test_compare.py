@@ -26,7 +26,7 @@ def shop(tiny_config: Callable, tiny_processor: AceBertProcessor, tmp_path: Path
 
 
 def hit(key: int, title_score: float | None, image_score: float | None) -> Hit:
-    return Hit(key, f"product {key}", {}, ("", 0), 0.0, title_score, image_score)
+    return Hit(key, f"product {key}", {}, ("", 0), 0.0, title_score=title_score, image_score=image_score)
 
 
 def test_late_fusion_is_the_mean_of_the_sides_that_a_product_has() -> None:

@@ -372,7 +372,7 @@ def test_one_user_s_catalogue_is_another_s_nothing(space: Any) -> None:
     assert call(space, "build_catalog", ["sku", "name", "", ["kind"]], "anna")[0]["products"] == 2
     searches = [fn for fn in space.page.fns.values() if fn.name == "start_over"]
     own = searches[1]  # the first is the shop's
-    query = ["shirt", None, 24, *[[]] * 6, *[None] * 4]
+    query = ["shirt", None, 24, "", *[[]] * CHOICE_SLOTS, *[None] * 2 * RANGE_SLOTS]
 
     def search(session: str) -> str:
         body = {"fn_index": own._id, "session_hash": session, "data": query}
