@@ -82,11 +82,12 @@ def save_model_with_eye(folder: Path) -> None:
     torch.manual_seed(0)
     processor = AceBertProcessor.from_pretrained(ROOT)
     text = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 48}
-    eye = {**text, "patch_size": 12, "use_layer_scale": True, "num_register_tokens": 2}
+    patch_size = processor.image_processor.patch_size
+    eye = {**text, "patch_size": patch_size, "use_layer_scale": True, "num_register_tokens": 2}
     config = AceBertConfig(
         text_config={**text, "vocab_size": len(processor.tokenizer), "initializer_range": 0.2},
         vision_config={**eye, "initializer_range": 0.2},
-        patch_size=12,
+        patch_size=patch_size,
         projection_dim=32,
         text_projection=False,
         loss="sigmoid",
