@@ -1,15 +1,15 @@
-"""Trains ACE-BERT on your own catalogue, in up to three stages.
+"""Trains ACE-BERT on your own catalogue: titles and photos first, then queries.
 
-    accelerate launch train_accelerate.py --stage pretrain --backbone sentence-transformers/all-MiniLM-L6-v2 \\
-        --dataset_name ashraq/fashion-product-images-small --title_column productDisplayName \\
-        --output_dir runs/pretrained
-    accelerate launch train_accelerate.py --stage finetune --model_name_or_path runs/pretrained \\
+    accelerate launch train_accelerate.py --stage align --share_encoders \\
+        --backbone sentence-transformers/all-MiniLM-L6-v2 --image_backbone facebook/dinov2-small --max_num_patches 48 \\
+        --dataset_name ashraq/fashion-product-images-small --title_column productDisplayName --output_dir runs/aligned
+    accelerate launch train_accelerate.py --stage finetune --freeze_image_encoder \\
+        --model_name_or_path runs/aligned --text_teacher sentence-transformers/all-MiniLM-L6-v2 \\
         --dataset_name ashraq/fashion-product-images-small --title_column productDisplayName \\
         --query_templates "{gender} {baseColour} {articleType}" --output_dir runs/finetuned
-    accelerate launch train_accelerate.py --stage query_side --model_name_or_path runs/finetuned \\
-        --dataset_name ashraq/fashion-product-images-small --title_column productDisplayName \\
-        --query_templates "{gender} {baseColour} {articleType}" --output_dir runs/query_side
 
+A model of one stream, without --image_backbone, begins with `--stage pretrain`; `--stage query_side` trains a query
+encoder of its own against vectors that stay.
 `--stage finetune --help` lists a stage's flags. `--config run.yaml` reads any of them from a file; flags on the command
 line override it. The same command started again resumes from its latest checkpoint. `--output_dir` itself always holds
 the best model so far as a complete Hub folder.

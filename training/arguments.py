@@ -36,7 +36,7 @@ class RunArguments:
 
     _argument_group_name: ClassVar[str] = "run"
 
-    stage: str = field(metadata={"help": "Stage of training to run: pretrain, finetune or query_side."})
+    stage: str = field(metadata={"help": "Stage of training to run: align, pretrain, finetune or query_side."})
     output_dir: str = field(metadata={"help": "Folder of the run: best model, checkpoints and logs."})
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Start over instead of resuming from the checkpoints in --output_dir."}
