@@ -9,7 +9,7 @@ method here (a plain-backdrop test, no detector, no weights) is this project's o
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from math import ceil, isqrt
 from pathlib import Path
@@ -42,6 +42,9 @@ NUM_CHANNELS = 3
 WHITE, GREY = (255, 255, 255), (128, 128, 128)
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # ISO/IEC 23008-12
 SINGLE_PHOTO = (Image.Image, bytes, bytearray, memoryview, str, os.PathLike, dict)
+
+# Options of a call whose patches `AceBertImageProcessor.normalize_patches` normalises later.
+RAW_PATCHES = {"do_rescale": False, "do_normalize": False}
 
 # The object is searched on a copy whose longer side has this many pixels, or less than twice as many, so that the cost
 # doesn't grow with the photo.
@@ -387,7 +390,8 @@ class AceBertImageProcessor(PilBackend):
     (C, H, W); uint8, uint16, or floats from 0 to 1), encoded bytes, a path, or the `{"bytes": ..., "path": ...}` of
     `datasets` columns with `decode=False`. `None` stands for a product without a photo. It returns a [`BatchFeature`]:
 
-    - **pixel_values** (`float32`, `(batch, patches, patch_size² * 3)`) -- within a patch: row, column, channel.
+    - **pixel_values** (`float32`, `(batch, patches, patch_size² * 3)`) -- within a patch: row, column, channel. `uint8`
+      where they are neither rescaled nor normalised.
     - **pixel_attention_mask** (`int64`, `(batch, patches)`) -- 1 for patches, 0 for padding.
     - **spatial_shapes** (`int64`, `(batch, 2)`) -- rows and columns of the photo's whole grid; (0, 0) without a photo.
     - **pixel_position_ids** (`int64`, `(batch, patches)`) -- row * columns + column of each patch in that grid; padding
@@ -512,13 +516,17 @@ class AceBertImageProcessor(PilBackend):
         mask = np.arange(longest) < lengths[:, None]  # (batch, patches)
         photos = [sequence for sequence in sequences if sequence is not None]
         scale, offset = self._get_scale_and_offset(patch_size, **kwargs)
+        is_raw = not (kwargs.get("do_rescale") or kwargs.get("do_normalize"))
 
-        pixel_values = np.zeros((*mask.shape, len(scale)), dtype=np.float32)
+        pixel_values = np.zeros((*mask.shape, len(scale)), dtype=np.uint8 if is_raw else np.float32)
         for row, sequence in zip(pixel_values, sequences, strict=True):
             if sequence is not None:  # written where it stays, photo by photo: a batch doesn't fit the cache
                 patches = row[: len(sequence.values)]
-                np.multiply(sequence.values, scale, out=patches)
-                patches += offset
+                if is_raw:
+                    patches[:] = sequence.values
+                else:
+                    np.multiply(sequence.values, scale, out=patches)
+                    patches += offset
         position_ids = np.zeros(mask.shape, dtype=np.int64)
         position_ids[mask] = np.concatenate([photo.position_ids for photo in photos])
         spatial_shapes = np.array([(0, 0) if sequence is None else sequence.grid for sequence in sequences], np.int64)
@@ -620,6 +628,28 @@ class AceBertImageProcessor(PilBackend):
             offset = offset - np.asarray(image_mean) / np.asarray(image_std)
         scale, offset = (np.tile(values, patch_size**2).astype(np.float32) for values in (scale, offset))
         return scale, offset
+
+    def normalize_patches(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """
+        Rescales and normalises raw patches on the device where they are, as a call does on the CPU.
+
+        A quarter of the bytes then goes from a loader's workers to the device: call the processor there with
+        [`RAW_PATCHES`].
+
+        Args:
+            inputs (`Mapping[str, torch.Tensor]`): Of a call, and perhaps of a tokenizer. `pixel_values` of another type
+                than `uint8` stay as they are, as do all other tensors.
+
+        Returns:
+            `dict[str, torch.Tensor]`: The inputs, with `pixel_values` in `float32` and padding of 0.
+        """
+        pixels = inputs.get("pixel_values")
+        if pixels is None or pixels.dtype != torch.uint8:
+            return dict(inputs)
+        options = {name: getattr(self, name) for name in self._valid_kwargs_names}
+        scale, offset = (torch.from_numpy(each).to(pixels.device) for each in self._get_scale_and_offset(**options))
+        values = (pixels * scale).add_(offset).mul_(inputs["pixel_attention_mask"][..., None])
+        return {**inputs, "pixel_values": values}
 
     def find_box(self, photo: Photo) -> Box:
         """Left, top, right, bottom of what is kept of a photo, in pixels of the upright photo."""

@@ -102,6 +102,7 @@ def prepare_ours(
     batch = move(batch, accelerator.device)
     args = FinetuningArguments(stage="finetune", output_dir="", dataset_name=[], cached_chunk_size=cached_chunk_size)
     stage = Finetuning(args, accelerator)
+    stage.processor = workload.processor
 
     def backward(model: torch.nn.Module) -> None:
         stage.backward(model, batch, done=1.0)

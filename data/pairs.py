@@ -73,7 +73,8 @@ class PairDataset(torch.utils.data.Dataset):
         ):
             if not 0 <= probability <= 1:
                 raise ValueError(f"`{name}` must lie in [0, 1], got {probability}.")
-        self.columns, self.templates, self.seed, self.epoch = columns, templates, seed, 0
+        self.columns, self.templates, self.seed = columns, templates, seed
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # a loader's workers stay over epochs
         self.title_query_probability = title_query_probability
         self.drop_title_probability = drop_title_probability
         self.drop_image_probability = drop_image_probability
@@ -95,6 +96,14 @@ class PairDataset(torch.utils.data.Dataset):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def epoch(self) -> int:
+        return int(self._epoch)
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch.fill_(epoch)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

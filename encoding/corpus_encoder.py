@@ -23,6 +23,7 @@ from acebert.data.collators import FIX_QUERY, process_named
 from acebert.data.corpus import Corpus
 from acebert.data.workers import worker_options
 from acebert.encoding.encoder import encode_batches
+from acebert.image_processing_acebert import RAW_PATCHES
 from acebert.utils.files import atomic_write, writing
 from acebert.utils.fingerprints import code_sha256, json_sha256, product_weights_sha256
 
@@ -40,7 +41,8 @@ def collate_products(
     if "image" in sides:
         fields["images"] = corpus.read_photos(rows)
     named = [f"The product {corpus.ids[row]!r}" for row in rows]
-    return process_named(processor.process_products, named, SKIP, **fields)
+    process = partial(processor.process_products, **RAW_PATCHES)  # normalised on the device
+    return process_named(process, named, SKIP, **fields)
 
 
 def collate_queries(rows: list[int], queries: Sequence[str], processor: ProcessorMixin) -> dict[str, torch.Tensor]:
@@ -126,12 +128,15 @@ class CorpusEncoder:
         loader = prepare_data_loader(
             loader, accelerator.device, accelerator.num_processes, accelerator.process_index, put_on_device=True
         )
+        normalize = self.processor.image_processor.normalize_patches
         numbers: list[int] = []
         vectors: list[torch.Tensor] = []
         quiet = not accelerator.is_main_process or len(loader) < LONG
         for loaded in tqdm(loader, desc=self.name, unit="batch", leave=False, disable=quiet):
             with accelerator.autocast():
-                encoded = encode_batches(lambda inputs: features(**inputs).pooler_output.float(), loaded["batches"])
+                encoded = encode_batches(
+                    lambda inputs: features(**normalize(inputs)).pooler_output.float(), loaded["batches"]
+                )
             gathered_numbers, gathered_vectors = accelerator.gather((loaded["items"], encoded))
             numbers += gathered_numbers.tolist()
             vectors.append(gathered_vectors.cpu())

@@ -119,9 +119,13 @@ def measure_recall(
     for precision, one in exported.items():
         of_queries |= {precision: one.get_text_features} if "query" in one.sessions else {}
         of_products |= {precision: one.get_product_features} if "product" in one.sessions else {}
-    collate = partial(collate_products, corpus=corpus, processor=processor, sides=TITLE_AND_PHOTO)
+
+    def collate_rows(items: list[int]) -> dict[str, torch.Tensor]:
+        inputs = collate_products(rows[items].tolist(), corpus, processor, TITLE_AND_PHOTO)
+        return processor.image_processor.normalize_patches(inputs)
+
     lengths = [len(corpus.titles[row] or "") for row in rows]
-    products = encode(of_products, lambda items: collate(rows[items].tolist()), lengths, batch_size)
+    products = encode(of_products, collate_rows, lengths, batch_size)
     pairs = [
         (by_query, by_product)
         for by_product in of_products

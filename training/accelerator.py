@@ -18,7 +18,7 @@ def make_accelerator(args: RunArguments) -> Accelerator:
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         log_with=None if args.report_to == "none" else args.report_to,
         project_dir=args.output_dir,
-        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=args.seed),
+        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=args.seed, non_blocking=True),
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     precision = {"no": "float32", "bf16": "bfloat16 autocast", "fp16": "float16 autocast"}

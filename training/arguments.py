@@ -59,8 +59,12 @@ class RunArguments:
         default=1,
         metadata={"help": "Batches per optimizer step. Adds no negatives: each batch is contrasted on its own."},
     )
-    dataloader_num_workers: int = field(
-        default=1, metadata={"help": "Worker processes of each process that read and prepare data."}
+    dataloader_num_workers: int | None = field(
+        default=None,
+        metadata={
+            "help": "Worker processes of each process that read and prepare data. Default: 1 on a CPU, which the steps "
+            "need; with GPUs, all cores but one for each process."
+        },
     )
     mixed_precision: Literal["no", "bf16", "fp16"] | None = field(
         default=None,
@@ -295,8 +299,12 @@ class PairArguments:
     query_learning_rate: float | None = field(
         default=None, metadata={"help": "Peak learning rate of the query encoder's layers. Default: --learning_rate."}
     )
-    chunk_size: Count = field(
-        default=64, metadata={"help": "Micro-batch size: rows of similar length (length bucketing) encoded together."}
+    chunk_size: Count | None = field(
+        default=None,
+        metadata={
+            "help": "Micro-batch size: rows of similar length (length bucketing) encoded together. Default: 64 on a "
+            "CPU, the whole batch on a GPU, which many small products would leave idle."
+        },
     )
     title_query_probability: Probability = field(
         default=0.5,

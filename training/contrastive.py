@@ -24,9 +24,16 @@ class GatherRows(torch.autograd.Function):
         return gradient.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
 
 
-def encode_chunks(model: torch.nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Query and product vectors of a batch of `PairCollator`, (rows, projection_dim) each, in the order of its rows."""
-    outputs = [model(**chunk, return_loss=False) for chunk in batch["chunks"]]
+def encode_chunks(
+    encode: Callable[[dict[str, torch.Tensor]], Any], batch: dict[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Query and product vectors of a batch of `PairCollator`, (rows, projection_dim) each, in the order of its rows.
+
+    Args:
+        encode: maps a chunk to `query_embeds` and `product_embeds`.
+        batch: of `PairCollator`.
+    """
+    outputs = [encode(chunk) for chunk in batch["chunks"]]
     query_embeds = torch.cat([output.query_embeds for output in outputs])
     product_embeds = torch.cat([output.product_embeds for output in outputs])
     return query_embeds[batch["query_order"]], product_embeds[batch["product_order"]]
@@ -34,6 +41,7 @@ def encode_chunks(model: torch.nn.Module, batch: dict[str, Any]) -> tuple[torch.
 
 def cached_backward(
     model: torch.nn.Module,
+    encode: Callable[[dict[str, torch.Tensor]], Any],
     batch: dict[str, Any],
     compute_loss: Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]],
     accelerator: Accelerator,
@@ -45,7 +53,8 @@ def cached_backward(
     draws the same in both passes. The gradients are those of the plain backward pass, for about a third more time.
 
     Args:
-        model: maps a chunk to `query_embeds` and `product_embeds`.
+        model: as `accelerator.prepare` returned it; `encode` calls it.
+        encode: maps a chunk to `query_embeds` and `product_embeds`.
         batch: of `PairCollator`.
         compute_loss: maps the vectors of the batch to values, `loss` among them; may hold parameters of its own.
         accelerator: scales the loss, and averages gradients over processes with the last chunk.
@@ -59,7 +68,7 @@ def cached_backward(
     with torch.no_grad():
         for chunk, seed in zip(chunks, seeds, strict=True):
             torch.manual_seed(seed)
-            outputs = model(**chunk, return_loss=False)
+            outputs = encode(chunk)
             query_parts.append(outputs.query_embeds)
             product_parts.append(outputs.product_embeds)
     query_embeds = torch.cat(query_parts)[batch["query_order"]].requires_grad_()
@@ -73,7 +82,7 @@ def cached_backward(
         last = i == len(chunks) - 1
         torch.manual_seed(seed)
         with accelerator.no_sync(model) if not last else nullcontext():
-            outputs = model(**chunk, return_loss=False)
+            outputs = encode(chunk)
             # The gradient of this scalar product for the vectors is the cached one.
             product = (outputs.query_embeds * query_gradients[i]).sum()
             product = product + (outputs.product_embeds * product_gradients[i]).sum()

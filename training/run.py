@@ -118,7 +118,10 @@ class Run:
             stage.sampler.start_epoch(progress.epoch)
             self.train_loader.set_epoch(progress.epoch)
             stage.train_data.set_epoch(progress.epoch)
-            for batch in self.accelerator.skip_first_batches(self.train_loader, progress.batch):
+            loader = self.train_loader
+            if progress.batch:  # of a resumed epoch; a loader made anew would start new workers, too
+                loader = self.accelerator.skip_first_batches(loader, progress.batch)
+            for batch in loader:
                 progress.batch += 1
                 seed_step(self.args.seed, progress.epoch, progress.batch, self.accelerator.process_index)
                 yield batch

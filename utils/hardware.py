@@ -22,6 +22,17 @@ def has_bfloat16(device: str | None = None) -> bool:
     return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
+def spare_cores(processes: int) -> int:
+    """Cores for each of the processes on this machine to read data with, beside the one that it computes on.
+
+    Args:
+        processes: of the run, over all machines; those of this machine are counted where its environment says them.
+    """
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max(1, local) - 1)
+
+
 def use_loopback() -> None:
     """Lets processes that all run on this machine talk over its loopback interface.
 

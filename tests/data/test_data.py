@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 from helpers import draw, product_rows
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from acebert.data.batching import split_by_length
 from acebert.data.collators import MaskingCollator, PairCollator
@@ -19,6 +20,7 @@ from acebert.data.grouping import group_products, hash_text
 from acebert.data.pairs import PairDataset, PretrainingDataset
 from acebert.data.query_templates import QueryTemplates
 from acebert.data.sources import hold_out, load_products
+from acebert.image_processing_acebert import RAW_PATCHES
 from acebert.processing_acebert import AceBertProcessor
 
 COLUMNS = Columns(attributes=["colour", "kind"])
@@ -318,7 +320,7 @@ class TestBatches:
     def test_dropped_patches(self, products: Dataset, tiny_processor: AceBertProcessor) -> None:
         data = PairDataset(products, COLUMNS, TEMPLATES, 0.5, drop_title_probability=0.0, drop_image_probability=0.0)
         rows = [data[i] for i in range(40)]
-        plain = tiny_processor(images=[row["image"] for row in rows], return_tensors="pt")
+        plain = tiny_processor(images=[row["image"] for row in rows], return_tensors="pt", **RAW_PATCHES)
 
         def collate(probability: float) -> dict[str, torch.Tensor]:
             batch = PairCollator(tiny_processor, 40, probability, seed=1, dataset=data)(rows)
@@ -408,3 +410,16 @@ class TestBatches:
         # Another product may have an equal photo, but a row labelled as matching always keeps its own.
         assert all(kept for kept, label in zip(same, batch["matching_labels"].tolist(), strict=True) if label == 1)
         assert sum(same) < 8
+
+
+def test_workers_that_stay_see_the_next_epoch(tiny_processor: AceBertProcessor) -> None:
+    """They hold a copy of the dataset, made before the first epoch."""
+    products = Dataset.from_list([{**row, "image": None} for row in product_rows(8)])
+    data = PairDataset(products, Columns(attributes=["colour"]), QueryTemplates(["{colour}"]))
+    collate = PairCollator(tiny_processor, dataset=data)
+    loader = DataLoader(data, batch_size=8, collate_fn=collate, num_workers=1, persistent_workers=True)
+    seen = []
+    for epoch in range(3):
+        data.set_epoch(epoch)
+        seen += [next(iter(loader))["queries"], collate([data[row] for row in range(8)])["queries"]]
+    assert seen[::2] == seen[1::2]

@@ -15,6 +15,7 @@ import numpy as np
 import pillow_heif
 import pytest
 import torch
+from helpers import draw
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
@@ -25,7 +26,7 @@ from transformers.models.siglip2.image_processing_pil_siglip2 import (
     get_image_size_for_max_num_patches,
 )
 
-from acebert.image_processing_acebert import AceBertImageProcessor, get_patch_grid
+from acebert.image_processing_acebert import RAW_PATCHES, AceBertImageProcessor, get_patch_grid
 from acebert.processing_acebert import AceBertProcessor
 
 WORDS = ["red", "blue", "striped", "cotton", "shirt", "shoe", "watch", "men", "women", "kids"]
@@ -129,6 +130,16 @@ class TestPatches:
         np.testing.assert_allclose(values[:3], [0.0, (0.2 - 0.1) / 0.5, (1 - 0.5) / 0.25], atol=1e-6)
         values = AceBertImageProcessor(**options, do_normalize=False)(pixels, return_tensors="np")["pixel_values"][0, 0]
         np.testing.assert_allclose(values[:3], [0.0, 0.2, 1.0], atol=1e-6)
+
+    def test_raw_patches_are_normalised_later_to_the_same(self) -> None:
+        processor = AceBertImageProcessor(patch_size=8, max_num_patches=12, image_mean=(0.5, 0.4, 0.3))
+        photos = [draw("shirt", "red", 0), None, draw("bag", "blue", 2)]
+        expected, raw = (processor(photos, return_tensors="pt", **options) for options in ({}, RAW_PATCHES))
+        assert raw["pixel_values"].dtype == torch.uint8
+        normalised = processor.normalize_patches({**raw, "input_ids": torch.ones(3, 2)})
+        assert torch.allclose(normalised["pixel_values"], expected["pixel_values"], atol=1e-6)
+        assert normalised.keys() == {*expected, "input_ids"}
+        assert processor.normalize_patches(normalised)["pixel_values"] is normalised["pixel_values"]
 
     def test_a_batch_is_its_photos_padded(self) -> None:
         processor = AceBertImageProcessor(patch_size=4, max_num_patches=30)

@@ -1,6 +1,7 @@
 """The machinery of a run by numbers that are known: cached gradients, averages, patience, the rate finder."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from acebert.data.collators import PairCollator
 from acebert.data.columns import Columns
 from acebert.data.pairs import PairDataset
 from acebert.data.query_templates import QueryTemplates
+from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.losses_acebert import find_positives
 from acebert.modeling_acebert import AceBertForRetrieval
 from acebert.processing_acebert import AceBertProcessor
@@ -39,6 +41,15 @@ def loss_of(model: AceBertForRetrieval, batch: dict) -> Callable[..., dict[str, 
     return lambda queries, products: model.compute_loss(queries, products, positives, adversarial_strength=0.3)
 
 
+def encoder_of(model: AceBertForRetrieval) -> Callable[..., Any]:
+    return lambda chunk: model(**AceBertImageProcessor(patch_size=8).normalize_patches(chunk), return_loss=False)
+
+
+def cached_step(model: AceBertForRetrieval, batch: dict) -> dict[str, torch.Tensor]:
+    accelerator = Accelerator(cpu=True, mixed_precision="no")
+    return cached_backward(model, encoder_of(model), batch, loss_of(model, batch), accelerator)
+
+
 def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
@@ -50,11 +61,13 @@ class TestCachedGradients:
     ) -> None:
         model = AceBertForRetrieval(tiny_config(loss=loss, matryoshka_dims=[8])).train()
         assert len(batch["chunks"]) > 3
-        plain = loss_of(model, batch)(*encode_chunks(model, batch))
+        plain = loss_of(model, batch)(*encode_chunks(encoder_of(model), batch))
         plain["loss"].backward()
         expected = gradients(model)
         model.zero_grad()
-        cached = cached_backward(model, batch, loss_of(model, batch), Accelerator(cpu=True, mixed_precision="no"))
+        cached = cached_backward(
+            model, encoder_of(model), batch, loss_of(model, batch), Accelerator(cpu=True, mixed_precision="no")
+        )
         got = gradients(model)
         assert torch.allclose(cached["loss"], plain["loss"], atol=1e-6) and not cached["loss"].requires_grad
         assert set(got) == set(expected) == {name for name, _ in model.named_parameters()}
@@ -71,12 +84,14 @@ class TestCachedGradients:
         model = AceBertForRetrieval(config).train()
         seen: list[torch.Tensor] = []
         model.acebert.register_forward_hook(lambda module, args, output: seen.append(output.product_embeds.detach()))
-        cached_backward(model, batch, loss_of(model, batch), Accelerator(cpu=True, mixed_precision="no"))
+        cached_backward(
+            model, encoder_of(model), batch, loss_of(model, batch), Accelerator(cpu=True, mixed_precision="no")
+        )
         half = len(seen) // 2
         assert half == len(batch["chunks"])
         assert all(torch.equal(first, second) for first, second in zip(seen[:half], seen[half:], strict=True))
         model.eval()
-        plain = model(**batch["chunks"][0], return_loss=False).product_embeds
+        plain = encoder_of(model)(batch["chunks"][0]).product_embeds
         assert not torch.allclose(plain, seen[0], atol=1e-3)  # dropout was at work
 
     def test_activations_of_one_chunk_are_held(self, tiny_config: Callable[..., AceBertConfig], batch: dict) -> None:
@@ -99,8 +114,10 @@ class TestCachedGradients:
                 run()
             return held["most"]
 
-        plain = peak(lambda: loss_of(model, batch)(*encode_chunks(model, batch))["loss"].backward())
+        plain = peak(lambda: loss_of(model, batch)(*encode_chunks(encoder_of(model), batch))["loss"].backward())
         cached = peak(
-            lambda: cached_backward(model, batch, loss_of(model, batch), Accelerator(cpu=True, mixed_precision="no"))
+            lambda: cached_backward(
+                model, encoder_of(model), batch, loss_of(model, batch), Accelerator(cpu=True, mixed_precision="no")
+            )
         )
         assert cached < 0.5 * plain

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from accelerate import Accelerator
 from helpers import run_processes, unit_vectors
 
 from acebert.configuration_acebert import AceBertConfig
+from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.losses_acebert import find_positives
 from acebert.modeling_acebert import AceBertForRetrieval
 from acebert.training.arguments import FinetuningArguments
@@ -57,7 +59,9 @@ def two_sided_loss(
     }
     flags = {"adversarial_strength": 0.3, "cached_chunk_size": cached_chunk_size}
     args = FinetuningArguments(stage="finetune", output_dir="", dataset_name=[], **flags)
-    values = Finetuning(args, accelerator).backward(model, batch, 1.0)
+    stage = Finetuning(args, accelerator)
+    stage.processor = SimpleNamespace(image_processor=AceBertImageProcessor(patch_size=8))  # type: ignore[assignment]
+    values = stage.backward(model, batch, 1.0)
     if rank == 0:
         gradients = {name: p.grad for name, p in accelerator.unwrap_model(model).named_parameters()}
         torch.save({"loss": values["loss"].detach(), "gradients": gradients}, f"{folder}/{processes}.pt")

@@ -15,6 +15,7 @@ from acebert.training.arguments import TrainingArguments
 from acebert.training.hard_negatives import HardNegativeSampler
 from acebert.training.loading import Model, Splits, load_splits
 from acebert.utils.arguments import names_of
+from acebert.utils.hardware import spare_cores
 
 ArgumentsT = TypeVar("ArgumentsT", bound=TrainingArguments)
 
@@ -42,6 +43,9 @@ class Stage(ABC, Generic[ArgumentsT]):
 
     def __init__(self, args: ArgumentsT, accelerator: Accelerator):
         self.args, self.accelerator = args, accelerator
+        on_cpu = accelerator.device.type == "cpu"
+        workers = args.dataloader_num_workers
+        self.num_workers = (1 if on_cpu else spare_cores(accelerator.num_processes)) if workers is None else workers
 
     # ------------------------------------------------------------------------------------------------------------------
     # Data
@@ -93,7 +97,10 @@ class Stage(ABC, Generic[ArgumentsT]):
         """Batches to train on, in the sampler's order, and those to validate on. Needs the processor."""
         validation = self.validation_data
         return (
-            self._make_loader(self.train_data, sampler=self.sampler, drop_last=True),
+            # Workers that stay: on a GPU an epoch may take less time than they take to start.
+            self._make_loader(
+                self.train_data, sampler=self.sampler, drop_last=True, persistent_workers=self.num_workers > 0
+            ),
             None if validation is None else self._make_loader(validation),
         )
 
@@ -102,8 +109,9 @@ class Stage(ABC, Generic[ArgumentsT]):
             data,
             batch_size=self.args.per_device_batch_size,
             collate_fn=self.make_collator(data, is_training=data is self.train_data),
+            pin_memory=self.accelerator.device.type == "cuda",
             **options,
-            **worker_options(self.args.dataloader_num_workers),
+            **worker_options(self.num_workers),
         )
 
     @abstractmethod

@@ -11,7 +11,7 @@ from accelerate.utils import broadcast, send_to_device
 from torch.utils.data import DataLoader
 
 from acebert.configuration_acebert import AceBertVisionConfig
-from acebert.data.collators import PairCollator
+from acebert.data.collators import CPU_CHUNK, PairCollator
 from acebert.data.open_texts import OpenTexts
 from acebert.data.pairs import PairDataset
 from acebert.encoding.corpus_encoder import CorpusEncoder
@@ -66,7 +66,8 @@ class Finetuning(Stage[FinetuningArguments]):
 
     def make_collator(self, data: PairDataset, is_training: bool) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         args = self.args
-        chunk_size = args.cached_chunk_size or args.chunk_size
+        on_cpu = self.accelerator.device.type == "cpu"
+        chunk_size = args.cached_chunk_size or args.chunk_size or (CPU_CHUNK if on_cpu else args.per_device_batch_size)
         if not is_training:
             return PairCollator(self.processor, chunk_size, seed=args.seed, dataset=data)
         anchor = None
@@ -192,7 +193,7 @@ class Finetuning(Stage[FinetuningArguments]):
             accelerator,
             cache=Path(args.output_dir, "vectors"),
             name="encoding",
-            num_workers=args.dataloader_num_workers,
+            num_workers=self.num_workers,
         )
         splits = {"the training products": self.train_data, "the validation products": self.validation_data}
         try:
@@ -217,12 +218,17 @@ class Finetuning(Stage[FinetuningArguments]):
         strength = adversarial_schedule(done, self.args.adversarial_strength)
         anchored = self.backward_of_anchor(model, batch["anchor"]) if "anchor" in batch else {}
         compute_losses = partial(self.compute_losses, model=model, batch=batch, adversarial_strength=strength)
+        encode = partial(self.encode_chunk, model)
         if self.args.cached_chunk_size:
-            losses = cached_backward(model, batch, compute_losses, self.accelerator)
+            losses = cached_backward(model, encode, batch, compute_losses, self.accelerator)
         else:
-            losses = compute_losses(*encode_chunks(model, batch))
+            losses = compute_losses(*encode_chunks(encode, batch))
             self.accelerator.backward(losses["loss"])
         return losses | anchored
+
+    def encode_chunk(self, model: torch.nn.Module, chunk: dict[str, torch.Tensor]) -> Any:
+        """The model's output of a chunk of [`PairCollator`], whose patches are normalised here, on the device."""
+        return model(**self.processor.image_processor.normalize_patches(chunk), return_loss=False)
 
     def backward_of_anchor(self, model: torch.nn.Module, anchor: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Adds the gradients of the anchor: open texts by the query encoder, titles by the product encoder.
@@ -296,7 +302,7 @@ class Finetuning(Stage[FinetuningArguments]):
             queries, titles = queries + batch["queries"], titles + batch["titles"]
             batch = send_to_device(batch, self.accelerator.device)
             with self.accelerator.autocast():
-                query_embeds, product_embeds = encode_chunks(model, batch)
+                query_embeds, product_embeds = encode_chunks(partial(self.encode_chunk, model), batch)
             rows = {name: batch[name] for name in (*MATCHING, "from_titles")}
             rows |= {"query_embeds": query_embeds.float(), "product_embeds": product_embeds.float()}
             for name, value in rows.items():

@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader
 
-from acebert.data.collators import QueryCollator
+from acebert.data.collators import CPU_CHUNK, QueryCollator
 from acebert.data.pairs import PairDataset, QueryDataset
 from acebert.encoding.corpus_encoder import CorpusEncoder
 from acebert.losses_acebert import matryoshka_answer_loss, modality_gap
@@ -47,7 +47,7 @@ class QuerySideFinetuning(Stage[QuerySideArguments]):
         }
 
     def make_collator(self, data: PairDataset, is_training: bool) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-        return QueryCollator(self.processor, self.args.chunk_size)
+        return QueryCollator(self.processor, self.args.chunk_size or CPU_CHUNK)
 
     def load_model_and_processor(self) -> tuple[Model, AceBertProcessor]:
         model, processor = load_checkpoint(self.args, self.model_class)
@@ -75,7 +75,7 @@ class QuerySideFinetuning(Stage[QuerySideArguments]):
             cache=Path(args.output_dir, "vectors"),
             name="encoding",
             batch_size=args.per_device_batch_size,
-            num_workers=args.dataloader_num_workers,
+            num_workers=self.num_workers,
         )
         try:
             self.negatives = self.ranked = CatalogNegatives.encode(self.train_data, encoder, args.train_split)
