@@ -52,17 +52,23 @@ def info_nce_loss(
     product_embeds: torch.Tensor,
     scale: torch.Tensor | float,
     positives: torch.Tensor | None = None,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """InfoNCE (van den Oord et al. 2018, arXiv 1807.03748) both ways, as in CLIP (arXiv 2103.00020, section 2.3).
+
+    With weights it is the weighted cross entropy of generalised contrastive learning (Zhu, Jung and Clark 2024, arXiv
+    2404.08535): a pair that matches better counts more.
 
     Args:
         query_embeds: (n, width), unit length.
         product_embeds: (m, width) with m >= n, unit length.
         scale: inverse temperature.
         positives: (n, m) booleans; off-diagonal ones are left out of the denominator.
+        weights: (n,) positive: what each row counts in both means, in relation to the others. Equal weights give the
+            loss without weights, to the bit on a CPU.
 
     Returns:
-        Scalar. With vectors that are all alike it is (log m + log n) / 2.
+        Scalar. With vectors that are all alike it is (log m + log n) / 2, whatever the weights.
     """
     n = query_embeds.shape[0]
     logits = scale * query_embeds @ product_embeds.t()  # (n, m)
@@ -70,7 +76,11 @@ def info_nce_loss(
         own = torch.eye(*logits.shape, dtype=torch.bool, device=logits.device)
         logits = logits.masked_fill(positives & ~own, float("-inf"))
     target = torch.arange(n, device=logits.device)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :n].t(), target)) / 2
+    # Each row is a class of its own, so the weights of the classes are those of the rows.
+    by_product = None if weights is None else (weights / weights.max()).to(logits.dtype)
+    by_query = None if by_product is None else F.pad(by_product, (0, logits.shape[1] - n))
+    rows = F.cross_entropy(logits, target, weight=by_query)
+    return (rows + F.cross_entropy(logits[:, :n].t(), target, weight=by_product)) / 2
 
 
 def sigmoid_loss(
@@ -79,6 +89,7 @@ def sigmoid_loss(
     scale: torch.Tensor | float,
     bias: torch.Tensor | float,
     positives: torch.Tensor | None = None,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Pairwise sigmoid loss (Zhai et al. 2023, arXiv 2303.15343, algorithm 1): a sum over pairs, a mean over queries.
 
@@ -90,7 +101,10 @@ def sigmoid_loss(
     losses = -F.logsigmoid(torch.where(own, logits, -logits))
     if positives is not None:
         losses = losses.masked_fill(positives & ~own, 0.0)
-    return losses.sum() / query_embeds.shape[0]
+    if weights is None:
+        return losses.sum() / query_embeds.shape[0]
+    weights = (weights / weights.max()).to(losses.dtype)
+    return (weights[:, None] * losses).sum() / weights.sum()
 
 
 def domain_loss(

@@ -728,7 +728,11 @@ class AceBertModel(AceBertPreTrainedModel):
         return self.logit_scale.clamp(max=self.config.logit_scale_max_value).exp()
 
     def retrieval_loss(
-        self, query_embeds: torch.Tensor, product_embeds: torch.Tensor, positives: torch.Tensor | None = None
+        self,
+        query_embeds: torch.Tensor,
+        product_embeds: torch.Tensor,
+        positives: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The configured loss, as the mean over full width and `matryoshka_dims`; arguments as in [`info_nce_loss`]."""
         query_embeds, product_embeds = query_embeds.float(), product_embeds.float()
@@ -737,9 +741,9 @@ class AceBertModel(AceBertPreTrainedModel):
             query = F.normalize(query_embeds[:, :width], dim=-1)
             product = F.normalize(product_embeds[:, :width], dim=-1)
             if self.logit_bias is not None:
-                losses.append(sigmoid_loss(query, product, self.scale, self.logit_bias, positives))
+                losses.append(sigmoid_loss(query, product, self.scale, self.logit_bias, positives, weights))
             else:
-                losses.append(info_nce_loss(query, product, self.scale, positives))
+                losses.append(info_nce_loss(query, product, self.scale, positives, weights))
         return torch.stack(losses).mean()
 
     @can_return_tuple
@@ -965,6 +969,7 @@ class AceBertForRetrieval(AceBertPreTrainedModel):
         product_embeds: torch.Tensor,
         positives: torch.Tensor | None = None,
         adversarial_strength: float | None = None,
+        weights: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """The loss from vectors alone, so that they may come from several processes or from cached gradients.
 
@@ -974,12 +979,13 @@ class AceBertForRetrieval(AceBertPreTrainedModel):
             positives: (n, m) booleans of [`find_positives`].
             adversarial_strength: factor of the reversed gradient, `config.adversarial_strength` if left out. At 0 the
                 domain classifier still learns, and so measures, but nothing flows back to the encoders.
+            weights: (n,) positive: what each row counts in the matching loss; all alike if left out.
 
         Returns:
             `loss`, `matching_loss`, `domain_loss`, `domain_accuracy`: scalars.
         """
         strength = self.config.adversarial_strength if adversarial_strength is None else adversarial_strength
-        matching = self.acebert.retrieval_loss(query_embeds, product_embeds, positives)
+        matching = self.acebert.retrieval_loss(query_embeds, product_embeds, positives, weights)
         query_logits = self.domain_classifier(reverse_gradient(query_embeds, strength))[:, 0]
         product_logits = self.domain_classifier(reverse_gradient(product_embeds, strength))[:, 0]
         domain, accuracy = domain_loss(query_logits.float(), product_logits.float(), self.config.label_smoothing)

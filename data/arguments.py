@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from acebert.data.cleaning import OnBadRow
 from acebert.data.columns import Columns
 from acebert.data.downloads import PhotoDownloads
+from acebert.data.query_log import LogColumns
 from acebert.data.query_templates import QueryTemplates
 from acebert.data.sources import ReadOptions
-from acebert.utils.arguments import Probability
+from acebert.utils.arguments import Bound, Probability
 
 
 @dataclass(kw_only=True)
@@ -115,3 +116,46 @@ class QueryArguments:
         if not self.query_templates:
             return None
         return QueryTemplates(self.query_templates, self.drop_attribute_probability)
+
+
+@dataclass(kw_only=True)
+class QueryLogArguments:
+    """A shop's query log, as a table of its own."""
+
+    _argument_group_name: ClassVar[str] = "query log"
+
+    query_log: str | None = field(
+        default=None,
+        metadata={
+            "help": "Table with a row for each query and product that it led to: a file, a folder or a Hub id. A "
+            "product may have many queries, and a query many products."
+        },
+    )
+    query_log_query_column: str = field(default="query", metadata={"help": "Its column with the query."})
+    query_log_id_column: str = field(
+        default="product_id", metadata={"help": "Its column with the product's id, as in --id_column."}
+    )
+    query_log_weight_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Its column with what a row counts, 0 or more: clicks, orders, or a grade of relevance. Default: "
+            "each row counts 1. Rows of one query and product are added up."
+        },
+    )
+    query_log_weight_transform: str = field(
+        default="none",
+        metadata={
+            "help": "What becomes of the sums: none (as they are), log (log(1 + weight)), or clip:N (at most N), so "
+            "that a few products that are always clicked don't outweigh all others."
+        },
+    )
+    validation_query_share: Annotated[float, Bound("lie in [0, 1)", lambda value: 0 <= value < 1)] = field(
+        default=0.1,
+        metadata={
+            "help": "Share of the log's queries, by their text, to hold out: validations ask them among products of "
+            "both splits. 0 for none."
+        },
+    )
+
+    def log_columns(self) -> LogColumns:
+        return LogColumns(self.query_log_query_column, self.query_log_id_column, self.query_log_weight_column)

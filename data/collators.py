@@ -157,6 +157,8 @@ class PairCollator:
             batch[f"{name}s"] = torch.tensor([int(row[name]) for row in rows])
         for name in ("product_attributes", "query_attributes"):
             batch[name] = torch.from_numpy(np.stack([row[name] for row in rows]))
+        if "weight" in rows[0]:
+            batch["weights"] = torch.tensor([row["weight"] for row in rows])
         if self.open_texts is not None:
             batch["anchor"] = self._anchor(rows, rng)
         return batch

@@ -13,6 +13,7 @@ from PIL import ImageOps
 from acebert.data.cleaning import SKIP, clean_photo, have_photos, read_column, read_texts
 from acebert.data.columns import Columns
 from acebert.data.grouping import group_products, hash_text
+from acebert.data.query_log import LoggedQueries, QueryLog
 from acebert.data.query_templates import QueryTemplates
 from acebert.image_processing_acebert import open_photo, to_upright_rgb
 
@@ -25,8 +26,9 @@ class PairDataset(torch.utils.data.Dataset):
 
     The query is the title itself with probability `title_query_probability`, or where the row has no other query; the
     product then shows only its photo, since equal words would give the match away. Otherwise the query is drawn
-    uniformly from the kinds that the row has: a real query, a hot query, or one made by a template. The title or the
-    photo may then be dropped (modality dropout), never both.
+    uniformly from the kinds that the row has: a real query, a hot query, or one made by a template. Of the queries that
+    a log has for the product one is drawn in proportion to the weights. The title or the photo may then be dropped
+    (modality dropout), never both.
 
     Args:
         products: rows of [`load_products`].
@@ -39,6 +41,7 @@ class PairDataset(torch.utils.data.Dataset):
         downscale_probability: probability of shrinking the photo, to a longer side of 64 pixels or more, in [0, 1].
             Without it, sharpness gives the kind away where some kinds have large photos and others small ones.
         seed: random seed, combined with epoch and row.
+        log: real queries of the products. Each row then has a "weight", the grade of its product for its query.
 
     Raises:
         ValueError: for no products, no ids, a probability out of range, or an attribute with several values.
@@ -58,6 +61,7 @@ class PairDataset(torch.utils.data.Dataset):
         crop_probability: float = 0.0,
         downscale_probability: float = 0.0,
         seed: int = 0,
+        log: QueryLog | None = None,
     ):
         if len(products) == 0:
             raise ValueError("The catalogue has no product: check the source and the split.")
@@ -86,6 +90,7 @@ class PairDataset(torch.utils.data.Dataset):
         self.ids, self.titles = read_column(products, columns.id), read_texts(products, columns.title)
         self.queries, self.hot_queries = (read_texts(products, name) for name in (columns.query, columns.hot_query))
         self.groups = group_products(self.ids, self.titles)
+        self.logged = None if log is None else LoggedQueries(log, self.ids, self.groups)
         self.attribute_names = templates.attributes if templates else []
         self.attributes = {name: read_texts(products, name) for name in self.attribute_names}
         self.codes = np.full((len(products), len(self.attribute_names)), -1, dtype=np.int64)
@@ -151,8 +156,9 @@ class PairDataset(torch.utils.data.Dataset):
     def make_query(self, row: int, rng: np.random.Generator) -> tuple[str, list[str]] | None:
         """A query that isn't the title, and the attributes that it states; None for a row without any."""
         kinds: list[tuple[str, list[str]]] = []
-        for texts in (self.queries, self.hot_queries):
-            if (text := texts[row]) is not None:
+        logged = None if self.logged is None else self.logged.draw(row, rng)
+        for text in (self.queries[row], self.hot_queries[row], logged):
+            if text is not None:
                 kinds.append((text, []))
         if self.templates is not None:
             product = {name: values[row] for name, values in self.attributes.items()}
@@ -219,18 +225,20 @@ class PairDataset(torch.utils.data.Dataset):
         return title, photo
 
     def item(self, row: int, query: str, stated: list[str], title: str | None, photo: Any | None) -> dict[str, Any]:
-        return {
+        query_id = hash_text(query)
+        item = {
             "id": self.ids[row],
             "row": row,
             "query": query,
             "title": title,
             "image": photo,
             "product_id": self.groups[row],
-            "query_id": hash_text(query),
+            "query_id": query_id,
             "product_attributes": self.codes[row],
             "query_attributes": self.asked_codes(row, stated),
             "from_title": title is None and self.titles[row] == query,
         }
+        return item if self.logged is None else item | {"weight": self.logged.grade(row, query_id)}
 
 
 class PretrainingDataset(PairDataset):

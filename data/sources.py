@@ -76,9 +76,7 @@ def load_products(
     parts, available = [], set()
     for source in sources:
         opened = open_source(source, revision, config_name, options.sql_query)
-        if split not in opened.splits:
-            raise ValueError(f"{source!r} has no split {split!r}: it has {sorted(opened.splits)}.")
-        part = _check_unread(opened, split, source, on_bad_row)
+        part = choose_split(opened, split, source, on_bad_row)
         if opened.is_text:
             part = _read_export(part, columns, source)
         available |= set(part.column_names)
@@ -116,8 +114,15 @@ def load_products(
     return concatenate_datasets(parts)
 
 
-def _check_unread(opened: Opened, split: str, source: str, on_bad_row: OnBadRow) -> Dataset:
-    """The split, where the rows that could not be read may be left out."""
+def choose_split(opened: Opened, split: str, source: str, on_bad_row: OnBadRow) -> Dataset:
+    """A split of a source, where the rows that could not be read may be left out.
+
+    Raises:
+        ValueError: if there is no such split, with the names that exist, or if rows that can't be read may not be left
+            out or are most of them.
+    """
+    if split not in opened.splits:
+        raise ValueError(f"{source!r} has no split {split!r}: it has {sorted(opened.splits)}.")
     part = opened.splits[split]
     if split in opened.unread:
         count, first = opened.unread[split]

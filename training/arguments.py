@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from acebert.data.arguments import CatalogArguments, QueryArguments
+from acebert.data.arguments import CatalogArguments, QueryArguments, QueryLogArguments
+from acebert.data.query_log import weight_transform
 from acebert.utils.arguments import Bound, Count, Probability, names_of
 
 # Settings that may name a folder or a file of this machine.
-PLACES = ("model_name_or_path", "backbone", "dataset_name", "output_dir")
+PLACES = ("model_name_or_path", "backbone", "dataset_name", "query_log", "output_dir")
 
 
 def find_places(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -461,8 +462,8 @@ class PretrainingArguments(FromBackboneArguments, MaskingArguments):
 
 
 @dataclass(kw_only=True)
-class FinetuningArguments(FromBackboneArguments, PairArguments, ContrastiveArguments):
-    """Flags of `--stage finetune`."""
+class ContrastiveStageArguments(FromBackboneArguments, PairArguments, ContrastiveArguments):
+    """What stages take that contrast pairs within batches."""
 
     # Gentle, since the text encoders know more words than a catalogue's queries hold (docs/training.md).
     learning_rate: float = field(
@@ -485,7 +486,21 @@ class FinetuningArguments(FromBackboneArguments, PairArguments, ContrastiveArgum
 
 
 @dataclass(kw_only=True)
-class AlignmentArguments(FinetuningArguments):
+class FinetuningArguments(ContrastiveStageArguments, QueryLogArguments):
+    """Flags of `--stage finetune`."""
+
+    def check(self, given: Set[str]) -> None:
+        super().check(given)
+        weight_transform(self.query_log_weight_transform)
+        if self.query_log and self.query_column:
+            raise ValueError("--query_column and --query_log are two places for real queries: give one of them.")
+        of_the_log = sorted(given & (names_of(QueryLogArguments) - {"query_log"}))
+        if of_the_log and not self.query_log:
+            raise ValueError(f"--{', --'.join(of_the_log)} say how --query_log is read: give it, or leave them out.")
+
+
+@dataclass(kw_only=True)
+class AlignmentArguments(ContrastiveStageArguments):
     """Flags of `--stage align`."""
 
     adversarial_strength: float = field(

@@ -5,7 +5,7 @@ them negatives of each other at no extra cost: every product is still encoded on
 its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -50,13 +50,10 @@ def mine_hard_negatives(
         (rows, count) int64 on the CPU, as [`find_hard_negatives`] gives them.
     """
     rows, queries = list(range(len(data))), [data.words_of(row) for row in range(len(data))]
-    corpus = as_corpus(data, "the training split")
     size = max(1, batch_size // PREFETCH_BATCHES)
     encoder = CorpusEncoder(model.acebert, processor, accelerator, name="mining", batch_size=size, num_workers=1)
     collate_texts = partial(collate_queries, queries=queries, processor=processor)
-    collate_pictures = partial(collate_products, corpus=corpus, processor=processor, sides=("title", "image"))
-    if data.image_embeds is not None:
-        collate_pictures = partial(collate_encoded, data=data, processor=processor)
+    collate_pictures = whole_products(data, processor)
     model.eval()
     try:
         query_embeds = encoder.encode(model.acebert.get_text_features, collate_texts, rows)
@@ -77,6 +74,14 @@ def mine_hard_negatives(
 def as_corpus(data: PairDataset, name: str) -> Corpus:
     """Products to encode; unlike those of a corpus that is ranked, their ids may repeat."""
     return Corpus(name, list(map(str, data.ids)), data.titles, data.photos, {}, [name] * len(data))
+
+
+def whole_products(data: PairDataset, processor: AceBertProcessor) -> Callable[[list[int]], dict[str, torch.Tensor]]:
+    """From rows of a dataset to the model's inputs: titles, and photos or the vectors that stand for them."""
+    if data.image_embeds is not None:
+        return partial(collate_encoded, data=data, processor=processor)
+    corpus = as_corpus(data, "the products")
+    return partial(collate_products, corpus=corpus, processor=processor, sides=("title", "image"))
 
 
 def collate_encoded(rows: list[int], data: PairDataset, processor: AceBertProcessor) -> dict[str, torch.Tensor]:

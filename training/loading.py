@@ -4,14 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from transformers import AutoConfig, AutoTokenizer
 
 from acebert.configuration_acebert import AceBertConfig
-from acebert.data.cleaning import find_good_rows
+from acebert.data.arguments import QueryLogArguments
+from acebert.data.cleaning import find_good_rows, have_photos, read_texts
 from acebert.data.columns import Columns
+from acebert.data.notes import tell
+from acebert.data.query_log import QueryLog, load_query_log, weight_transform
 from acebert.data.query_templates import QueryTemplates
 from acebert.data.sources import hold_out, load_products
 from acebert.image_processing_acebert import AceBertImageProcessor
@@ -19,6 +23,7 @@ from acebert.modeling_acebert import AceBertForPreTraining, AceBertForRetrieval
 from acebert.processing_acebert import AceBertProcessor
 from acebert.training.arguments import FromBackboneArguments, TrainingArguments
 from acebert.utils.fingerprints import products_sha256
+from acebert.utils.words import cut
 
 Model = AceBertForPreTraining | AceBertForRetrieval
 
@@ -37,6 +42,8 @@ class Splits:
         columns: which column holds what.
         templates: make queries from attributes.
         fingerprints: of the splits that were read, by which a resumed run knows its data again.
+        log: real queries to train on.
+        held_out_log: real queries to validate on, no text of which is in `log`.
     """
 
     train: Dataset
@@ -44,6 +51,8 @@ class Splits:
     columns: Columns
     templates: QueryTemplates | None
     fingerprints: dict[str, str]
+    log: QueryLog | None = None
+    held_out_log: QueryLog | None = None
 
 
 def load_splits(args: TrainingArguments, accelerator: Accelerator, learns_from_queries: bool) -> Splits:
@@ -60,6 +69,12 @@ def load_splits(args: TrainingArguments, accelerator: Accelerator, learns_from_q
             "The queries made by --query_templates are synthetic: measure on real ones before you decide."
         )
     columns = args.columns(templates.attributes if templates else (), args.query_column, args.hot_query_column)
+    log = held_out_log = None
+    if isinstance(args, QueryLogArguments) and args.query_log:
+        with accelerator.main_process_first():
+            log = load_query_log(
+                args.query_log, args.log_columns(), args.on_bad_row, Path(args.output_dir, "bad_rows_query_log.jsonl")
+            )
 
     def load(split: str) -> Dataset:
         with accelerator.main_process_first():  # it fills the cache, the others read it
@@ -76,9 +91,8 @@ def load_splits(args: TrainingArguments, accelerator: Accelerator, learns_from_q
             return products
         query_columns = (columns.query, columns.hot_query, *columns.attributes)
         file = Path(args.output_dir, f"bad_rows_{split}.jsonl")
-        return products.select(
-            find_good_rows(products, columns, file, learns_from=query_columns if learns_from_queries else None)
-        )
+        learns_from = query_columns if learns_from_queries and log is None else None  # a log may have what they lack
+        return products.select(find_good_rows(products, columns, file, learns_from=learns_from))
 
     train = load(args.train_split)
     fingerprints = {"train_data": _describe(train)}
@@ -88,10 +102,38 @@ def load_splits(args: TrainingArguments, accelerator: Accelerator, learns_from_q
         fingerprints["validation_data"] = _describe(validation)
     elif args.validation_share:
         train, validation = hold_out(train, columns, args.validation_share)
+    if log is not None and isinstance(args, QueryLogArguments):
+        fingerprints["query_log_data"] = f"{len(log)} pairs, SHA-256 {log.sha256()[:16]}"
+        parts = [train] if validation is None else [train, validation]
+        log = log.restrict({text for part in parts for text in read_texts(part, columns.id) if text is not None})
+        log = log.transform(weight_transform(args.query_log_weight_transform))
+        if validation is not None and args.validation_query_share:
+            log, held_out_log = log.hold_out(args.validation_query_share)
+        train = _keep_asked(train, columns, log, "train on")
+        validation = None if validation is None else _keep_asked(validation, columns, log, "validate on")
     if validation is not None and 0 < args.validation_size < len(validation):
         spacing = len(validation) / args.validation_size
         validation = validation.select([int(i * spacing) for i in range(args.validation_size)])
-    return Splits(train, validation, columns, templates, fingerprints)
+    return Splits(train, validation, columns, templates, fingerprints, log, held_out_log)
+
+
+def _keep_asked(products: Dataset, columns: Columns, log: QueryLog, what_for: str) -> Dataset:
+    """The products that have a query, or both a title to ask by and a photo to find; the others are told."""
+    ids, titles = read_texts(products, columns.id), read_texts(products, columns.title)
+    logged = set(log.ids)
+    queries = [read_texts(products, name) for name in (columns.query, columns.hot_query, *columns.attributes)]
+    has_query = np.array([product_id in logged for product_id in ids])
+    for texts in queries:
+        has_query |= np.array([text is not None for text in texts])
+    has_title = np.array([title is not None for title in titles])
+    kept = has_query | (has_title & have_photos(products, columns.image))
+    if kept.all():
+        return products
+    tell(
+        f"{int((~kept).sum()):,} of {len(products):,} products to {what_for} have neither a query in the log nor both "
+        f"title and photo, such as {cut(ids[int(kept.argmin())])!r}: they are left out."
+    )
+    return products.select(np.flatnonzero(kept))
 
 
 def _describe(products: Dataset) -> str:

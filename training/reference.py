@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from acebert.encoding.knowledge import draw_title_phrases, knowledge_kept, score_title_phrases
+from acebert.training.held_out_queries import NDCG, HeldOutQueries
 from acebert.training.teacher import TextTeacher
 from acebert.training.validation import capped_recall
 from acebert.utils.bm25 import Bm25Baseline
@@ -37,6 +38,7 @@ class TextReference:
         if self.phrases.phrases:
             self.phrase_scores = self._score(backbone(self.phrases.phrases), backbone(self.titles))
         self.recalls: dict[str, float] | None = None
+        self.held_out: dict[str, float] | None = None
 
     def _score(self, phrases: torch.Tensor, titles: torch.Tensor) -> np.ndarray:
         return score_title_phrases(phrases.float().cpu(), titles.float().cpu(), self.phrases.relevant)
@@ -67,19 +69,31 @@ class TextReference:
             titles: what the products show; None for one that hides its title or has none.
             positives: (queries, products) booleans.
         """
-        if self.recalls is None and not any(titles):
-            self.recalls = {}
         if self.recalls is None:
-            shown = torch.tensor([title is not None for title in titles])
-            vectors = torch.zeros(len(titles), self.backbone.dim)
-            vectors[shown] = self.backbone([title for title in titles if title is not None]).cpu()
-            scores = self.backbone(queries).cpu() @ vectors.T
-            rankings = {"backbone": scores.masked_fill(~shown, -torch.inf), "bm25": Bm25Baseline(titles).score(queries)}
             self.recalls = {
                 f"{name}_{QUERIES}": float(capped_recall(scores, positives.cpu(), k=10).mean())
-                for name, scores in rankings.items()
+                for name, scores in self.rank(queries, titles).items()
             }
         return self.recalls
+
+    def find_held_out(self, held_out: HeldOutQueries) -> dict[str, float]:
+        """nDCG@10 of the backbone and of BM25 on the queries held out of a log. Computed once."""
+        if self.held_out is None:
+            rankings = self.rank(held_out.queries, held_out.titles)
+            self.held_out = {
+                f"{name}_{NDCG}": held_out.score(scores.__getitem__)[NDCG] for name, scores in rankings.items()
+            }
+        return self.held_out
+
+    def rank(self, queries: Sequence[str], titles: Sequence[str | None]) -> dict[str, torch.Tensor]:
+        """(queries, products) scores by title of each ranker, -inf for what isn't found; empty without titles."""
+        if not any(titles):
+            return {}
+        shown = torch.tensor([title is not None for title in titles])
+        vectors = torch.zeros(len(titles), self.backbone.dim)
+        vectors[shown] = self.backbone([title for title in titles if title is not None]).cpu()
+        scores = self.backbone(queries).cpu() @ vectors.T
+        return {"backbone": scores.masked_fill(~shown, -torch.inf), "bm25": Bm25Baseline(titles).score(queries)}
 
 
 def find_faults(metrics: dict[str, float]) -> list[str]:
@@ -91,8 +105,14 @@ def find_faults(metrics: dict[str, float]) -> list[str]:
             f"By words of titles the model finds {kept:.2f} of what its text backbone finds (knowledge_kept): lower "
             "--learning_rate, raise --anchor_weight, or train for fewer steps."
         )
+    held_out = metrics.get(NDCG)
     for name, shown in (("backbone", "its text backbone"), ("bm25", "BM25")):
-        free = metrics.get(f"{name}_{QUERIES}")
+        free, free_held_out = metrics.get(f"{name}_{QUERIES}"), metrics.get(f"{name}_{NDCG}")
+        if free_held_out is not None and held_out is not None and held_out < free_held_out:
+            faults.append(
+                f"On the queries held out of the log the model has nDCG@10 {held_out:.3f}, {shown} has "
+                f"{free_held_out:.3f} by titles alone: train longer, and rank by both."
+            )
         if free is not None and found is not None and found < free:
             faults.append(
                 f"On the validation queries the model finds {found:.3f} of the products, {shown} finds {free:.3f} by "

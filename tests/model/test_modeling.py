@@ -66,6 +66,36 @@ class TestLosses:
         expected = torch.stack(rows).mean() + F.cross_entropy(logits.t(), torch.arange(4))
         assert both.item() == pytest.approx(expected.item(), abs=1e-6)
 
+    def test_equal_weights_give_the_loss_without_weights_to_the_bit(self) -> None:
+        query, product = unit_vectors(7, 8), unit_vectors(9, 8, seed=1)
+        positives = torch.eye(7, 9, dtype=torch.bool)
+        positives[0, 1] = positives[2, 8] = True
+        for weight in (1.0, 0.1, 1 / 3):
+            weights = torch.full((7,), weight)
+            for loss, extra in ((info_nce_loss, ()), (sigmoid_loss, (-1.0,))):
+                results = []
+                for given in (None, weights):
+                    own = query.clone().requires_grad_()
+                    value = loss(own, product, 20.0, *extra, positives, given)
+                    value.backward()
+                    results.append((value.detach(), own.grad))
+                assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+    def test_weights_by_hand(self) -> None:
+        query, product = torch.eye(2), torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+        weights = torch.tensor([3.0, 1.0])
+        # As in `test_info_nce_by_hand`, each row of both directions with its weight.
+        rows = 3 * math.log(1 + math.exp(-0.8)) + math.log(1 + math.exp(-1.6))
+        columns = 3 * math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-0.4))
+        found = info_nce_loss(query, product, 2.0, weights=weights)
+        assert found.item() == pytest.approx((rows + columns) / 8, abs=1e-6)
+        same = torch.ones(2, 4) / 2
+        assert info_nce_loss(same, same, 3.0, weights=weights).item() == pytest.approx(math.log(2), abs=1e-6)
+        own, other = -math.log(torch.sigmoid(torch.tensor(2.0))), -math.log(torch.sigmoid(torch.tensor(-1.2)))
+        last = -math.log(torch.sigmoid(torch.tensor(1.6))) + math.log(2)
+        found = sigmoid_loss(query, product, 2.0, 0.0, weights=weights)
+        assert found.item() == pytest.approx((3 * (own + other) + last) / 4, abs=1e-6)
+
     def test_sigmoid_loss_closed_form(self) -> None:
         zeros = torch.zeros(5, 4)
         assert sigmoid_loss(zeros, zeros, 1.0, 0.0).item() == pytest.approx(5 * math.log(2), abs=1e-5)

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from acebert.data.pairs import PairDataset
+from acebert.data.query_log import QueryLog
 from acebert.data.workers import worker_options
 from acebert.processing_acebert import AceBertProcessor
 from acebert.training.arguments import TrainingArguments
@@ -38,6 +39,7 @@ class Stage(ABC, Generic[ArgumentsT]):
 
     train_data: PairDataset
     validation_data: PairDataset | None
+    held_out_log: QueryLog | None  # real queries to validate on
     sampler: HardNegativeSampler
     processor: AceBertProcessor
 
@@ -65,8 +67,12 @@ class Stage(ABC, Generic[ArgumentsT]):
         splits = load_splits(args, accelerator, self.learns_from_queries)
         train = self.train_data = self._make_dataset(splits, is_training=True)
         self.validation_data = None if splits.validation is None else self._make_dataset(splits, is_training=False)
+        self.held_out_log = splits.held_out_log
         self.sampler = self.make_sampler()
-        if self.learns_from_queries and not any(
+        if splits.log is not None:
+            held_out = len(splits.held_out_log.queries) if splits.held_out_log else 0
+            accelerator.print(f"{len(splits.log.queries)} logged queries to train on, {held_out} to validate on.")
+        elif self.learns_from_queries and not any(
             text for texts in (*train.attributes.values(), train.queries, train.hot_queries) for text in texts
         ):
             accelerator.print("No product has a query: titles alone are asked for, each for its photo.")
@@ -82,7 +88,9 @@ class Stage(ABC, Generic[ArgumentsT]):
 
     def _make_dataset(self, splits: Splits, is_training: bool) -> PairDataset:
         products = splits.train if is_training else splits.validation
-        options = self.dataset_options(is_training)
+        options: dict[str, Any] = dict(self.dataset_options(is_training))
+        if splits.log is not None:
+            options["log"] = splits.log
         return self.dataset_class(products, splits.columns, splits.templates, seed=self.args.seed, **options)
 
     @abstractmethod

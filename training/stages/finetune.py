@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import broadcast, send_to_device
@@ -18,9 +18,10 @@ from acebert.encoding.corpus_encoder import CorpusEncoder
 from acebert.losses_acebert import anchor_loss, find_positives, modality_gap
 from acebert.modeling_acebert import AceBertForRetrieval
 from acebert.processing_acebert import AceBertProcessor
-from acebert.training.arguments import FinetuningArguments
+from acebert.training.arguments import ContrastiveStageArguments, FinetuningArguments
 from acebert.training.contrastive import GatherRows, cached_backward, encode_chunks
-from acebert.training.hard_negatives import HardNegativeSampler, as_corpus, mine_hard_negatives
+from acebert.training.hard_negatives import HardNegativeSampler, as_corpus, mine_hard_negatives, whole_products
+from acebert.training.held_out_queries import NDCG, HeldOutQueries
 from acebert.training.loading import Model, build_model, load_checkpoint
 from acebert.training.reference import TextReference, find_faults
 from acebert.training.stages.base import Stage
@@ -31,16 +32,17 @@ from acebert.training.validation import capped_recall, mean_recalls
 MATCHING = ("product_ids", "query_ids", "product_attributes", "query_attributes")
 
 
-class Finetuning(Stage[FinetuningArguments]):
+class Finetuning(Stage[ContrastiveStageArguments]):
     """Queries and products, contrasted within batches of all processes."""
 
     summary = "retrieval: queries and products against in-batch and hard negatives, with the domain adversary"
-    arguments = FinetuningArguments
+    arguments: ClassVar[type[ContrastiveStageArguments]] = FinetuningArguments
     model_class = AceBertForRetrieval
     dataset_class = PairDataset
 
     teacher: TextTeacher | None
-    reference: TextReference | None = None  # made by the first validation
+    reference: TextReference | None = None  # made by the first validation, as what follows
+    held_out: HeldOutQueries | None = None
 
     # ------------------------------------------------------------------------------------------------------------------
     # Data
@@ -275,10 +277,13 @@ class Finetuning(Stage[FinetuningArguments]):
         accelerator = self.accelerator
         if accelerator.num_processes > 1:
             query_embeds, product_embeds = GatherRows.apply(query_embeds), GatherRows.apply(product_embeds)
-        positives = find_positives(**{name: accelerator.gather(batch[name]) for name in MATCHING})
+        rows = {name: accelerator.gather(batch[name]) for name in (*MATCHING, "weights") if name in batch}
+        positives, weights = find_positives(**{name: rows[name] for name in MATCHING}), rows.get("weights")
+        if weights is not None:
+            positives = positives | find_logged(self.train_data, rows)
         inner = accelerator.unwrap_model(model)
         losses: dict[str, torch.Tensor] = inner.compute_loss(
-            query_embeds, product_embeds, positives, adversarial_strength
+            query_embeds, product_embeds, positives, adversarial_strength, weights
         )
         with torch.no_grad():
             losses["recall@1"] = capped_recall(query_embeds @ product_embeds.t(), positives, k=1).mean()
@@ -292,8 +297,9 @@ class Finetuning(Stage[FinetuningArguments]):
     def validate(self, model: Model, loader: DataLoader) -> dict[str, float]:
         """Capped recall@10 of each query among all validation products.
 
-        Apart for titles (the product shows its photo alone) and for other queries; the score is their mean, times the
-        share of the text backbone's knowledge of words that is kept, where that is less than 1.
+        Apart for titles (the product shows its photo alone) and for other queries, and with a query log nDCG@10 of the
+        queries that were held out of it; the score is their mean, times the share of the text backbone's knowledge of
+        words that is kept, where that is less than 1.
         """
         collected: dict[str, list[torch.Tensor]] = {}
         queries: list[str] = []
@@ -303,17 +309,21 @@ class Finetuning(Stage[FinetuningArguments]):
             batch = send_to_device(batch, self.accelerator.device)
             with self.accelerator.autocast():
                 query_embeds, product_embeds = encode_chunks(partial(self.encode_chunk, model), batch)
-            rows = {name: batch[name] for name in (*MATCHING, "from_titles")}
+            rows = {name: batch[name] for name in (*MATCHING, "from_titles", "weights") if name in batch}
             rows |= {"query_embeds": query_embeds.float(), "product_embeds": product_embeds.float()}
             for name, value in rows.items():
                 collected.setdefault(name, []).append(value)
         rows = {name: torch.cat(values) for name, values in collected.items()}
         query_embeds, product_embeds = rows["query_embeds"], rows["product_embeds"]
         positives = find_positives(**{name: rows[name] for name in MATCHING})
+        if "weights" in rows and self.validation_data is not None:
+            positives = positives | find_logged(self.validation_data, rows)
         recall = capped_recall(query_embeds @ product_embeds.t(), positives, k=10)
         from_titles = rows["from_titles"].bool()
         metrics = mean_recalls(recall, from_titles)
         metrics["modality_gap"] = float(modality_gap(query_embeds, product_embeds))
+        if self.held_out_log is not None:
+            metrics = self.ask_held_out(model, metrics)
         if self.teacher is None or self.validation_data is None:
             return metrics
         if self.reference is None:
@@ -323,7 +333,26 @@ class Finetuning(Stage[FinetuningArguments]):
             metrics |= {"knowledge_kept": kept, "score": metrics["score"] * min(1.0, kept)}
         if asked := (~from_titles).nonzero()[:, 0].tolist():
             metrics |= self.reference.find([queries[row] for row in asked], titles, positives[asked])
+        if self.held_out is not None:
+            metrics |= self.reference.find_held_out(self.held_out)
         return metrics
+
+    def ask_held_out(self, model: Model, metrics: dict[str, float]) -> dict[str, float]:
+        """The metrics with those of the queries held out of the log; nDCG@10 is a third of the score, or half of it."""
+        assert self.held_out_log is not None and self.validation_data is not None
+        if self.held_out is None:
+            splits = [self.train_data, self.validation_data]
+            self.held_out = HeldOutQueries(self.held_out_log, splits, self.args.validation_size)
+        encoder = CorpusEncoder(model.acebert, self.processor, self.accelerator, name="validating")
+
+        def encode(data: PairDataset, rows: list[int]) -> torch.Tensor:
+            return encoder.encode(model.acebert.get_product_features, whole_products(data, self.processor), rows)
+
+        products = self.held_out.encode_products(encode)
+        queries = self.text_encoders(model)[0](self.held_out.queries)
+        found = self.held_out.score(lambda part: queries[part] @ products.T)
+        recalls = [value for name, value in metrics.items() if name.endswith("recall@10")]
+        return metrics | found | {"score": (sum(recalls) + found[NDCG]) / (len(recalls) + 1)}
 
     def text_encoders(self, model: Model) -> list[Callable[[list[str]], torch.Tensor]]:
         """From queries and from titles to their vectors by the model, on all processes."""
@@ -342,6 +371,12 @@ class Finetuning(Stage[FinetuningArguments]):
 
     def find_faults(self, metrics: dict[str, float]) -> list[str]:
         return find_faults(metrics)
+
+
+def find_logged(data: PairDataset, rows: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(rows, rows) booleans: which products the query log of the data has for each row's query."""
+    assert data.logged is not None, "without a log, rows have no weights"
+    return data.logged.find_positives(rows["query_ids"], rows["product_ids"])
 
 
 def adversarial_schedule(done: float, strength: float) -> float:
