@@ -51,7 +51,7 @@ class AceBertProductOutput(BaseModelOutputWithPooling):
     title_embeds, image_embeds (`torch.Tensor` of shape `(products, projection_dim)`, *optional*): with `vision_config`,
         unit vectors of the titles and of the photos; zeros for a product that lacks one.
     image_model_output (`BaseModelOutputWithPooling`, *optional*): with `vision_config`, the image encoder's own output
-        for those products that have a photo.
+        for those photos that there are.
     """
 
     title_embeds: torch.Tensor | None = None
@@ -456,6 +456,45 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor
     return (weights[:, None, :] @ hidden)[:, 0] / weights.sum(1, keepdim=True).clamp(min=1)
 
 
+def mean_photo(vectors: torch.Tensor) -> torch.Tensor:
+    """What stands for several photos of a product: the unit vector of the mean of their unit vectors.
+
+    Args:
+        vectors: (products, photos, dim), zeros where a product has fewer photos.
+
+    Returns:
+        (products, dim): a product's only photo as it is, zeros for none.
+    """
+    total = vectors.sum(1)
+    has_several = vectors.any(-1).sum(1, keepdim=True) > 1
+    return torch.where(has_several, F.normalize(total, dim=-1), total)
+
+
+def first_photo(*photos: torch.Tensor | None) -> list[torch.Tensor | None]:
+    """Model inputs of photos, of several of a product those of its first: a model in one stream reads no more."""
+    if photos[0] is None or photos[0].ndim == 3:
+        return list(photos)
+    logger.warning_once(
+        "This model reads titles and photos in one stream (it has no `vision_config`): of a product's several photos "
+        "it reads the first alone."
+    )
+    return [None if values is None else values[:, 0] for values in photos]
+
+
+def join_sides(
+    title: torch.Tensor, image: torch.Tensor, image_weight: torch.Tensor | float, has_title: torch.Tensor
+) -> torch.Tensor:
+    """Unit vectors (products, dim) of products by those of their titles and photos: of title + w · photo.
+
+    Args:
+        title, image: (products, dim) unit vectors, zeros for what a product lacks.
+        image_weight: (products,) or one number: w. A photo without a title stands for itself.
+        has_title: (products,) booleans.
+    """
+    weight = torch.as_tensor(image_weight, device=title.device).float().expand(len(title)).masked_fill(~has_title, 1.0)
+    return F.normalize(title + weight[:, None] * image, dim=-1)
+
+
 def _text_projection(width: int, config: AceBertConfig) -> nn.Module:
     return nn.Linear(width, config.projection_dim, bias=False) if config.text_projection else nn.Identity()
 
@@ -467,8 +506,8 @@ class AceBertModel(AceBertPreTrainedModel):
     """Query encoder and product encoder with their projections: unit vectors in one space, compared by dot product.
 
     With `config.vision_config` titles and photos have an encoder each, and a product's vector is the unit vector of
-    title + w · photo. So the worst that a photo can do is bounded by w: a cosine with the title's own vector of
-    sqrt(1 - w²) for w < 1, however wrong the photo's vector is.
+    title + w · photo, of several photos their mean ([`mean_photo`]). So the worst that a photo can do is bounded by w:
+    a cosine with the title's own vector of sqrt(1 - w²) for w < 1, however wrong the photo's vector is.
     """
 
     main_input_name = "query_input_ids"
@@ -580,9 +619,10 @@ class AceBertModel(AceBertPreTrainedModel):
             input_ids: (batch, tokens) ids of the titles; `[CLS] [SEP]` for a product without one.
             attention_mask: (batch, tokens), 1 for tokens, 0 for padding.
             token_type_ids: (batch, tokens), 0 title, 1 hot query; needed only with hot queries.
-            pixel_values: (batch, patches, patch_size² · channels) raw patches, normalised by the processor.
-            pixel_attention_mask: (batch, patches), 1 for patches, 0 for padding; a row of 0 is a product without a
-                photo.
+            pixel_values: (batch, patches, patch_size² · channels) raw patches, normalised by the processor. Of several
+                photos (batch, photos, patches, patch_size² · channels), and the three below with this dimension, too:
+                see [`mean_photo`]. Without `vision_config` the first photo is read alone, with a warning.
+            pixel_attention_mask: (batch, patches), 1 for patches, 0 for padding; a row of 0 is no photo.
             spatial_shapes: (batch, 2) rows and columns of each photo's grid of patches.
             pixel_position_ids: (batch, patches) place of each patch in its grid, row · columns + column. Left out, the
                 patches are the whole grid in order.
@@ -598,6 +638,9 @@ class AceBertModel(AceBertPreTrainedModel):
             for name, value in (("image_weight", image_weight), ("image_embeds", image_embeds)):
                 if value is not None:
                     raise ValueError(f"`{name}` needs a model with `vision_config`: leave it out.")
+            pixel_values, pixel_attention_mask, spatial_shapes, pixel_position_ids = first_photo(
+                pixel_values, pixel_attention_mask, spatial_shapes, pixel_position_ids
+            )
             outputs = self.product_encoder(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -637,13 +680,10 @@ class AceBertModel(AceBertPreTrainedModel):
         else:
             # [CLS] [SEP] alone is the title of a product that has none.
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-            has_title = mask.sum(1, keepdim=True) > 2
-            title = title.masked_fill(~has_title, 0.0)
-            weight = torch.as_tensor(
-                self.config.image_weight if image_weight is None else image_weight, device=title.device
-            ).float()
-            weight = weight.expand(title.shape[0])[:, None].masked_fill(~has_title, 1.0)
-            product = F.normalize(title + weight * image, dim=-1)
+            has_title = mask.sum(1) > 2
+            title = title.masked_fill(~has_title[:, None], 0.0)
+            weight = self.config.image_weight if image_weight is None else image_weight
+            product = join_sides(title, image, weight, has_title)
         dtype = self.logit_scale.dtype
         return AceBertProductOutput(
             last_hidden_state=None if title_outputs is None else title_outputs.last_hidden_state,
@@ -665,9 +705,14 @@ class AceBertModel(AceBertPreTrainedModel):
     ) -> tuple[torch.Tensor, BaseModelOutputWithPooling | None]:
         """Unit vectors (batch, projection_dim) in float32, zeros where there is no photo; and the encoder's output.
 
-        Products without a photo cost nothing.
+        Products without a photo cost nothing. Of several photos it is the vector of [`mean_photo`].
         """
         _check_spatial_shapes(spatial_shapes)
+        if pixel_values.ndim == 4:
+            several = (pixel_values, pixel_attention_mask, spatial_shapes, pixel_position_ids)
+            each = [None if values is None else values.flatten(0, 1) for values in several]
+            image, outputs = self._encode_photos(*each, **kwargs)
+            return mean_photo(image.unflatten(0, pixel_values.shape[:2])), outputs
         arguments = [pixel_values, spatial_shapes, pixel_attention_mask, pixel_position_ids]
         rows = has_photo = None
         if pixel_attention_mask is not None:

@@ -7,7 +7,7 @@ saved configuration.
 import os
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, Literal, TypedDict
 
@@ -126,7 +126,7 @@ class AceBertProcessor(ProcessorMixin):
     def __call__(
         self,
         text: str | Iterable[str | None] | None = None,
-        images: Photo | Iterable[Photo | None] | None = None,
+        images: Photo | Iterable[Photo | Sequence[Photo | None] | None] | None = None,
         hot_queries: str | Iterable[str | None] | None = None,
         side: Literal["query", "product"] | None = None,
         return_tensors: str | TensorType | None = None,
@@ -137,7 +137,8 @@ class AceBertProcessor(ProcessorMixin):
 
         Args:
             text (`str` or `list[str]`, *optional*): Queries, or titles of products. A title may be `None`.
-            images (photo or list of photos, *optional*): See [`AceBertImageProcessor`]. A photo may be `None`.
+            images (photo or list of photos, *optional*): See [`AceBertImageProcessor`]. A photo may be `None`, and a
+                list of photos is a product's several, as in `images=[[front, back], [photo], None]`.
             hot_queries (`str` or `list[str]`, *optional*): A query that led to each product, for pre-training. May be
                 `None` for single products.
             side (`str`, *optional*): `"query"` or `"product"`. By default text alone is read as queries, all else as
@@ -148,6 +149,8 @@ class AceBertProcessor(ProcessorMixin):
         Returns:
             [`BatchFeature`]: `input_ids` and `attention_mask` (`int64`, `(batch, tokens)`) if text or hot queries are
             given, `token_type_ids` of the same shape if hot queries are, and the image processor's four if photos are.
+            Where a product has several photos, these have one more dimension, `(batch, photos, ...)`: a product's
+            photos come first, in their order, and the mask of the places that it leaves empty is 0.
 
         Raises:
             `ValueError`: For a query, title or hot query that is empty, not a string or (where it may not be cut) too
@@ -187,7 +190,7 @@ class AceBertProcessor(ProcessorMixin):
     def process_products(
         self,
         titles: str | Iterable[str | None] | None = None,
-        images: Photo | Iterable[Photo | None] | None = None,
+        images: Photo | Iterable[Photo | Sequence[Photo | None] | None] | None = None,
         hot_queries: str | Iterable[str | None] | None = None,
         return_tensors: str | TensorType | None = None,
         padding: Literal["longest", "max_length"] | None = None,
@@ -203,7 +206,7 @@ class AceBertProcessor(ProcessorMixin):
             )
         fields = {
             "titles": titles if titles is None else as_list(titles, (str, bytes, dict)),
-            "images": images if images is None else as_list(images, SINGLE_PHOTO),
+            "images": images if images is None else _without_empty(as_list(images, SINGLE_PHOTO)),
             "hot_queries": hot_queries if hot_queries is None else as_list(hot_queries, (str, bytes, dict)),
         }
         given = {name: values for name, values in fields.items() if values is not None}
@@ -228,8 +231,35 @@ class AceBertProcessor(ProcessorMixin):
                 max_length += self.query_max_length - 1
             features.update(to_batch(self._join(title_ids, hot_ids, max_length, padding), return_tensors))
         if images is not None:
-            features.update(self.image_processor(fields["images"], return_tensors=return_tensors, **images_kwargs))
+            features.update(self._process_photos(given["images"], return_tensors, **images_kwargs))
         return features
+
+    def _process_photos(
+        self,
+        images: list[Any],
+        return_tensors: str | TensorType | None,
+        **images_kwargs: Any,
+    ) -> BatchFeature:
+        """The image processor's tensors of each product's photo or, where one has several, of its photos."""
+        if not any(isinstance(photos, list) for photos in images):
+            return self.image_processor(images, return_tensors=return_tensors, **images_kwargs)
+        # (batch, photos): what a product has with the place that an error names it by, then what fills the row.
+        named = [
+            [(f"[{row}][{place}]", photo) for place, photo in enumerate(photos) if photo is not None]
+            if isinstance(photos, list)
+            else [(f"[{row}]", photos)]
+            for row, photos in enumerate(images)
+        ]
+        width = max(map(len, named))
+        flat = [each for row in named for each in row + [("", None)] * (width - len(row))]
+        try:
+            features = self.image_processor([photo for _, photo in flat], return_tensors="np", **images_kwargs)
+        except ValueError as error:
+            message = re.sub(r"^images\[(\d+)\]", lambda found: f"images{flat[int(found[1])][0]}", str(error))
+            raise ValueError(message) from error
+        if width > 1:
+            features = {name: array.reshape(-1, width, *array.shape[1:]) for name, array in features.items()}
+        return to_batch(dict(features), return_tensors)
 
     @staticmethod
     def _check_padding(padding: str | bool) -> str:
@@ -377,6 +407,12 @@ class AceBertProcessor(ProcessorMixin):
             input_ids[is_first & (positions > first_lengths)] = sep
             arrays["token_type_ids"] = is_first.astype(np.int64)
         return arrays
+
+
+def _without_empty(images: list[Any]) -> list[Any]:
+    """Each product's photos: a list that holds none is none."""
+    photos = [list(image) if isinstance(image, list | tuple) else image for image in images]
+    return [None if isinstance(each, list) and all(photo is None for photo in each) else each for each in photos]
 
 
 AceBertImageProcessor.register_for_auto_class("AutoImageProcessor")

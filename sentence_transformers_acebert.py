@@ -34,9 +34,9 @@ class AceBertModule(InputModule):
     The only module of an ACE-BERT [`SentenceTransformer`].
 
     A document is a title (`str`), a photo (anything that the image processor takes but a path), or a dict with "text",
-    "image" or both, where `None` stands for what is missing and a photo may be a path, too. One batch may mix them. A
-    string is always text, never the name of a file. A query is a text, or a photo, which the product encoder encodes
-    alone. Without a task, as in `encode`, all inputs are documents.
+    "image" or both, where `None` stands for what is missing, and the image may be a path or a list of photos, too. One
+    batch may mix them. A string is always text, never the name of a file. A query is a text, or a photo, which the
+    product encoder encodes alone. Without a task, as in `encode`, all inputs are documents.
 
     Args:
         model (`AceBertModel`): The two encoders.

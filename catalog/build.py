@@ -48,6 +48,7 @@ class BuildOptions:
     on_bad_row: OnBadRow
     overwrite: bool
     group_column: str | None
+    max_images: int
 
     def __post_init__(self) -> None:
         if self.on_bad_row not in ("raise", "skip"):
@@ -59,8 +60,8 @@ class BuildOptions:
         if is_server(self.index):
             parse_address(self.index)
             ServerOptions.of(self.index_options)
-        for name, number, least in (("batch_size", self.batch_size, 1), ("photo_size", self.photo_size, 0)):
-            if number < least:
+        for name, least in (("batch_size", 1), ("photo_size", 0), ("max_images", 1)):
+            if (number := getattr(self, name)) < least:
                 raise ValueError(f"{name} must be at least {least}, got {number}.")
 
 
@@ -83,7 +84,8 @@ def build_catalog(encoder: Encoder, dataset: datasets.Dataset, path: Path, optio
     attributes, group = options.attribute_columns, options.group_column
     if attributes is not None and group is not None and group not in attributes:
         attributes = [*attributes, group]
-    source = Source.of(dataset, options.id_column, options.title_column, options.image_column, attributes)
+    columns = (options.id_column, options.title_column, options.image_column, attributes)
+    source = Source.of(dataset, *columns, max_images=options.max_images)
     bad = source.find_bad_rows()
     if bad and options.on_bad_row == "raise":
         raise ValueError(f"{len(bad)} bad rows, the first is {bad[0]}. Or pass on_bad_row='skip'.")
@@ -103,6 +105,7 @@ def build_catalog(encoder: Encoder, dataset: datasets.Dataset, path: Path, optio
         options.index,
         index_options=ServerOptions.of(options.index_options).to_keep(),
         group=check_group(group, source),
+        max_images=source.max_images,
     )
     if state.is_main_process:
         finish_replacing(path)

@@ -18,7 +18,7 @@ from transformers.utils import logging
 from acebert.catalog.source import Source
 from acebert.catalog.store import PART_ROWS, Products, Settings, part_path, write_table
 from acebert.data.batching import PREFETCH_BATCHES
-from acebert.data.cleaning import BadRow, OnBadRow, find_photo_error
+from acebert.data.cleaning import BadRow, OnBadRow, as_photos, split_broken
 from acebert.encoding.encoder import Encoder, find_title_error, prepare
 from acebert.image_processing_acebert import open_photo, to_upright_rgb
 from acebert.utils.files import atomic_write
@@ -50,9 +50,9 @@ class Batches(torch.utils.data.Dataset):
                 if title is not None and (error := find_title_error(self.processor, title)):
                     bad.append(BadRow(row, ids[i], str(self.source.columns.title), error))
                     titles[i] = None
-                if photos[i] is not None and (error := find_photo_error(photos[i])):
+                photos[i], error = split_broken(photos[i])
+                if error:
                     bad.append(BadRow(row, ids[i], str(self.source.columns.image), error))
-                    photos[i] = None
             if not bad:
                 raise
             left = [i for i in range(len(rows)) if titles[i] is not None or photos[i] is not None]
@@ -80,12 +80,12 @@ def write_parts(
         encoder: makes the vectors.
         source: the products.
         settings: of the catalogue.
-        folder: gets `part-*.parquet`, and `part-*.bad.json` with the rows that were skipped or lost their photo.
+        folder: gets `part-*.parquet`, and `part-*.bad.json` with the rows that were skipped or lost a photo.
         rows: of the source, to encode.
         batch_size: products in a forward pass; some of these are read at a time.
         num_workers: processes that read and cut photos, for each process.
-        on_bad_row: "skip" keeps a product with a broken photo by its title, or with a title that can't be read by its
-            photo, and leaves out one that has nothing else.
+        on_bad_row: "skip" keeps a product with a broken photo by its others or its title, or with a title that can't
+            be read by its photo, and leaves out one that has nothing else.
 
     Raises:
         ValueError: for a broken photo or title where `on_bad_row` is "raise".
@@ -137,9 +137,10 @@ def keep_photo(photo: Any | None, size: int) -> bytes | None:
     """An image file to show the product by.
 
     Args:
-        photo: anything that the processor reads.
+        photo: anything that the processor reads; of several photos the first.
         size: longest side in pixels; 0 keeps nothing. A file within it is kept as it is, a larger photo as a JPEG.
     """
+    photo = next(iter(as_photos(photo)), None)
     if photo is None or not size:
         return None
     if isinstance(photo, dict):

@@ -61,6 +61,7 @@ from acebert.catalog.searching import Searcher
 from acebert.catalog.server_index import is_server
 from acebert.catalog.store import Products, ProductStore, Settings
 from acebert.data.cleaning import OnBadRow
+from acebert.data.photo_columns import MAX_IMAGES
 from acebert.encoding.encoder import Encoder, find_title_error
 from acebert.utils.words import cut
 
@@ -128,6 +129,7 @@ class ProductCatalog:
         on_bad_row: OnBadRow = "raise",
         overwrite: bool = False,
         group_column: str | None = None,
+        max_images: int = MAX_IMAGES,
     ) -> "ProductCatalog | None":
         """Encodes products into a folder and opens it. Stopped at any moment, the same call goes on.
 
@@ -136,7 +138,7 @@ class ProductCatalog:
         Args:
             model: an `AceBertModel`.
             processor: the processor that came with it.
-            dataset: one row per product. Photos are an Image column, paths or bytes.
+            dataset: one row per product. Photos are an Image column, paths or bytes, or lists of them.
             path: folder to make.
             id_column: texts or integers, unique.
             title_column: None for a catalogue without titles.
@@ -144,7 +146,7 @@ class ProductCatalog:
             attribute_columns: texts, numbers, booleans or lists of texts, to filter by and to show; by default all.
             sides: also encode title and photo alone, so that hits tell which side they match by and `using` may search
                 one. Takes about twice the time and three times the space.
-            photo_size: longest side of the photos kept for showing, in pixels; 0 keeps none.
+            photo_size: longest side of the photos kept for showing, in pixels, each product's first; 0 keeps none.
             index: "edge", embedded in this process; "memory"; or "http://host:6333/name" for a Qdrant server, several
                 addresses of which are joined by commas.
             index_options: of a server's index: shards, replicas, quantization, timeouts and others, by the names of
@@ -152,11 +154,13 @@ class ProductCatalog:
             batch_size: products in a forward pass.
             num_workers: processes that read and cut photos.
             on_bad_row: "skip" lists bad rows in `bad_rows.jsonl` and goes on without them; a product with a broken
-                photo is kept by its title, though.
+                photo is kept by its other photos or by its title, though.
             overwrite: replace what is in `path`. A catalogue there, and its collection on a server, stay in use until
                 the new ones are complete.
             group_column: the attribute that the variants of a product share, as their parent's id; it is kept with the
                 catalogue's settings.
+            max_images: photos of a product to read, the first that are there, here and by `upsert`. Their mean stands
+                for them: [`mean_photo`][acebert.modeling_acebert.mean_photo].
 
         Returns:
             The catalogue; None on processes other than the main one.
@@ -182,6 +186,7 @@ class ProductCatalog:
             on_bad_row,
             overwrite,
             group_column,
+            max_images,
         )
         if not build_catalog(Encoder(model, processor), dataset, Path(path), options):
             return None
@@ -338,7 +343,7 @@ class ProductCatalog:
         return None if match is None else to_product(match)
 
     def photo(self, product: Product) -> bytes | None:
-        """A product's photo as an encoded image file; None where it has none, or photos weren't kept."""
+        """A product's first photo as an encoded image file; None where it has none, or photos weren't kept."""
         try:
             return self._store.read_photos([product.location])[0]
         except FileNotFoundError:  # the files were merged since the product was read
@@ -419,7 +424,8 @@ class ProductCatalog:
 
         Args:
             text: a query, or several.
-            image: a photo as the processor takes it, or several; with texts, as many as those.
+            image: a photo as the processor takes it, or several queries; with texts, as many as those. A query may be
+                a list of photos of one thing: `image=[[front, back]]`.
             like: the id of a product to find more like; neither it nor its group is among the hits.
             vector: (dim,) or (queries, dim) unit vectors, encoded elsewhere.
             top_k: hits wanted. There are fewer only where fewer products match the filters.
@@ -491,7 +497,8 @@ class ProductCatalog:
         """Adds products, or replaces those whose ids are there. When it returns, they are on the disk and found.
 
         Args:
-            products: each with an "id", a "title" or an "image" or both, and any of the catalogue's attributes.
+            products: each with an "id", a "title" or an "image" (or a list of images) or both, and any of the
+                catalogue's attributes.
 
         Returns:
             How many there were.

@@ -5,16 +5,19 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from transformers.utils import logging
 
 from acebert.catalog.filters import check_attributes
 from acebert.catalog.indexes.base import Match
 from acebert.catalog.query_parsing import Chip
 from acebert.catalog.store import Location, Settings
 from acebert.catalog.words import WORDS_ATTRIBUTE
-from acebert.data.cleaning import clean_photo, clean_text, find_photo_error, is_blank
+from acebert.data.cleaning import as_photos, clean_photo, clean_text, is_blank, split_broken
 from acebert.data.texts import clean_words
 from acebert.processing_acebert import LONE_SURROGATE
 from acebert.utils.words import cut
+
+logger = logging.get_logger(__name__)
 
 Photo = Any  # anything that the processor reads as a photo
 
@@ -27,7 +30,7 @@ class Product:
         id: as in the dataset.
         title: None where it has none.
         attributes: those that it has.
-        location: where its photo lies.
+        location: where its photo lies, of several the first.
     """
 
     id: Any
@@ -105,7 +108,7 @@ class NewProducts:
     Args:
         ids: strings or integers, unique.
         titles: None where a product has none.
-        photos: as given, None where a product has none.
+        photos: as given, a list of several, None where a product has none.
         attributes: name to values, None where a product lacks one.
     """
 
@@ -153,6 +156,7 @@ def check_new_products(products: Sequence[Mapping[str, Any]], settings: Settings
         ValueError: for a bad product, naming it, the field and the remedy.
     """
     new = NewProducts([], [], [], {name: [] for name in settings.attributes})
+    has_more = 0
     for position, product in enumerate(products):
         if not isinstance(product, Mapping):
             raise ValueError(
@@ -172,11 +176,13 @@ def check_new_products(products: Sequence[Mapping[str, Any]], settings: Settings
             raise ValueError(f"{named}: {error}") from None
         if isinstance(product_id, str) and is_blank(product_id):
             raise ValueError(f"{named}: its id is blank: give it one.")
-        title, photo = product.get("title"), clean_photo(product.get("image"))
+        title, photos = product.get("title"), as_photos(clean_photo(product.get("image")))
+        has_more += len(photos) > settings.max_images
+        photo = clean_photo(photos[: settings.max_images])
         if title is not None and not isinstance(title, str):
             raise ValueError(f"{named}: title must be a text or None, got {cut(repr(title))}.")
         title = None if title is None else clean_text(clean_words(title))
-        problem = None if photo is None else find_photo_error(photo)
+        _, problem = split_broken(photo)
         if problem:
             raise ValueError(f"{named}: image {problem}.")
         if title is None and photo is None:
@@ -187,6 +193,11 @@ def check_new_products(products: Sequence[Mapping[str, Any]], settings: Settings
         new.photos.append(photo)
         for name, column in new.attributes.items():
             column.append(values[name])
+    if has_more:
+        logger.warning(
+            f"{has_more} products have more than {settings.max_images} photos: the first {settings.max_images} are "
+            "read, as max_images was when the catalogue was built."
+        )
     seen = set()
     for product_id in new.ids:
         if product_id in seen:

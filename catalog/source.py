@@ -22,6 +22,7 @@ from acebert.data.cleaning import (
     to_plain_types,
 )
 from acebert.data.columns import Columns, column_kind
+from acebert.data.photo_columns import MAX_IMAGES
 from acebert.utils.fingerprints import plan_sha256
 from acebert.utils.words import cut
 
@@ -37,10 +38,12 @@ class Source:
     Args:
         products: one row per product, in the forms of [`prepare_columns`].
         columns: the columns of the dataset that are used.
+        max_images: photos of a product that are read.
     """
 
     products: datasets.Dataset
     columns: Columns
+    max_images: int = MAX_IMAGES
 
     @classmethod
     def of(
@@ -50,6 +53,7 @@ class Source:
         title_column: str | None,
         image_column: str | None,
         attribute_columns: Sequence[str] | None,
+        max_images: int = MAX_IMAGES,
     ) -> "Source":
         """Checks the columns; without `attribute_columns` every column that can be one is an attribute.
 
@@ -77,7 +81,7 @@ class Source:
             left_out = [name for name in others if name not in columns.attributes]
             if left_out:
                 logger.warning(f"Not taken as attributes, since they hold neither texts nor numbers: {left_out}.")
-        products = prepare_columns(dataset, columns)
+        products = prepare_columns(dataset, columns, max_images=max_images)
         for name in columns.attributes:
             if column_kind(dataset.features[name]) is None:
                 raise ValueError(
@@ -86,7 +90,7 @@ class Source:
                 )
             if name in RESERVED or '"' in name:
                 raise ValueError(f"An attribute can't be named {name!r}: rename the column by dataset.rename_column.")
-        return cls(products, columns)
+        return cls(products, columns, max_images)
 
     def kinds(self) -> dict[str, str]:
         """Each attribute's type."""

@@ -63,6 +63,7 @@ class Settings:
         index: "edge", "memory", or the URL of a server's collection.
         index_options: of a server's index, see `ServerOptions`.
         group: the attribute that the variants of a product share, as their parent's id; None where there is none.
+        max_images: photos of a product that are read; 1 in a catalogue of before there were several.
         catalog_id: tells catalogues apart on a server; given when the folder is complete.
         generation: number of the products' files that count.
         merged: number of the last change that is in them.
@@ -80,6 +81,7 @@ class Settings:
     merged: int = 0
     index_options: dict[str, Any] = field(default_factory=dict)
     group: str | None = None
+    max_images: int = 1
     catalog_id: str = ""
     format: int = field(default=FORMAT)
 
@@ -104,7 +106,7 @@ class Products:
     Args:
         ids: strings or integers.
         titles: None where a product has none.
-        photos: encoded image files, None where a product has none or photos aren't kept.
+        photos: encoded image files, of several photos the first; None where a product has none or they aren't kept.
         attributes: name to values.
         vectors: name to (products, dim) float32; a row of NaN where a product lacks the side.
     """

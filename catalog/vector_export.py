@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from transformers.utils import logging
 from acebert.catalog.source import Source
 from acebert.catalog.store import Products, ProductStore, Settings
 from acebert.catalog.vector_files import VectorFiles
-from acebert.data.cleaning import BadRow, OnBadRow, clean_text, find_broken_photos, keep_first, write_bad_rows
+from acebert.data.cleaning import BadRow, OnBadRow, clean_text, drop_broken_photos, keep_first, write_bad_rows
 from acebert.data.columns import Columns
 from acebert.data.corpus import Corpus
 from acebert.encoding.corpus_encoder import CorpusEncoder
@@ -56,7 +57,8 @@ def encode_dataset(
     if bad and on_bad_row == "raise":
         raise ValueError(f"{len(bad)} bad rows, the first is {bad[0]}. Or skip such rows with --on_bad_row skip.")
     if on_bad_row == "skip":
-        bad = keep_first([*bad, *find_broken_photos(source.products, source.columns)])
+        products, broken = drop_broken_photos(source.products, source.columns)
+        source, bad = replace(source, products=products), keep_first([*bad, *broken])
     rows = _without(len(source.products), bad)
     settings = _settings(encoder, source, source.ids([rows[0]])[0])
     files = VectorFiles(folder, settings, **options)
@@ -126,7 +128,16 @@ def _settings(encoder: CorpusEncoder, source: Source, first_id: Any) -> Settings
     model = Encoder(encoder.model, encoder.processor)
     described = model.describe() | {"precision": PRECISIONS[encoder.accelerator.mixed_precision]}
     id_type: Literal["string", "integer"] = "string" if isinstance(first_id, str) else "integer"
-    return Settings(described, model.dim, id_type, source.kinds(), sides=True, photo_size=0, index="memory")
+    return Settings(
+        described,
+        model.dim,
+        id_type,
+        source.kinds(),
+        sides=True,
+        photo_size=0,
+        index="memory",
+        max_images=source.max_images,
+    )
 
 
 def _plan(files: VectorFiles) -> list[Any]:

@@ -15,13 +15,14 @@ from typing import ClassVar, Literal
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from transformers import AutoModel, AutoProcessor
 
 from acebert.catalog import ProductCatalog
 from acebert.catalog.indexes.connection import ServerOptions
 from acebert.data.arguments import CatalogArguments
 from acebert.data.exports import GROUP
+from acebert.data.photo_columns import concatenate_products
 from acebert.data.sources import load_products
 from acebert.utils.command_line import make_parser
 from acebert.utils.hardware import has_bfloat16, use_loopback
@@ -153,6 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             on_bad_row=source.on_bad_row,
             overwrite=output.overwrite_output_dir,
             group_column=group,
+            max_images=source.max_images,
         )
     except KeyboardInterrupt:
         sys.exit("Stopped; the same command resumes.")
@@ -164,21 +166,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 def read_products(source: ProductArguments) -> Dataset:
     """The products of all splits that are named, one after another."""
     columns = source.columns(source.attributes or ())
-    return concatenate_datasets(
-        [
-            load_products(
-                source.dataset_name,
-                split,
-                columns,
-                source.dataset_revision,
-                source.dataset_config_name,
-                on_bad_row=source.on_bad_row,
-                keep_others=source.attributes is None,
-                options=source.read_options(),
-            )
-            for split in source.split.split("+")
-        ]
-    )
+    parts = [
+        load_products(
+            source.dataset_name,
+            split,
+            columns,
+            source.dataset_revision,
+            source.dataset_config_name,
+            on_bad_row=source.on_bad_row,
+            keep_others=source.attributes is None,
+            options=source.read_options(),
+        )
+        for split in source.split.split("+")
+    ]
+    return concatenate_products(parts, columns.image)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def encode(source: SourceArguments, encoding: EncodingArguments, output: VectorA
     )
     count = encode_dataset(
         encoder,
-        Source.of(products, *columns),
+        Source.of(products, *columns, max_images=source.max_images),
         Path(output.output_dir),
         on_bad_row=source.on_bad_row,
         overwrite=output.overwrite_output_dir,

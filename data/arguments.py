@@ -7,10 +7,11 @@ from typing import Annotated, ClassVar
 from acebert.data.cleaning import OnBadRow
 from acebert.data.columns import Columns
 from acebert.data.downloads import PhotoDownloads
+from acebert.data.photo_columns import MAX_IMAGES
 from acebert.data.query_log import LogColumns
 from acebert.data.query_templates import QueryTemplates
 from acebert.data.sources import ReadOptions
-from acebert.utils.arguments import Bound, Probability
+from acebert.utils.arguments import Bound, Count, Probability
 
 
 @dataclass(kw_only=True)
@@ -38,8 +39,15 @@ class CatalogArguments:
     image_column: str | None = field(
         default="image",
         metadata={
-            "help": "Column with the product's photo or its path, of several the first that is there counts; 'none' "
-            "for a catalogue without photos."
+            "help": "Column with the product's photo, its path, or several of them; 'none' for a catalogue without "
+            "photos."
+        },
+    )
+    max_images: Count = field(
+        default=MAX_IMAGES,
+        metadata={
+            "help": "Photos of a product to read, the first that are there. Training draws one of them at a time, all "
+            "else takes the mean of their vectors."
         },
     )
     sql_query: str | None = field(default=None, metadata={"help": "What to ask a database for: 'select ... from ...'."})
@@ -82,7 +90,7 @@ class CatalogArguments:
 
     def read_options(self) -> ReadOptions:
         downloads = PhotoDownloads(self.download_photos, self.photo_hosts) if self.download_photos else None
-        return ReadOptions(self.sql_query, self.tag_columns, self.path_columns, downloads)
+        return ReadOptions(self.sql_query, self.tag_columns, self.path_columns, downloads, self.max_images)
 
     def columns(
         self, attributes: Sequence[str] = (), query: str | None = None, hot_query: str | None = None

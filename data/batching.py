@@ -35,8 +35,9 @@ def split_by_length(
         For each micro-batch the numbers of its rows (rows,), and its tensors, cut to its longest row.
     """
     none = torch.zeros(len(next(iter(inputs.values()))), dtype=torch.long)
-    words, patches = (
-        inputs[mask].sum(1) if mask in inputs else none for mask in ("attention_mask", "pixel_attention_mask")
+    words, patches = (  # of several photos the patches of all
+        inputs[mask].flatten(1).sum(1) if mask in inputs else none
+        for mask in ("attention_mask", "pixel_attention_mask")
     )
     order = torch.from_numpy(np.lexsort(length_keys(words, patches)))
     return [(rows, trim_padding(select_rows(inputs, rows))) for rows in order.split(size)]
@@ -52,16 +53,16 @@ def select_rows(inputs: Mapping[str, torch.Tensor], rows: torch.Tensor) -> dict[
 
 
 def trim_padding(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Cuts off the columns that are padding in every row."""
+    """Cuts off the columns that are padding in every row, of several photos a row in each of them."""
     sequences = {
         "query_attention_mask": ("query_input_ids", "query_attention_mask"),
         "attention_mask": ("input_ids", "attention_mask"),
         "pixel_attention_mask": ("pixel_values", "pixel_attention_mask", "pixel_position_ids"),
     }
-    lengths = {
-        name: int(inputs[mask].sum(1).max().clamp(min=1))
-        for mask, names in sequences.items()
-        if mask in inputs
-        for name in names
-    }
-    return {name: value[:, : lengths[name]] if name in lengths else value for name, value in inputs.items()}
+    trimmed = dict(inputs)
+    for mask, names in sequences.items():
+        if mask in inputs:
+            length = int(inputs[mask].sum(-1).max().clamp(min=1))
+            dim = inputs[mask].ndim - 1
+            trimmed |= {name: inputs[name].narrow(dim, 0, length) for name in names if name in inputs}
+    return trimmed

@@ -23,7 +23,8 @@ from transformers.utils import logging
 
 from acebert.data.columns import Columns, can_hold_photos, column_kind, replace_column
 from acebert.data.downloads import PhotoDownloads
-from acebert.data.photo_columns import find_photos
+from acebert.data.notes import tell
+from acebert.data.photo_columns import PHOTOS, find_photos
 from acebert.data.texts import clean_texts
 from acebert.image_processing_acebert import open_photo, to_upright_rgb
 from acebert.utils.files import atomic_write
@@ -72,11 +73,41 @@ def clean_text(value: Any) -> str | None:
 
 
 def clean_photo(photo: Any) -> Any | None:
-    """A photo as a dataset holds it, None for a missing one. An empty file is not missing, but broken."""
+    """A product's photo as a dataset holds it, None for a missing one. An empty file is not missing, but broken.
+
+    Of a list of photos those that aren't missing, as a list only where they are several.
+    """
+    if isinstance(photo, list | tuple):
+        photos = [each for each in map(clean_photo, photo) if each is not None]
+        return photos if len(photos) > 1 else photos[0] if photos else None
     if isinstance(photo, dict) and photo.get("bytes") is None:
         path = photo.get("path")
         return None if path is None or (isinstance(path, str) and is_blank(path)) else photo
     return None if isinstance(photo, str) and is_blank(photo) else photo
+
+
+def as_photos(photo: Any) -> list[Any]:
+    """The photos of [`clean_photo`]: none, one or several."""
+    return photo if isinstance(photo, list) else [] if photo is None else [photo]
+
+
+def split_broken(photo: Any) -> tuple[Any | None, str | None]:
+    """What of a product's photo or photos can be read, and why the rest can't.
+
+    Args:
+        photo: of [`clean_photo`].
+
+    Returns:
+        The same without those that are broken, None where nothing is left; and the first fault, None for none.
+    """
+    photos = as_photos(photo)
+    faults = {place: fault for place, each in enumerate(photos) if (fault := find_photo_error(each))}
+    if not faults:
+        return photo, None
+    first = next(iter(faults.values()))
+    if len(photos) > 1:
+        first = f"{', '.join(str(place + 1) for place in faults)} of {len(photos)} {first}"
+    return clean_photo([each for place, each in enumerate(photos) if place not in faults]), first
 
 
 def find_photo_error(photo: Any) -> str | None:
@@ -134,7 +165,7 @@ def read_texts(products: Dataset, column: str | None, rows: Sequence[int] | slic
 
 
 def read_photos(products: Dataset, column: str | None, rows: Sequence[int]) -> list[Any | None]:
-    """Some products' photos, not decoded; None for a product without one."""
+    """Some products' photos, not decoded: of each a photo, a list of several, or None. See [`clean_photo`]."""
     return [clean_photo(photo) for photo in read_column(products, column, rows)]
 
 
@@ -144,18 +175,25 @@ def have_photos(products: Dataset, column: str | None) -> np.ndarray:
         return np.zeros(len(products), dtype=bool)
     found: list[bool] = []
     for table in products.select_columns([column]).with_format("arrow").iter(ROWS_READ):
-        cells = table.column(column).combine_chunks()
-        if pa.types.is_struct(cells.type) and cells.type.get_field_index("bytes") >= 0:
-            embedded = pc.is_valid(pc.struct_field(cells, "bytes")).to_pylist()
-            has_path = cells.type.get_field_index("path") >= 0
-            paths = pc.struct_field(cells, "path").to_pylist() if has_path else [None] * len(cells)
-            found += [
-                is_embedded or clean_photo({"path": path}) is not None
-                for is_embedded, path in zip(embedded, paths, strict=True)
-            ]
-        else:
-            found += [clean_photo(cell) is not None for cell in cells.to_pylist()]
+        found += _are_photos(table.column(column).combine_chunks())
     return np.array(found, dtype=bool)
+
+
+def _are_photos(cells: pa.Array) -> list[bool]:
+    """Which cells are a photo, or a list with one."""
+    if pa.types.is_list(cells.type) or pa.types.is_large_list(cells.type):
+        owners = pc.list_parent_indices(cells).to_pylist()
+        having = {row for row, found in zip(owners, _are_photos(pc.list_flatten(cells)), strict=True) if found}
+        return [row in having for row in range(len(cells))]
+    if pa.types.is_struct(cells.type) and cells.type.get_field_index("bytes") >= 0:
+        embedded = pc.is_valid(pc.struct_field(cells, "bytes")).to_pylist()
+        has_path = cells.type.get_field_index("path") >= 0
+        paths = pc.struct_field(cells, "path").to_pylist() if has_path else [None] * len(cells)
+        return [
+            is_embedded or clean_photo({"path": path}) is not None
+            for is_embedded, path in zip(embedded, paths, strict=True)
+        ]
+    return [clean_photo(cell) is not None for cell in cells.to_pylist()]
 
 
 def prepare_columns(
@@ -164,17 +202,18 @@ def prepare_columns(
     folder: str = os.curdir,
     on_bad_row: OnBadRow | None = None,
     downloads: PhotoDownloads | None = None,
+    max_images: int | None = None,
 ) -> Dataset:
     """Checks the types of the columns and brings them to the forms that the rest of the project reads.
 
     Ids become texts or integers, decimals numbers, dates and times texts in ISO 8601, and photos
-    {"bytes": ..., "path": ...}, not decoded: of several photos in a row the first that is there. Titles, queries and
-    attributes are cleaned, see [`clean_texts`]. Columns that the dataset lacks are passed over.
+    {"bytes": ..., "path": ...}, not decoded, or lists of them. Titles, queries and attributes are cleaned, see
+    [`clean_texts`]. Columns that the dataset lacks are passed over.
 
     Args:
         products: one row per product.
         columns: which column holds what.
-        folder, on_bad_row, downloads: of [`find_photos`].
+        folder, on_bad_row, downloads, max_images: of [`find_photos`].
 
     Raises:
         ValueError: for a column of another type than its use needs, ids that floats can't hold exactly, or as
@@ -199,8 +238,9 @@ def prepare_columns(
                 "or paths or bytes of image files, or lists of them. Name another column as image_column, or convert "
                 "it by dataset.cast_column."
             )
-        products = find_photos(products, image, folder, on_bad_row, downloads)
-        products = products.cast_column(image, Image(decode=False))
+        products = find_photos(products, image, folder, on_bad_row, downloads, max_images)
+        if products.features[image] != PHOTOS:
+            products = products.cast_column(image, Image(decode=False))
     return clean_texts(products, columns)
 
 
@@ -270,7 +310,7 @@ def find_bad_rows(
         unique_ids: a row with an id that an earlier one has is bad, too.
         learns_from: columns that training queries are made from. A row that has neither any of them nor both title and
             photo is bad, too: nothing can be learned from it.
-        broken: rows of [`find_broken_photos`], which are bad, too.
+        broken: rows of [`drop_broken_photos`], which are bad, too.
     """
     ids, titles = read_column(products, columns.id), read_texts(products, columns.title)
     bad = [*find_bad_ids(ids, columns.id, unique_ids), *broken]
@@ -299,38 +339,50 @@ def find_bad_ids(ids: Sequence[Any], column: str, unique: bool) -> list[BadRow]:
     return bad
 
 
-def find_broken_photos(products: Dataset, columns: Columns) -> list[BadRow]:
-    """Rows whose photo can't be read; each photo is decoded once.
+def drop_broken_photos(products: Dataset, columns: Columns) -> tuple[Dataset, list[BadRow]]:
+    """Leaves out photos that can't be read where a product has others, which is told; each photo is decoded once.
 
-    All processes have to call this: each decodes a part of the photos, and all get the same rows.
+    All processes have to call this: each decodes a part of the photos, and all get the same.
+
+    Returns:
+        The products, and the rows that have no photo that can be read.
     """
     if columns.image not in products.column_names:
-        return []
-    errors: list[tuple[int, str]] = []
-    with PartialState().split_between_processes(np.flatnonzero(have_photos(products, columns.image)).tolist()) as own:
+        return products, []
+    image = str(columns.image)
+    broken: list[tuple[int, Any, str]] = []
+    with PartialState().split_between_processes(np.flatnonzero(have_photos(products, image)).tolist()) as own:
         for start in range(0, len(own), ROWS_READ):
             rows = own[start : start + ROWS_READ]
-            for row, photo in zip(rows, read_photos(products, columns.image, rows), strict=True):
-                if error := find_photo_error(photo):
-                    errors.append((row, error))
-    errors = sorted(gather_object(errors))
-    ids = read_column(products, columns.id, [row for row, _ in errors])
-    return [
-        BadRow(row, product_id, str(columns.image), error) for (row, error), product_id in zip(errors, ids, strict=True)
-    ]
+            for row, photo in zip(rows, read_photos(products, image, rows), strict=True):
+                left, error = split_broken(photo)
+                if error:
+                    broken.append((row, left, error))
+    broken = sorted(gather_object(broken), key=lambda each: each[0])
+    ids = read_column(products, columns.id, [row for row, _, _ in broken])
+    bad = [BadRow(row, each_id, image, error) for (row, _, error), each_id in zip(broken, ids, strict=True)]
+    fewer = {row: as_photos(left) for row, left, _ in broken if left is not None}
+    if fewer:
+        tell(
+            f"{len(fewer):,} products lose photos that can't be read, and keep others: the first, "
+            f"{next(each for each in bad if each.row in fewer)}."
+        )
+        photos = [fewer.get(row, photos) for row, photos in enumerate(products[image][:])]
+        products = replace_column(products, image, photos, PHOTOS)
+    return products, [each for each in bad if each.row not in fewer]
 
 
-def find_good_rows(
+def keep_good_rows(
     products: Dataset,
     columns: Columns,
     file: str | os.PathLike | None,
     unique_ids: bool = False,
     learns_from: Sequence[str | None] | None = None,
-) -> list[int]:
-    """The rows that can be used. The others are counted in a warning and listed in a file, with what is wrong.
+) -> tuple[Dataset, list[int]]:
+    """The products that can be used. The others are counted in a warning and listed in a file, with what is wrong.
 
-    A row is bad by [`find_bad_rows`], or if its photo can't be read. All processes have to call this, and all get the
-    same rows.
+    A row is bad by [`find_bad_rows`], or if no photo of it can be read: [`drop_broken_photos`]. All processes have to
+    call this, and all get the same rows.
 
     Args:
         products: one row per product.
@@ -338,10 +390,13 @@ def find_good_rows(
         file: the list, one JSON object a line: row, id, field and reason. The main process writes it; None for none.
         unique_ids, learns_from: see [`find_bad_rows`].
 
+    Returns:
+        The products, and the numbers of their rows among those that were given.
+
     Raises:
         ValueError: if no row is good, or most are bad.
     """
-    broken = find_broken_photos(products, columns)
+    products, broken = drop_broken_photos(products, columns)
     bad = find_bad_rows(products, columns, unique_ids, learns_from, broken)
     is_main = PartialState().is_main_process
     if file is not None and is_main:
@@ -353,7 +408,8 @@ def find_good_rows(
         raise ValueError(f"None of {len(products)} rows can be used" + (f"; the first: {bad[0]}." if bad else "."))
     refuse_most(bad, len(products))
     left_out = {found.row for found in bad}
-    return [row for row in range(len(products)) if row not in left_out]
+    good = [row for row in range(len(products)) if row not in left_out]
+    return products.select(good), good
 
 
 def refuse_most(bad: Sequence[BadRow], count: int, what: str = "rows") -> None:

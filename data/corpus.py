@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 
-from acebert.data.cleaning import OnBadRow, find_good_rows, have_photos, prepare_columns, read_photos, read_texts
+from acebert.data.cleaning import OnBadRow, have_photos, keep_good_rows, prepare_columns, read_photos, read_texts
 from acebert.data.columns import Columns
+from acebert.data.photo_columns import concatenate_products
 from acebert.data.sources import ReadOptions, load_products
 from acebert.utils.fingerprints import corpus_sha256, photos_sha256
 
@@ -30,7 +31,7 @@ class Corpus:
         name: where it comes from, for messages.
         ids: unique.
         titles: None for a product without one.
-        photos: one column of photos, not decoded; None for a catalogue without photos.
+        photos: one column of photos or of lists of them, not decoded; None for a catalogue without photos.
         attributes: column to values, None where a product has none.
         splits: of each product.
     """
@@ -59,7 +60,7 @@ class Corpus:
         Args:
             sources, columns, config_name, revision, options: of [`load_products`].
             splits: their names.
-            on_bad_row: "skip" leaves out the rows that [`find_good_rows`] finds bad, and lists them.
+            on_bad_row: "skip" leaves out the rows that [`keep_good_rows`] finds bad, and lists them.
             bad_rows_file: the list.
 
         Raises:
@@ -72,10 +73,10 @@ class Corpus:
                 for split in splits
             ]
         names = [split for split, part in zip(splits, parts, strict=True) for _ in range(len(part))]
-        products = concatenate_datasets(parts)
+        products = concatenate_products(parts, columns.image)
         if on_bad_row == "skip":
-            good = find_good_rows(products, columns, bad_rows_file, unique_ids=True)
-            products, names = products.select(good), [names[row] for row in good]
+            products, good = keep_good_rows(products, columns, bad_rows_file, unique_ids=True)
+            names = [names[row] for row in good]
         return cls.from_products(products, names, columns, " + ".join(sources))
 
     @classmethod
@@ -106,7 +107,7 @@ class Corpus:
         return len(self.ids)
 
     def read_photos(self, rows: Sequence[int]) -> list[Any | None]:
-        """The photos of some rows, as the processor takes them; None for a product without one."""
+        """The photos of some rows, as the processor takes them: a photo, a list of several, or None."""
         if self.photos is None:
             return [None] * len(rows)
         return read_photos(self.photos, self.photos.column_names[0], list(rows))

@@ -123,12 +123,16 @@ class PairDataset(torch.utils.data.Dataset):
     def photo(self, row: int, rng: np.random.Generator) -> Any | None:
         """The row's photo as the processor takes it, cropped, shrunk and flipped at random; None without one.
 
+        Of several photos one is drawn.
+
         With `image_embeds` it is the row's vector.
         """
         if self.image_embeds is not None:
             vector = self.image_embeds[row]
             return vector if vector.any() else None
         photo = None if self.photos is None else clean_photo(self.photos[row][self.columns.image])
+        if isinstance(photo, list):
+            photo = photo[rng.integers(len(photo))]
         if photo is None:
             return None
         cut, mirror = rng.random(2) < (self.crop_probability, self.flip_probability)

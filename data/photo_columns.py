@@ -1,11 +1,11 @@
-"""From what a column says of photos to the photos themselves: the first one of each product that can be had."""
+"""From what a column says of photos to the photos themselves: those of each product that can be had."""
 
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
-from datasets import Dataset, Image, List
+from datasets import Dataset, Image, List, concatenate_datasets
 
 from acebert.data.columns import column_kind, replace_column
 from acebert.data.downloads import PhotoDownloads
@@ -18,6 +18,8 @@ with suppress(ImportError):  # the extra "heic": from then on, Pillow opens iPho
 
     register_heif_opener()
 
+PHOTOS = List(Image(decode=False))  # a column of several photos a product
+MAX_IMAGES = 4  # a shop's front, back, side and detail; each costs a product's encoding as much as the first
 FIX = "Fix or remove it, or skip such rows with --on_bad_row skip."
 
 
@@ -27,11 +29,12 @@ def find_photos(
     folder: str,
     on_bad_row: Literal["raise", "skip"] | None = None,
     downloads: PhotoDownloads | None = None,
+    max_images: int | None = None,
 ) -> Dataset:
-    """The products with one photo each, in place of texts that name photos or lists of photos.
+    """The products with their photos, in place of texts that name them.
 
-    A cell may name several, see [`split_photos`]: the first that is there is taken, and that is told. It may also hold
-    a photo in base64.
+    A cell may name several, see [`split_photos`], of which those are taken that are there. It may also hold a photo in
+    base64. What is left out is told.
 
     Args:
         products: one row per product.
@@ -40,31 +43,58 @@ def find_photos(
         on_bad_row: what to do with a product none of whose photos can be had. "skip" and None leave a path that can't
             be opened in its place, for those who look for bad rows; "skip" refuses a column most of which is so.
         downloads: gets photos that are web addresses; None refuses them.
+        max_images: photos to take of a product, the first that are there; None takes all.
+
+    Returns:
+        The products with a column of `PHOTOS` where one has several, else of `Image(decode=False)`.
 
     Raises:
         ValueError: see `on_bad_row`.
     """
+    if max_images is not None and max_images < 1:
+        raise ValueError(f"max_images must be at least 1, got {max_images}.")
     feature = products.features[name]
     if column_kind(feature) in ("string", "strings"):
         cells = [split_photos(cell) if isinstance(cell, str) else cell or [] for cell in products[name][:]]
-        photos = _find_named(cells, name, folder, on_bad_row, downloads)
+        found = _find_named(cells, name, folder, on_bad_row, downloads)
     elif isinstance(feature, List):
         if isinstance(feature.feature, Image):
-            products = products.cast_column(name, List(Image(decode=False)))
-        cells = [cell or [] for cell in products[name][:]]
-        photos = [next((photo for photo in cell if photo is not None), None) for cell in cells]
-        photos = [{"bytes": photo, "path": None} if isinstance(photo, bytes) else photo for photo in photos]
+            products = products.cast_column(name, PHOTOS)
+        cells = [[photo for photo in cell or [] if photo is not None] for cell in products[name][:]]
+        found = [
+            [{"bytes": each, "path": None} if isinstance(each, bytes) else each for each in cell] for cell in cells
+        ]
     else:
         return products
-    if several := sum(len(cell) > 1 for cell in cells):
-        tell(f"{several:,} products have several photos in {cut(name)!r}: the first that is there is used.")
-    paths = [str(photo["path"]) for photo in photos if photo is not None and photo["path"]]
+    photos = [cell[:max_images] for cell in found]
+    if more := sum(len(cell) > len(taken) for cell, taken in zip(found, photos, strict=True)):
+        tell(
+            f"{more:,} products have more than {max_images} photos in {cut(name)!r}: the first {max_images} that are "
+            "there are used. Raise max_images (--max_images) to use more."
+        )
+    paths = [str(photo["path"]) for cell in photos for photo in cell if photo["path"]]
     if shared := find_placeholder(paths):
         tell(
             f"{shared[1]:,} of {len(paths):,} photos in {cut(name)!r} are the same, {cut(shared[0])}. If it is a "
             "placeholder, take it out: a product without a photo is found by its title."
         )
-    return replace_column(products, name, photos, Image(decode=False))
+    if any(len(cell) > 1 for cell in photos):
+        return replace_column(products, name, photos, PHOTOS)
+    return replace_column(products, name, [cell[0] if cell else None for cell in photos], Image(decode=False))
+
+
+def concatenate_products(parts: Sequence[Dataset], name: str | None) -> Dataset:
+    """Products of [`find_photos`] one after another, some of which may have several photos in the column `name`."""
+    if any(part.features.get(name) == PHOTOS for part in parts):
+        parts = [_to_lists(part, str(name)) if name in part.column_names else part for part in parts]
+    return concatenate_datasets(list(parts))
+
+
+def _to_lists(products: Dataset, name: str) -> Dataset:
+    if products.features[name] == PHOTOS:
+        return products
+    photos = products[name][:]
+    return replace_column(products, name, [[] if photo is None else [photo] for photo in photos], PHOTOS)
 
 
 def _find_named(
@@ -73,24 +103,32 @@ def _find_named(
     folder: str,
     on_bad_row: Literal["raise", "skip"] | None,
     downloads: PhotoDownloads | None,
-) -> list[dict[str, Any] | None]:
-    """The first photo of each cell that can be had, as a dataset holds it; None for an empty cell."""
+) -> list[list[dict[str, Any]]]:
+    """The photos of each cell that can be had, as a dataset holds them."""
     places = downloads.fetch([text for cell in cells for text in cell if is_address(text)]) if downloads else {}
     finder = PhotoFolder(folder)
-    photos: list[dict[str, Any] | None] = []
+    photos: list[list[dict[str, Any]]] = []
     problems: list[tuple[int, str]] = []
+    missing: list[tuple[int, str]] = []  # beside others of their product that are there
     for row, cell in enumerate(cells):
-        reasons = []
+        had, reasons = [], []
         for text in cell:
             try:
-                photos.append(_have(text, finder, places))
-                break
+                had.append(_have(text, finder, places))
             except ValueError as error:
                 reasons.append(str(error))
-        else:
-            photos.append(_unfound(cell[0], folder) if cell else None)
-            if cell:
-                problems.append((row, reasons[0]))
+        if had:
+            missing += [(row, reason) for reason in reasons]
+        elif cell:
+            had = [_unfound(cell[0], folder)]
+            problems.append((row, reasons[0]))
+        photos.append(had)
+    if missing:
+        row, reason = missing[0]
+        tell(
+            f"{len(missing):,} photos in {cut(name)!r} can't be had and are left out, for their products have others: "
+            f"the first, {name} of row {row} {reason}."
+        )
     count = sum(map(bool, cells))
     if problems and on_bad_row:
         first = f"{name} of row {problems[0][0]} {problems[0][1]}"

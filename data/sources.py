@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, Features, List, Value, concatenate_datasets
+from datasets import Dataset, Features, List, Value
 
 from acebert.data.cleaning import SKIP, OnBadRow, find_bad_ids, prepare_columns, read_column, read_texts
 from acebert.data.columns import Columns, is_code
@@ -18,6 +18,7 @@ from acebert.data.exports import GROUP, read_export
 from acebert.data.grouping import group_products, hash_text
 from acebert.data.notes import tell
 from acebert.data.opening import Opened, open_source
+from acebert.data.photo_columns import MAX_IMAGES, concatenate_products
 from acebert.data.values import parse_list, read_values, split_paths, split_tags
 from acebert.utils.words import cut
 
@@ -32,12 +33,14 @@ class ReadOptions:
         path_columns: columns of texts that hold paths of categories, as "Home > Kitchen": each becomes the list of its
             prefixes, so that a filter by "Home" finds it, too.
         downloads: where photos that are web addresses are downloaded to, and within which bounds; None opens none.
+        max_images: photos of a product that are read.
     """
 
     sql_query: str | None = None
     tag_columns: Sequence[str] = ()
     path_columns: Sequence[str] = ()
     downloads: PhotoDownloads | None = None
+    max_images: int = MAX_IMAGES
 
 
 def load_products(
@@ -60,7 +63,7 @@ def load_products(
             The export of a shop system that is known has its own names in place of the default ones.
         revision: of a Hub dataset.
         config_name: of a dataset with several configurations.
-        on_bad_row: "skip" lets rows without an id and photos that aren't there through, for [`find_good_rows`] to list.
+        on_bad_row: "skip" lets rows without an id and photos that aren't there through, for [`keep_good_rows`] to list.
         keep_others: also read the columns that `columns` doesn't name.
         options: see [`ReadOptions`].
 
@@ -86,7 +89,7 @@ def load_products(
         part = part.remove_columns(empty)
         if opened.is_text:
             part = _read_attributes(part, columns, options)
-        part = prepare_columns(part, columns, opened.folder, on_bad_row, options.downloads)
+        part = prepare_columns(part, columns, opened.folder, on_bad_row, options.downloads, options.max_images)
         if columns.id in part.column_names:
             missing = next(iter(find_bad_ids(part[columns.id][:], columns.id, unique=False)), None)
             if missing and on_bad_row == "raise":
@@ -107,11 +110,11 @@ def load_products(
     features: dict[str, Any] = {}
     for part in parts:
         for name, feature in part.features.items():
-            if features.setdefault(name, feature) != feature:
+            if name != columns.image and features.setdefault(name, feature) != feature:
                 raise ValueError(
                     f"Column {name!r} is {features[name]} in one catalogue and {feature} in another: make them alike."
                 )
-    return concatenate_datasets(parts)
+    return concatenate_products(parts, columns.image)
 
 
 def choose_split(opened: Opened, split: str, source: str, on_bad_row: OnBadRow) -> Dataset:

@@ -59,13 +59,18 @@ class Encoder:
 
     @torch.inference_mode()
     def encode_queries(self, texts: Sequence[str] | None, photos: Sequence[Any] | None) -> np.ndarray:
-        """(queries, dim) float32 unit vectors of words or photos; of both, the unit vector of their mean."""
+        """(queries, dim) float32 unit vectors of words or photos; of both, the unit vector of their mean.
+
+        Args:
+            texts: words.
+            photos: each a photo, or a list of photos of one thing.
+        """
         vectors = []
         if texts is not None:
             inputs = self.processor.process_queries(list(texts), return_tensors="pt")
             vectors.append(self.model.get_text_features(**inputs.to(self.model.device)).pooler_output)
         if photos is not None:
-            inputs = self.processor.image_processor(list(photos), return_tensors="pt")
+            inputs = self.processor.process_products(images=list(photos), return_tensors="pt")
             vectors.append(self.model.get_image_features(**inputs.to(self.model.device)).pooler_output)
         mean = torch.stack(vectors).float().mean(0)
         return torch.nn.functional.normalize(mean, dim=-1).cpu().numpy()
@@ -79,7 +84,7 @@ class Encoder:
     def encode_products(
         self, titles: Sequence[str | None], photos: Sequence[Any | None], names: Sequence[str]
     ) -> dict[str, np.ndarray]:
-        """As [`Encoder.encode`], of products that each have a title, a photo or both."""
+        """As [`Encoder.encode`], of products that each have a title, a photo (or a list of photos) or both."""
         return self.encode(prepare(self.processor, titles, photos), names)
 
     def encode(
@@ -111,7 +116,7 @@ class Encoder:
         none = torch.zeros(len(next(iter(inputs.values()))), dtype=torch.bool, device=self.model.device)
         # [CLS] [SEP] alone is the title of a product that has none.
         shown = {"title": inputs["attention_mask"].sum(1) > 2 if text else none}
-        shown["image"] = inputs["pixel_attention_mask"].any(1) if image else none
+        shown["image"] = inputs["pixel_attention_mask"].flatten(1).any(1) if image else none
         vectors = torch.full((len(none), len(names), self.dim), torch.nan, device=self.model.device)
         for column, name in enumerate(names):
             if name == "product":
@@ -130,7 +135,7 @@ class Encoder:
 def prepare(
     processor: ProcessorMixin, titles: Sequence[str | None], photos: Sequence[Any | None]
 ) -> dict[str, torch.Tensor]:
-    """Model inputs of products, each with a title, a photo or both."""
+    """Model inputs of products, each with a title, a photo (or a list of photos) or both."""
     return dict(processor.process_products(list(titles), list(photos), return_tensors="pt"))
 
 

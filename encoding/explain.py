@@ -82,7 +82,8 @@ def explain(
         processor: the one saved with it.
         query: (projection_dim,) unit vector: of words, of a photo, or the normalised sum of both.
         title: the product's title, if it has one.
-        image: its photo, if it has one, in any form that the processor takes.
+        image: its photo, if it has one, in any form that the processor takes. A product with several is explained by
+            one at a time.
 
     Raises:
         `ValueError`: for a query that is not one unit vector of the model's width, a model in training mode, and a
@@ -98,6 +99,8 @@ def explain(
         raise ValueError("the model is in training mode, where dropout changes every score: call model.eval()")
     if title is None and image is None:
         raise ValueError("title and image are both None: a product needs one of them")
+    if isinstance(image, list | tuple):
+        raise ValueError(f"image holds {len(image)} photos: explain the product with one of them at a time")
     # A copy, because a vector made in inference mode can't take part in a gradient.
     query = query.detach().to(model.device, torch.float32, copy=True)
     inputs = processor.process_products([title], None if image is None else [image], return_tensors="pt")

@@ -11,6 +11,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from acebert.configuration_acebert import AceBertConfig
+from acebert.modeling_acebert import first_photo, join_sides, mean_photo
 
 PARTS = ("query", "product")
 PRECISIONS = ("int8", "float32")
@@ -113,6 +114,12 @@ class OnnxAceBertModel:
             raise ValueError("A product needs `input_ids` (its title), `pixel_values` (its photo) or both.")
         if pixel_values is not None and spatial_shapes is None:
             raise ValueError("`pixel_values` needs `spatial_shapes` (batch, 2): pass all that the processor returned.")
+        if pixel_values is not None and np.ndim(pixel_values) == 4:
+            photos = (pixel_values, pixel_attention_mask, spatial_shapes, pixel_position_ids)
+            if self.config.vision_config is not None:
+                return self._join_photos(input_ids, attention_mask, dict(zip(IMAGE_INPUTS, photos, strict=True)))
+            first = dict(zip(IMAGE_INPUTS, first_photo(*photos), strict=True))
+            return self.get_product_features(input_ids, attention_mask, **first)
         batch = len(pixel_values if input_ids is None else input_ids)
         if input_ids is None:
             input_ids = np.tile([self.config.cls_token_id, self.config.sep_token_id], (batch, 1))
@@ -132,6 +139,25 @@ class OnnxAceBertModel:
     def get_image_features(self, **inputs: Any) -> BaseModelOutputWithPooling:
         """Encodes products by their photo alone; arguments as in [`OnnxAceBertModel.get_product_features`]."""
         return self.get_product_features(**inputs)
+
+    def _join_photos(self, input_ids: Any, attention_mask: Any, photos: dict[str, Any]) -> BaseModelOutputWithPooling:
+        """Products with several photos. The graph reads one, so the vectors are joined here as the model joins them."""
+        as_tensors = isinstance(photos["pixel_values"], torch.Tensor)
+        given = {name: torch.as_tensor(values) for name, values in photos.items() if values is not None}
+        batch, places, patches, _ = given["pixel_values"].shape
+        mask = given.get("pixel_attention_mask", torch.ones(batch, places, patches))
+        is_photo = mask.any(-1)  # (batch, places)
+        image = torch.zeros(batch, places, self.config.projection_dim)
+        if is_photo.any():
+            encoded = self.get_product_features(**{name: values[is_photo] for name, values in given.items()})
+            image[is_photo] = encoded.pooler_output
+        product = mean_photo(image)
+        if input_ids is not None:
+            input_ids = torch.as_tensor(input_ids)
+            attention_mask = torch.ones_like(input_ids) if attention_mask is None else torch.as_tensor(attention_mask)
+            title = self.get_product_features(input_ids, attention_mask).pooler_output
+            product = join_sides(title, product, self.config.image_weight, attention_mask.sum(1) > 2)
+        return BaseModelOutputWithPooling(pooler_output=product if as_tensors else product.numpy())
 
     def _run(self, part: str, inputs: dict[str, Any]) -> BaseModelOutputWithPooling:
         if part not in self.sessions:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 from tqdm.auto import tqdm
 
+from acebert.data.cleaning import as_photos
 from acebert.data.grouping import hash_text
 from acebert.data.pairs import PairDataset
 from acebert.losses_acebert import find_positives, info_nce_loss
@@ -221,7 +222,7 @@ def raw_patch_vectors(photos: Sequence[Any | None], image_processor: Any, side: 
     """What the image processor makes of each photo, cropped to its object, on a fixed grid of pixels.
 
     Args:
-        photos: as the processor takes them; None for a product without one.
+        photos: as the processor takes them, of several the first counts; None for a product without one.
         image_processor: of the checkpoint.
         side: pixels of the grid each way.
 
@@ -229,7 +230,8 @@ def raw_patch_vectors(photos: Sequence[Any | None], image_processor: Any, side: 
         (photos, 3 · side²), values in [0, 1]; 0 without a photo.
     """
     vectors = torch.zeros(len(photos), 3 * side * side)
-    inputs = image_processor(list(photos), return_tensors="np")
+    photos = [next(iter(as_photos(photo)), None) for photo in photos]
+    inputs = image_processor(photos, return_tensors="np")
     for i, photo in enumerate(photos):
         if photo is not None:
             parts = (inputs[name][i] for name in ("pixel_values", "pixel_position_ids", "pixel_attention_mask"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from accelerate import Accelerator
 
-from acebert.data.cleaning import find_good_rows
+from acebert.data.cleaning import keep_good_rows
 from acebert.data.corpus import Corpus
 from acebert.data.pairs import PairDataset
 from acebert.data.query_templates import QueryTemplates
@@ -86,7 +86,7 @@ def load_training(args: EvaluationArguments, accelerator: Accelerator) -> Traini
         )
     if args.on_bad_row == "skip":
         file = Path(args.output_dir, "bad_training_rows.jsonl")
-        products = products.select(find_good_rows(products, columns, file))
+        products, _ = keep_good_rows(products, columns, file)
     return TrainingTexts(products, columns, templates)
 
 

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from acebert.configuration_acebert import AceBertConfig
 from acebert.data.arguments import QueryLogArguments
-from acebert.data.cleaning import find_good_rows, have_photos, read_texts
+from acebert.data.cleaning import have_photos, keep_good_rows, read_texts
 from acebert.data.columns import Columns
 from acebert.data.notes import tell
 from acebert.data.query_log import QueryLog, load_query_log, weight_transform
@@ -92,7 +92,7 @@ def load_splits(args: TrainingArguments, accelerator: Accelerator, learns_from_q
         query_columns = (columns.query, columns.hot_query, *columns.attributes)
         file = Path(args.output_dir, f"bad_rows_{split}.jsonl")
         learns_from = query_columns if learns_from_queries and log is None else None  # a log may have what they lack
-        return products.select(find_good_rows(products, columns, file, learns_from=learns_from))
+        return keep_good_rows(products, columns, file, learns_from=learns_from)[0]
 
     train = load(args.train_split)
     fingerprints = {"train_data": _describe(train)}

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from datasets import Dataset, Image
+from datasets import Dataset, Image, List
 from transformers import PreTrainedModel, ProcessorMixin
 
 HASHED_ROWS = 2**16  # at a time
@@ -123,19 +124,24 @@ def products_sha256(products: Dataset) -> str:
     digest = hashlib.sha256()
     for name, feature in sorted(products.features.items()):
         column = products.data.column(name)
-        parts = [column]
-        if isinstance(feature, Image):
-            parts = [pc.binary_length(pc.struct_field(column, "bytes")), pc.struct_field(column, "path")]
         digest.update(f"{name} {len(column)}".encode())
-        for part in parts:
+        for part in _parts_to_hash(column, feature):
             for start in range(0, len(part), HASHED_ROWS):
                 values = part.slice(start, HASHED_ROWS).to_pylist()
-                if isinstance(feature, Image):
-                    values = [os.path.basename(value) if isinstance(value, str) else value for value in values]
                 digest.update(json.dumps(values, default=str).encode())
     if products._indices is not None:  # there is no public way to the rows that `Dataset.select` chose
         digest.update(json.dumps(products._indices.column(0).to_pylist()).encode())
     return digest.hexdigest()
+
+
+def _parts_to_hash(column: pa.ChunkedArray, feature: Any) -> list[pa.ChunkedArray]:
+    """A column as it is; of photos the sizes of their bytes and their files' names, and how many each list has."""
+    if isinstance(feature, List) and isinstance(feature.feature, Image):
+        return [pc.list_value_length(column), *_parts_to_hash(pc.list_flatten(column), feature.feature)]
+    if not isinstance(feature, Image):
+        return [column]
+    names = pc.replace_substring_regex(pc.struct_field(column, "path"), r"(?s)^.*/", "")
+    return [pc.binary_length(pc.struct_field(column, "bytes")), names]
 
 
 def corpus_sha256(ids: Sequence[str], titles: Sequence[str | None]) -> str:
@@ -143,14 +149,18 @@ def corpus_sha256(ids: Sequence[str], titles: Sequence[str | None]) -> str:
     return json_sha256([ids, titles])
 
 
-def photos_sha256(photos: Iterable[Mapping[str, Any] | None]) -> str:
+def photos_sha256(photos: Iterable[Mapping[str, Any] | list[Mapping[str, Any]] | None]) -> str:
     """Of the photos' bytes; of path, size and time of change for photos in files of their own.
 
     Args:
-        photos: each {"bytes": ..., "path": ...} as `datasets` holds them, None for a product without one.
+        photos: each {"bytes": ..., "path": ...} as `datasets` holds them, a list of a product's several, None for a
+            product without one.
     """
     digest = hashlib.sha256()
     for photo in photos:
+        if isinstance(photo, list):
+            digest.update(f"{len(photo)} photos {photos_sha256(photo)}".encode())
+            continue
         if photo is None or photo.get("bytes") is not None:
             content = b"" if photo is None else photo["bytes"]
         else:

@@ -12,8 +12,8 @@ from acebert.catalog.source import Source
 from acebert.data.cleaning import (
     clean_photo,
     find_bad_rows,
-    find_good_rows,
     have_photos,
+    keep_good_rows,
     prepare_columns,
     read_column,
     read_photos,
@@ -139,7 +139,7 @@ def test_bad_rows_are_found_alike() -> None:
     expected = [(1, "id"), (2, "title and image"), (3, "id")]
     found = find_bad_rows(products, columns, unique_ids=True)
     assert [(bad.row, bad.field) for bad in found] == expected
-    assert find_good_rows(products, columns, None, unique_ids=True) == [0]
+    assert keep_good_rows(products, columns, None, unique_ids=True)[1] == [0]
     assert Source.of(products, "id", "title", "image", None).find_bad_rows() == found
     assert [bad.row for bad in find_bad_rows(products, columns, unique_ids=False)] == [1, 2]
 

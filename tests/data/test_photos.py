@@ -6,16 +6,21 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
 
-from acebert.data.cleaning import prepare_columns
+from acebert.data.cleaning import as_photos, have_photos, keep_good_rows, prepare_columns, read_photos
 from acebert.data.columns import Columns
+from acebert.data.corpus import Corpus
 from acebert.data.downloads import PhotoDownloads
+from acebert.data.pairs import PairDataset
 from acebert.data.photo_cells import PhotoFolder, decode_photo_text, split_photos
+from acebert.data.photo_columns import PHOTOS, concatenate_products
 from acebert.data.sources import ReadOptions, load_products
+from acebert.utils.fingerprints import products_sha256
 
 
 def photo(colour: str = "red") -> bytes:
@@ -71,17 +76,76 @@ def test_files_by_other_machines_names(name: str, found: str | None, shop: Path)
     assert path is None if found is None else path is not None and Path(path).samefile(shop / "Photos" / found)
 
 
-def load(shop: Path, cells: list[str], on_bad_row: str = "raise", **options: object) -> list[str | None]:
+def read(shop: Path, cells: list[str], on_bad_row: str = "raise", **options: object) -> Dataset:
     rows = "".join(f'{row},Mug {row},"{cell}"\n' for row, cell in enumerate(cells))
     (shop / "shop.csv").write_text("id,title,image\n" + rows)
     read = ReadOptions(**options)  # type: ignore[arg-type]
-    products = load_products([str(shop / "shop.csv")], "train", Columns(), on_bad_row=on_bad_row, options=read)  # type: ignore[arg-type]
-    return [cell and (Path(cell["path"]).name if cell["path"] else "bytes") for cell in products["image"][:]]
+    return load_products([str(shop / "shop.csv")], "train", Columns(), on_bad_row=on_bad_row, options=read)  # type: ignore[arg-type]
 
 
-def test_the_first_that_is_there_is_used_and_that_is_told(shop: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert load(shop, ["lost.jpg, photos/b.jpg, photos/a.jpg", "", "photos/a.jpg"]) == ["b.JPG", None, "a.jpg"]
-    assert "1 products have several photos in 'image': the first that is there is used" in caplog.text
+def name_of(photo: dict[str, Any]) -> str:
+    return Path(photo["path"]).name if photo["path"] else "bytes"
+
+
+def load(shop: Path, cells: list[str], on_bad_row: str = "raise", **options: object) -> list[str | None]:
+    return [cell and name_of(cell) for cell in read(shop, cells, on_bad_row, **options)["image"][:]]
+
+
+def names(products: Dataset) -> list[list[str]]:
+    return [
+        [name_of(each) for each in as_photos(cell)] for cell in read_photos(products, "image", range(len(products)))
+    ]
+
+
+def test_those_that_are_there_are_used_and_the_others_are_told(shop: Path, caplog: pytest.LogCaptureFixture) -> None:
+    products = read(shop, ["lost.jpg, photos/b.jpg, photos/a.jpg", "", "photos/a.jpg"])
+    assert names(products) == [["b.JPG", "a.jpg"], [], ["a.jpg"]]
+    assert "1 photos in 'image' can't be had and are left out" in caplog.text
+    assert "image of row 0 is 'lost.jpg', and there is no such file" in caplog.text
+    assert products.features["image"] == PHOTOS
+
+
+def test_more_photos_than_are_read_are_told(shop: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cells = ["lost.jpg|photos/a.jpg|photos/b.jpg", "photos/a.jpg"]
+    assert names(read(shop, cells, max_images=2)) == [["a.jpg", "b.JPG"], ["a.jpg"]]
+    assert "have more than" not in caplog.text
+    products = read(shop, cells, max_images=1)
+    assert names(products) == [["a.jpg"], ["a.jpg"]] and products.features["image"] == Image(decode=False)
+    assert "1 products have more than 1 photos in 'image': the first 1 that are there are used" in caplog.text
+    with pytest.raises(ValueError, match="max_images must be at least 1, got 0"):
+        read(shop, cells, max_images=0)
+
+
+def test_catalogues_with_one_and_with_several_photos_are_one(shop: Path) -> None:
+    parts = [read(shop, cells) for cells in (["photos/a.jpg", ""], ["photos/a.jpg, photos/b.jpg"])]
+    assert names(concatenate_products(parts, "image")) == [["a.jpg"], [], ["a.jpg", "b.JPG"]]
+    assert concatenate_products(parts[:1], "image").features["image"] == Image(decode=False)
+
+
+def test_broken_photos_are_left_out_beside_others(shop: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (shop / "broken.png").write_bytes(photo()[:60])
+    products = read(shop, ["photos/a.jpg, broken.png, photos/b.jpg", "broken.png", "photos/a.jpg", "photos/b.jpg"])
+    kept, rows = keep_good_rows(products, Columns(), shop / "bad.jsonl")
+    assert rows == [0, 2, 3] and names(kept) == [["a.jpg", "b.JPG"], ["a.jpg"], ["b.JPG"]]
+    assert "1 products lose photos that can't be read" in caplog.text and "image: 2 of 3 can't be read" in caplog.text
+    assert len((shop / "bad.jsonl").read_text().splitlines()) == 1
+
+
+def test_training_draws_one_of_several_photos(shop: Path) -> None:
+    products = read(shop, ["photos/a.jpg, photos/b.jpg"] * 30 + ["photos/a.jpg", ""])
+    pairs = PairDataset(products, Columns(), seed=3)
+    drawn = [pairs.photo(row, pairs.rng(row)) for row in range(32)]
+    assert {name_of(each) for each in drawn[:30]} == {"a.jpg", "b.JPG"}
+    assert drawn == [pairs.photo(row, pairs.rng(row)) for row in range(32)]
+    assert name_of(drawn[30]) == "a.jpg" and drawn[31] is None
+
+
+def test_fingerprints_know_which_photos_are_whose(shop: Path) -> None:
+    cells = [["photos/a.jpg, photos/b.jpg", "photos/a.jpg"], ["photos/a.jpg", "photos/a.jpg, photos/b.jpg"]]
+    products = [read(shop, some) for some in (*cells, cells[0])]
+    corpora = [Corpus.from_products(each, [""] * 2, Columns(), "shop") for each in products]
+    for first, second, again in (map(products_sha256, products), (corpus.photos_sha256 for corpus in corpora)):
+        assert first == again != second
 
 
 def test_a_placeholder_is_told(shop: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -120,10 +184,15 @@ def test_where_most_are_lost_it_is_an_error_with_its_cause(on_bad_row: str, shop
 
 
 def test_lists_of_photos_in_typed_columns() -> None:
-    photos = [[{"bytes": photo(), "path": None}, {"bytes": b"", "path": None}], []]
-    features = Features({"id": Value("int64"), "title": Value("string"), "image": List(Image(decode=False))})
-    products = Dataset.from_dict({"id": [1, 2], "title": ["a", "b"], "image": photos}, features)
-    assert prepare_columns(products, Columns())["image"][:] == [{"bytes": photo(), "path": None}, None]
+    one, other = ({"bytes": data, "path": None} for data in (photo(), b""))
+    for feature, cells in ((PHOTOS, [[one, None, other], []]), (List(Value("binary")), [[photo(), b""], None])):
+        features = Features({"id": Value("int64"), "title": Value("string"), "image": feature})
+        products = Dataset.from_dict({"id": [1, 2], "title": ["a", "b"], "image": cells}, features)
+        assert have_photos(products, "image").tolist() == [True, False]
+        prepared = prepare_columns(products, Columns())
+        assert prepared["image"][:] == [[one, other], []] and have_photos(prepared, "image").tolist() == [True, False]
+        again = prepare_columns(prepared, Columns(), max_images=1)
+        assert again["image"][:] == [one, None] and again.features["image"] == Image(decode=False)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
