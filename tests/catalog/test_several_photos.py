@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from catalog_products import FEATURES, ids, png, reopen
+from catalog_products import FEATURES, png, reopen
 from datasets import Dataset, Features, Image, List
 from helpers import draw
 
@@ -31,12 +31,16 @@ def model(tiny_config: Callable[..., Any]) -> AceBertModel:
     return AceBertModel(tiny_config(vision_config={**EYE, "initializer_range": 0.2})).eval()
 
 
+def title_of(product_id: int) -> str:
+    return f"mug {'abcdefghij'[product_id]}"
+
+
 def shop(*photos: list[bytes]) -> Dataset:
     rows = [
-        {"title": f"mug {'abcdefghij'[i]}", "image": [{"bytes": each} for each in photos[i]]}
-        for i in range(len(photos))
+        {"id": i, "title": title_of(i), "kind": "mug", "image": [{"bytes": each} for each in some]}
+        for i, some in enumerate(photos)
     ]
-    return Dataset.from_list([{"id": i, "kind": "mug", **row} for i, row in enumerate(rows)], features=SEVERAL)
+    return Dataset.from_list(rows, features=SEVERAL)
 
 
 def expected(model: AceBertModel, processor: AceBertProcessor, photos: list[bytes], title: str) -> np.ndarray:
@@ -59,33 +63,32 @@ def test_all_photos_of_a_product_make_its_vector(
     photos = ([RED, BLUE], [MUG], [], [BLUE, MUG, RED])
     catalog = build(shop(*photos), attribute_columns=["kind"], batch_size=3)
     for i in (0, 1, 3):
-        made = expected(model, tiny_processor, photos[i], f"mug {'abcdefghij'[i]}")
+        made = expected(model, tiny_processor, photos[i], title_of(i))
         np.testing.assert_allclose(vector(catalog, i), made, atol=1e-3)
     assert catalog.photo(catalog.get(3)) == BLUE and catalog.photo(catalog.get(2)) is None
     assert catalog.settings.max_images == 4
     hit = catalog.search(image=[[BLUE, MUG, RED]], using="image")[0][0]
     assert hit.id == 3 and hit.score == pytest.approx(1, abs=1e-3)
-    again = reopen(catalog)
-    np.testing.assert_array_equal(vector(again, 0), vector(catalog := again, 0))
-    catalog.close()
+    before = vector(catalog, 0)
+    with reopen(catalog) as again:
+        np.testing.assert_array_equal(vector(again, 0), before)
 
 
 def test_order_changes_nothing_and_later_changes_read_all(
     build: Callable[..., ProductCatalog], caplog: pytest.LogCaptureFixture
 ) -> None:
-    catalog = build(shop([RED, BLUE], [BLUE, RED], [MUG]), max_images=2)
-    np.testing.assert_allclose(vector(catalog, 0), vector(build.__self__ if False else catalog, 0))
+    catalog = build(shop([RED, BLUE], [MUG]), max_images=2)
     with caplog.at_level(logging.WARNING):
         catalog.upsert(
             [
-                {"id": 2, "title": "mug a", "image": [None, {"bytes": BLUE, "path": None}, RED]},
-                {"id": 7, "title": "mug a", "image": (RED, BLUE, MUG)},
+                {"id": 1, "title": title_of(0), "image": [None, {"bytes": BLUE, "path": None}, RED]},
+                {"id": 7, "title": title_of(0), "image": (RED, BLUE, MUG)},
             ]
         )
     assert caplog.text.count("1 products have more than 2 photos: the first 2 are read") == 1
-    for product_id in (2, 7):
-        np.testing.assert_allclose(vector(catalog, product_id), vector(catalog, 0), atol=2e-3)
-    assert catalog.photo(catalog.get(2)) == BLUE
+    for product_id in (1, 7):
+        np.testing.assert_allclose(vector(catalog, product_id), vector(catalog, 0), atol=1e-3)
+    assert catalog.photo(catalog.get(1)) == BLUE
     with pytest.raises(ValueError, match=r"product 0 \(id 8\): image 2 of 2 can't be read"):
         catalog.upsert([{"id": 8, "title": "mug", "image": [RED, BROKEN]}])
 
@@ -123,7 +126,7 @@ def test_a_catalogue_of_before_goes_on_with_one_photo(
     del settings["max_images"]
     file.write_text(json.dumps(settings))
     with ProductCatalog.load(tmp_path / "catalog", model, tiny_processor) as catalog:
-        catalog.upsert([{"id": 1, "title": "mug a", "image": [RED, BLUE]}])
+        catalog.upsert([{"id": 1, "title": title_of(0), "image": [RED, BLUE]}])
         np.testing.assert_allclose(vector(catalog, 1), vector(catalog, 0), atol=1e-3)
 
 
@@ -144,7 +147,5 @@ def test_encode_writes_the_same_vectors(
     catalog = build(dataset, on_bad_row="skip")
     for i in range(6):
         np.testing.assert_allclose(found[i][name], vector(catalog, i), atol=1e-3)
-    encode.main([*flags, str(tmp_path / "vectors")])  # nothing to do
     with pytest.raises(SystemExit, match="--output_dir"):
         encode.main([*flags, str(tmp_path / "vectors"), "--max_images", "1"])
-    assert ids(catalog.search(image=RED, using="image", top_k=1)) != []

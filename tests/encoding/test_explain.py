@@ -367,6 +367,8 @@ class TestInput:
             explain(tiny_model, tiny_processor, tiny_query, " ", draw("bag", "red", 0))
         with pytest.raises(ValueError, match=r"images\[0\]"):
             explain(tiny_model, tiny_processor, tiny_query, "red bag", b"no photo")
+        with pytest.raises(ValueError, match="image holds 2 photos: explain the product with one of them"):
+            explain(tiny_model, tiny_processor, tiny_query, "red bag", [draw("bag", "red", 0)] * 2)
         with pytest.raises(ValueError, match="training mode"):
             explain(tiny_model.train(), tiny_processor, tiny_query, "red bag")
 

@@ -153,6 +153,32 @@ def test_what_may_be_left_out_is_filled_in(export: Path, model: AceBertModel, pr
     torch.testing.assert_close(vectors(exported, ids, "query"), vectors(model, ids, "query"), atol=1e-5, rtol=0)
 
 
+SEVERAL = [[PHOTOS[0], PHOTOS[2]], PHOTOS[3], None, (PHOTOS[2], PHOTOS[3], PHOTOS[0]), [PHOTOS[0]]]
+
+
+@pytest.mark.parametrize("titles", [TITLES[:2] + TITLES[3:] + [None], None])
+def test_several_photos_give_the_checkpoints_vectors(titles: Any, tmp_path: Path, processor: AceBertProcessor) -> None:
+    sizes = {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 40}
+    checkpoint = save_checkpoint(tmp_path / "eye", seed=1, vision_config={**sizes, "patch_size": 8})
+    arguments = ["--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path / "onnx")]
+    script.main([*arguments, "--parts", "product", "--quantize", "none"])
+    model, exported = AceBertModel.from_pretrained(checkpoint).eval(), OnnxAceBertModel(tmp_path / "onnx")
+    photos = SEVERAL if titles else [each for each in SEVERAL if each is not None]
+    inputs = processor.process_products(titles, photos, return_tensors="pt")
+    expected = vectors(model, inputs, "product")
+    torch.testing.assert_close(vectors(exported, inputs, "product"), expected, atol=1e-5, rtol=0)
+    arrays = exported.get_product_features(**{name: values.numpy() for name, values in inputs.items()}).pooler_output
+    assert isinstance(arrays, np.ndarray)
+    np.testing.assert_allclose(arrays, expected, atol=1e-5)
+
+
+def test_the_first_of_several_photos_counts_in_one_stream(export: Path, processor: AceBertProcessor) -> None:
+    exported = OnnxAceBertModel(export, "float32")
+    several = processor(images=[SEVERAL[0], SEVERAL[1]], return_tensors="pt")
+    first = processor(images=[PHOTOS[0], PHOTOS[3]], return_tensors="pt")
+    torch.testing.assert_close(vectors(exported, several, "product"), vectors(exported, first, "product"))
+
+
 def test_the_record_tells_what_was_exported(export: Path) -> None:
     record = json.loads((export / "export.json").read_text())
     assert (record["parts"], record["precisions"]) == (["query", "product"], ["float32", "int8"])

@@ -102,3 +102,11 @@ def test_a_model_in_one_stream_reads_the_first_and_says_so(
     for _ in range(2):
         assert_close(encode(model, tiny_processor, [[RED, BLUE], [MUG]], ["a", "b"]), single)
     assert caplog.text.count("it reads the first alone") == 1
+
+
+def test_sentence_transformers_takes_them(model: AceBertModel, tiny_processor: AceBertProcessor) -> None:
+    documents = [{"text": "red shirt", "image": [RED, BLUE]}, {"image": [MUG, RED, BLUE]}, "mug"]
+    documents.append({"text": "a", "image": MUG})
+    images, titles = [[RED, BLUE], [MUG, RED, BLUE], None, MUG], ["red shirt", None, "mug", "a"]
+    found = model.to_sentence_transformer(tiny_processor).encode_document(documents, convert_to_tensor=True)
+    assert_close(found, encode(model, tiny_processor, images, titles))
