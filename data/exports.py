@@ -248,7 +248,7 @@ def _all_differ(values: list[str | None]) -> bool:
 
 
 def _gather_photos(texts: Texts, keys: dict[str, str], export: Export, parents: list[int | None]) -> list[str | None]:
-    """Each row's photos as a JSON list: its own, then those of its parent's gallery; without any, its parent's own."""
+    """Each row's photos as a JSON list: its own, else those of its parent's gallery, else its parent's own."""
     own = [
         [
             photo
@@ -266,8 +266,8 @@ def _gather_photos(texts: Texts, keys: dict[str, str], export: Export, parents: 
                 galleries[row if parent is None else parent] += split_photos(cell)
     gathered = []
     for row, parent in enumerate(parents):
-        photos = own[row] + galleries[row if parent is None else parent]
-        photos = photos or (own[parent] if parent is not None else [])
+        # A gallery shows the other variants, too: it is for those that have no photo of their own.
+        photos = own[row] or galleries[row if parent is None else parent] or ([] if parent is None else own[parent])
         gathered.append(json.dumps(list(dict.fromkeys(photos)), ensure_ascii=False) if photos else None)
     return gathered
 
