@@ -84,6 +84,8 @@ class AceBertModule(InputModule):
             raise ValueError(f'task must be "query" or "document", got {task!r}')
         texts, photos = [], []
         for item in inputs:
+            if isinstance(item, list | tuple):  # its texts would be read as names of files
+                raise ValueError(f'{type(item).__name__} is no photo: pass several of a product as {{"image": [...]}}')
             fields = item if isinstance(item, dict) else {"text" if isinstance(item, str) else "image": item}
             if not fields or not fields.keys() <= set(FIELDS):
                 raise ValueError(f'an input that is a dict holds "text", "image" or both, got the keys {list(fields)}')
