@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import acebert
 from acebert import commands
@@ -146,6 +147,7 @@ import json, os, signal, sys, time
 from pathlib import Path
 folder = Path(sys.argv[1])
 (folder / "started.json").write_text(json.dumps([sys.argv[2:], os.environ["ACCELERATE_MIXED_PRECISION"]]))
+(folder / f"rank{os.environ.get('RANK')}").write_text(os.environ.get("ACCELERATE_USE_CPU", ""))
 if "--wait" in sys.argv:
     stopped = []
     signal.signal(signal.SIGINT, lambda *_: stopped.append(True))
@@ -171,11 +173,23 @@ def test_a_recipe_gets_its_flags_and_the_launcher_what_follows(recipe: str, tmp_
     assert json.loads((tmp_path / "started.json").read_text()) == [["--seed", "3"], "bf16"]
 
 
+def test_processes_share_the_cpus(recipe: str, tmp_path: Path) -> None:
+    launch(recipe, [str(tmp_path), "--", "--cpu", "--num_processes", "2"])
+    assert {path.name: path.read_text() for path in tmp_path.glob("rank*")} == {"rank0": "1", "rank1": "1"}
+
+
+def test_more_processes_than_accelerators_are_refused(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    with pytest.raises(SystemExit, match=r"--num_processes 2 asks for more .* accelerators, 1: lower it"):
+        launch(recipe, ["--", "--num_processes", "2"])
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_recipe_that_fails_says_why_and_nothing_more(
-    recipe: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    processes: str, recipe: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        launch(recipe, [str(tmp_path), "--fail", "--", "--cpu"])
+        launch(recipe, [str(tmp_path), "--fail", "--", "--cpu", "--num_processes", processes])
     assert ended.value.code == 1
     said = capfd.readouterr().err
     assert "--fail: what was wrong." in said and "Traceback" not in said
