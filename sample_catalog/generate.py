@@ -347,10 +347,19 @@ def make_judged_queries(products: Sequence[SampleProduct], seed: int = 0, num_qu
 def split_products(
     products: Sequence[SampleProduct], seed: int = 0, validation_share: float = 0.15
 ) -> dict[str, list[SampleProduct]]:
-    """Splits into train and validation so that no title (letter case aside) is in both."""
+    """Splits into train and validation so that no title (letter case aside) is in both, and neither is empty.
+
+    Raises:
+        ValueError: there are fewer than two titles.
+    """
     titles = sorted({product.productDisplayName.casefold() for product in products})
+    if len(titles) < 2:
+        raise ValueError(
+            f"num_products must be larger: {len(products)} can't be split into products to train on and to validate on"
+        )
     order = np.random.default_rng([seed, 3]).permutation(len(titles))
-    validation = {titles[index] for index in order[: round(validation_share * len(titles))]}
+    count = min(max(1, round(validation_share * len(titles))), len(titles) - 1)
+    validation = {titles[index] for index in order[:count]}
     splits: dict[str, list[SampleProduct]] = {"train": [], "validation": []}
     for product in products:
         splits["validation" if product.productDisplayName.casefold() in validation else "train"].append(product)
@@ -470,9 +479,10 @@ def write_sample_catalog(
 
 
 def _write(folder: Path, products: Sequence[SampleProduct], arguments: Mapping[str, float], num_proc: int) -> None:
+    seed = int(arguments["seed"])
+    splits = split_products(products, seed)
     (folder / "data").mkdir(parents=True)
     (folder / "queries").mkdir()
-    seed = int(arguments["seed"])
     images = dict(
         zip(
             (product.id for product in products),
@@ -480,7 +490,6 @@ def _write(folder: Path, products: Sequence[SampleProduct], arguments: Mapping[s
             strict=True,
         )
     )
-    splits = split_products(products, seed)
     for split, members in splits.items():
         rows = [
             {**dataclasses.asdict(product), "image": {"bytes": images[product.id], "path": f"{product.id}.jpg"}}

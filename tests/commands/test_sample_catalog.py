@@ -154,6 +154,13 @@ def test_splits_share_no_title(products):
     assert abs(len(splits["validation"]) / len(products) - 0.15) < 0.02
 
 
+def test_no_split_is_empty(products):
+    for count in (2, 3, 4):
+        assert all(split_products(products[:count]).values())
+    with pytest.raises(ValueError, match="num_products must be larger: 1 can't be split"):
+        split_products(products[:1])
+
+
 def test_every_kind_and_style_can_be_drawn():
     assert set(drawing.KINDS) == set(KINDS)
     assert set(drawing.COLOURS) == set(COLOUR_WORDS)
