@@ -1022,15 +1022,18 @@ class AceBertForRetrieval(AceBertPreTrainedModel):
             query_embeds: (n, projection_dim) unit vectors.
             product_embeds: (m, projection_dim) unit vectors, m >= n.
             positives: (n, m) booleans of [`find_positives`].
-            adversarial_strength: factor of the reversed gradient, `config.adversarial_strength` if left out. At 0 the
-                domain classifier still learns, and so measures, but nothing flows back to the encoders.
+            adversarial_strength: factor of the reversed gradient, `config.adversarial_strength` if left out. Where both
+                are 0 there is no adversary. Where this one is, as when a schedule starts, the domain classifier learns
+                but nothing flows back to the encoders.
             weights: (n,) positive: what each row counts in the matching loss; all alike if left out.
 
         Returns:
-            `loss`, `matching_loss`, `domain_loss`, `domain_accuracy`: scalars.
+            `loss`, `matching_loss` and, with an adversary, `domain_loss`, `domain_accuracy`: scalars.
         """
         strength = self.config.adversarial_strength if adversarial_strength is None else adversarial_strength
         matching = self.acebert.retrieval_loss(query_embeds, product_embeds, positives, weights)
+        if not (strength or self.config.adversarial_strength):
+            return {"loss": matching, "matching_loss": matching}
         query_logits = self.domain_classifier(reverse_gradient(query_embeds, strength))[:, 0]
         product_logits = self.domain_classifier(reverse_gradient(product_embeds, strength))[:, 0]
         domain, accuracy = domain_loss(query_logits.float(), product_logits.float(), self.config.label_smoothing)

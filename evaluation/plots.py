@@ -192,13 +192,16 @@ def plot_training(log: Sequence[dict[str, Any]]) -> plt.Figure:
         if shown:
             left.plot(*zip(*shown, strict=True), color=colour, marker=marker, label=label)
     left.set(ylim=(0, 1), xlabel="hours of training", title="recall@10 among validation products")
-    hours = [step["hours"] for step in steps]
-    right.plot(
-        hours, [step["domain_accuracy"] for step in steps], color=GREEN, label="accuracy of the domain classifier"
-    )
-    right.plot(hours, [step["modality_gap"] for step in steps], color=BLACK, label="modality gap")
-    right.axhline(0.5, color="#999999", lw=0.8, ls=":")
-    right.set(ylim=(0, 1.05), xlabel="hours of training", title="the adversary, on training batches")
+    against = [step for step in steps if "domain_accuracy" in step]  # empty without an adversary
+    for shown, part, colour, label in (
+        (against, "domain_accuracy", GREEN, "accuracy of the domain classifier"),
+        (steps, "modality_gap", BLACK, "modality gap"),
+    ):
+        if shown:
+            right.plot([step["hours"] for step in shown], [step[part] for step in shown], color=colour, label=label)
+    if against:
+        right.axhline(0.5, color="#999999", lw=0.8, ls=":")
+    right.set(ylim=(0, 1.05), xlabel="hours of training", title="the two sides, on training batches")
     for ax in (left, right):
         ax.grid(axis="y", color="#DDDDDD")
         ax.legend(frameon=False)

@@ -423,7 +423,9 @@ def test_every_arm_of_the_projects_campaign_trains(
     config["finetune"] |= {"mine_hard_negatives_every": 1, "crop_probability": 0.5, "drop_patch_probability": 0.25}
     config["finetune"]["max_train_steps"] = 5  # four are an epoch, before which nothing is mined
     arms = script.main([*flags({**config, "arms": arms}), "--seeds", "0"], InProcess())["arms"]
-    assert all(len(arm["trials"]) == 1 and set(arm["means"]) == METRICS for arm in arms.values())
+    for name, arm in arms.items():
+        measured = METRICS - {"domain_accuracy"} if name == "no_adversary" else METRICS
+        assert len(arm["trials"]) == 1 and set(arm["means"]) == measured, name
     # Each arm changes something. Weights show it; the loss, one number after five steps, may be rounded to another's.
     models = [tmp_path / "runs" / arm["trials"][0]["folder"] / "model.safetensors" for arm in arms.values()]
     assert len({hashlib.sha256(model.read_bytes()).digest() for model in models}) == len(arms)

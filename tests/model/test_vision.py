@@ -37,6 +37,7 @@ from acebert.data.collators import drop_patches
 from acebert.image_processing_acebert import BACKBONE_PIXELS, AceBertImageProcessor
 from acebert.modeling_acebert import AceBertForPreTraining, AceBertForRetrieval, AceBertModel
 from acebert.processing_acebert import AceBertProcessor
+from acebert.training.loading import recompute_activations
 from acebert.vision_acebert import _KINDS, AceBertVisionModel, interpolation_weights, load_image_backbone
 
 Inputs = dict[str, torch.Tensor]
@@ -336,7 +337,7 @@ class TestLibrary:
                 module.p = 0.0
         for checkpointing in (False, True):
             if checkpointing:
-                model.gradient_checkpointing_enable()
+                recompute_activations(model)
                 assert model.image_encoder.layers[0].gradient_checkpointing
             model.zero_grad()
             model.get_product_features(**product_inputs).pooler_output[:, 0].sum().backward()
