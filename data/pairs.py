@@ -211,7 +211,8 @@ class PairDataset(torch.utils.data.Dataset):
         if made is None:
             raise ValueError(
                 f"Product {self.ids[row]!r} (row {row}) has neither a query nor both title and photo: nothing can be "
-                f"learned from it: give it a query, hot query or attributes for --query_templates. {SKIP}"
+                "learned from it: give it both or, where the stage learns from queries, a query, a hot query or "
+                f"attributes for --query_templates. {SKIP}"
             )
         return *made, *self.draw_sides(row, rng, photo)
 

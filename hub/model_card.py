@@ -351,6 +351,8 @@ def _training(stages: Sequence[Stage], flags: Mapping[str, Mapping[str, Any]] | 
 
 
 def _queries(settings: Mapping[str, Any]) -> str:
+    if "query_column" not in settings:  # a stage without queries
+        return "Titles ask for photos."
     if settings.get("query_log"):
         return f"Queries: those of a log ({settings['query_log_data']})."
     if settings["query_column"]:
@@ -395,7 +397,7 @@ def _time_and_carbon(stages: Sequence[Stage], power: Power) -> list[str]:
 
 def _limits(stages: Sequence[Stage]) -> list[str]:
     lines = ["", "## Limits", ""]
-    if stages and not (stages[-1].settings["query_column"] or stages[-1].settings.get("query_log")):
+    if stages and not (stages[-1].settings.get("query_column") or stages[-1].settings.get("query_log")):
         lines.append(
             "- It was trained on synthetic queries. Real shoppers word theirs differently: evaluate it on your own "
             "queries before you rely on it."

@@ -1,4 +1,4 @@
-"""The flags of training: groups that several stages share, and the flags of each stage.
+"""The flags of training: groups, each of which one stage takes or several, and the flags of each stage.
 
 A stage takes the flags of its own dataclass. Those of another stage are unknown to it.
 """
@@ -13,7 +13,7 @@ from acebert.data.query_log import weight_transform
 from acebert.utils.arguments import Bound, Count, Probability, names_of
 
 # Settings that may name a folder or a file of this machine.
-PLACES = ("model_name_or_path", "backbone", "dataset_name", "query_log", "output_dir")
+PLACES = ("model_name_or_path", "backbone", "image_backbone", "text_teacher", "dataset_name", "query_log", "output_dir")
 
 
 def find_places(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -154,10 +154,6 @@ class ModelArguments:
             "help": "Smaller embedding dimensions to train as well (Matryoshka representation learning), e.g. 64 128."
         },
     )
-    freeze_word_embeddings: bool = field(
-        default=False,
-        metadata={"help": "Freeze the backbone's word embeddings, which keeps synonyms near each other."},
-    )
     dropout: float | None = field(
         default=None, metadata={"help": "Dropout probability of hidden states. Default: that of the model."}
     )
@@ -174,16 +170,6 @@ class NewModelArguments:
 
     backbone: str | None = field(
         default=None, metadata={"help": "Pre-trained BERT to build a new model around: a folder or a Hub id."}
-    )
-    image_backbone: str | None = field(
-        default=None,
-        metadata={
-            "help": "Pre-trained Vision Transformer that reads the photos (ViT, DINOv2, CLIP, SigLIP or SigLIP 2): a "
-            "folder or a Hub id. Default: raw patches go straight into BERT."
-        },
-    )
-    image_layers: int | None = field(
-        default=None, metadata={"help": "Number of layers of --image_backbone to take. Default: all."}
     )
     product_layers: int | None = field(
         default=None, metadata={"help": "Number of layers of the product encoder. Default: all of the backbone's."}
@@ -222,6 +208,24 @@ class NewModelArguments:
 
 
 @dataclass(kw_only=True)
+class NewImageEncoderArguments:
+    """A new model's own image encoder; not for a model from `--model_name_or_path`."""
+
+    _argument_group_name: ClassVar[str] = "new image encoder (with --backbone, not with --model_name_or_path)"
+
+    image_backbone: str | None = field(
+        default=None,
+        metadata={
+            "help": "Pre-trained Vision Transformer that reads the photos (ViT, DINOv2, CLIP, SigLIP or SigLIP 2): a "
+            "folder or a Hub id. Default: raw patches go straight into BERT."
+        },
+    )
+    image_layers: int | None = field(
+        default=None, metadata={"help": "Number of layers of --image_backbone to take. Default: all."}
+    )
+
+
+@dataclass(kw_only=True)
 class SplitArguments:
     """What to train on, and what to pick the best checkpoint by."""
 
@@ -250,10 +254,41 @@ class ProductSideArguments:
 
     _argument_group_name: ClassVar[str] = "product side"
 
+    freeze_word_embeddings: bool = field(
+        default=False,
+        metadata={"help": "Freeze the backbone's word embeddings, which keeps synonyms near each other."},
+    )
     image_learning_rate: float = field(
         default=1e-3,
         metadata={"help": "Peak learning rate of the embeddings of raw patches, without --image_backbone."},
     )
+    downscale_probability: Probability = field(
+        default=0.0,
+        metadata={"help": "Probability of shrinking a photo at random, so that its sharpness tells nothing."},
+    )
+    flip_probability: Probability = field(
+        default=0.5, metadata={"help": "Probability of flipping a photo horizontally."}
+    )
+    crop_probability: Probability = field(
+        default=0.0, metadata={"help": "Probability of cropping up to a fifth off a photo's width and height."}
+    )
+    label_smoothing: float = field(default=0.0, metadata={"help": "Label smoothing of the classification losses."})
+
+    def photo_options(self) -> dict[str, float]:
+        """How photos change at random, by the arguments of `PairDataset`."""
+        return {
+            "flip_probability": self.flip_probability,
+            "crop_probability": self.crop_probability,
+            "downscale_probability": self.downscale_probability,
+        }
+
+
+@dataclass(kw_only=True)
+class ImageEncoderArguments:
+    """For stages that train a pre-trained image encoder."""
+
+    _argument_group_name: ClassVar[str] = "pre-trained image encoder"
+
     image_encoder_learning_rate: float = field(
         default=1e-4, metadata={"help": "Peak learning rate of a pre-trained image encoder's last layer."}
     )
@@ -271,41 +306,31 @@ class ProductSideArguments:
             "before the first step, uncropped and unflipped, and a step costs no more than its texts."
         },
     )
-    patch_budgets: list[int] = field(
-        default_factory=list,
-        metadata={
-            "help": "Maximum numbers of patches to draw from, one for each batch, so that one model serves them all. "
-            "Default: always the processor's own."
-        },
-    )
-    downscale_probability: Probability = field(
-        default=0.0,
-        metadata={"help": "Probability of shrinking a photo at random, so that its sharpness tells nothing."},
-    )
-    flip_probability: Probability = field(
-        default=0.5, metadata={"help": "Probability of flipping a photo horizontally."}
-    )
-    crop_probability: Probability = field(
-        default=0.0, metadata={"help": "Probability of cropping up to a fifth off a photo's width and height."}
-    )
-    label_smoothing: float = field(default=0.0, metadata={"help": "Label smoothing of the classification losses."})
 
 
 @dataclass(kw_only=True)
-class PairArguments:
-    """For stages that learn from pairs of query and product."""
+class ChunkArguments:
+    """For stages that encode a batch in parts."""
 
-    _argument_group_name: ClassVar[str] = "pairs of query and product"
+    _argument_group_name: ClassVar[str] = "micro-batches"
 
-    query_learning_rate: float | None = field(
-        default=None, metadata={"help": "Peak learning rate of the query encoder's layers. Default: --learning_rate."}
-    )
     chunk_size: Count | None = field(
         default=None,
         metadata={
             "help": "Micro-batch size: rows of similar length (length bucketing) encoded together. Default: 64 on a "
             "CPU, the whole batch on a GPU, which many small products would leave idle."
         },
+    )
+
+
+@dataclass(kw_only=True)
+class PairArguments:
+    """For stages that draw a query for each product, and what the product shows."""
+
+    _argument_group_name: ClassVar[str] = "pairs of query and product"
+
+    query_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate of the query encoder's layers. Default: --learning_rate."}
     )
     title_query_probability: Probability = field(
         default=0.5,
@@ -341,9 +366,9 @@ class MaskingArguments:
 
 @dataclass(kw_only=True)
 class ContrastiveArguments:
-    """Negatives, adversary and memory of fine-tuning."""
+    """Adversary, anchor and memory of stages that contrast products within a batch."""
 
-    _argument_group_name: ClassVar[str] = "fine-tuning"
+    _argument_group_name: ClassVar[str] = "contrast within batches"
 
     adversarial_strength: float = field(
         default=0.1,
@@ -360,9 +385,12 @@ class ContrastiveArguments:
         default=None,
         metadata={"help": "Frozen text encoder of the anchor: a folder or a Hub id, or none. Default: --backbone."},
     )
-    split_encoders: bool = field(
-        default=False,
-        metadata={"help": "Give queries an encoder of their own, starting as a copy of the one shared with titles."},
+    patch_budgets: list[int] = field(
+        default_factory=list,
+        metadata={
+            "help": "Maximum numbers of patches to draw from, one for each batch, so that one model serves them all. "
+            "Default: always the processor's own."
+        },
     )
     drop_patch_probability: Probability = field(
         default=0.0,
@@ -374,6 +402,18 @@ class ContrastiveArguments:
             "help": "Gradient caching (GradCache): keep the activations of one micro-batch of this size at a time, "
             "whatever --per_device_batch_size; replaces --chunk_size. Same gradients, about a third slower."
         },
+    )
+
+
+@dataclass(kw_only=True)
+class RetrievalArguments:
+    """Hard negatives, and an encoder of their own for queries."""
+
+    _argument_group_name: ClassVar[str] = "fine-tuning"
+
+    split_encoders: bool = field(
+        default=False,
+        metadata={"help": "Give queries an encoder of their own, starting as a copy of the one shared with titles."},
     )
     mine_hard_negatives_every: Count | None = field(
         default=None,
@@ -421,7 +461,6 @@ class TrainingArguments(
     ModelArguments,
     CatalogArguments,
     SplitArguments,
-    QueryArguments,
     HubArguments,
 ):
     """What every stage takes."""
@@ -449,7 +488,7 @@ class FromBackboneArguments(TrainingArguments, NewModelArguments, ProductSideArg
         super().check(given)
         if (self.model_name_or_path is None) == (self.backbone is None):
             raise ValueError("Give --model_name_or_path to start from a checkpoint, or --backbone for a new model.")
-        fixed = sorted(given & names_of(NewModelArguments))
+        fixed = sorted(given & (names_of(NewModelArguments) | names_of(NewImageEncoderArguments)))
         if self.model_name_or_path and fixed:
             raise ValueError(f"--{', --'.join(fixed)} can't change the checkpoint of --model_name_or_path: leave out.")
         if self.share_encoders and self.query_layers:
@@ -457,13 +496,15 @@ class FromBackboneArguments(TrainingArguments, NewModelArguments, ProductSideArg
 
 
 @dataclass(kw_only=True)
-class PretrainingArguments(FromBackboneArguments, MaskingArguments):
+class PretrainingArguments(FromBackboneArguments, QueryArguments, MaskingArguments):
     """Flags of `--stage pretrain`."""
 
 
 @dataclass(kw_only=True)
-class ContrastiveStageArguments(FromBackboneArguments, PairArguments, ContrastiveArguments):
-    """What stages take that contrast pairs within batches."""
+class ContrastingArguments(
+    FromBackboneArguments, NewImageEncoderArguments, ImageEncoderArguments, ChunkArguments, ContrastiveArguments
+):
+    """What stages take that contrast products within a batch."""
 
     # Gentle, since the text encoders know more words than a catalogue's queries hold (docs/training.md).
     learning_rate: float = field(
@@ -481,12 +522,20 @@ class ContrastiveStageArguments(FromBackboneArguments, PairArguments, Contrastiv
                 "--per_device_batch_size 1 leaves nothing to tell a product from: the others of a batch are its "
                 "negatives. Give at least 2, and hundreds where memory allows (--cached_chunk_size saves it)."
             )
-        if self.split_encoders and self.backbone:
-            raise ValueError("--split_encoders is for a checkpoint: a new model has two without --share_encoders.")
 
 
 @dataclass(kw_only=True)
-class FinetuningArguments(ContrastiveStageArguments, QueryLogArguments):
+class AlignmentArguments(ContrastingArguments):
+    """Flags of `--stage align`."""
+
+    adversarial_strength: float = field(
+        default=0.0,
+        metadata={"help": "Final factor of the domain classifier's reversed gradient; 0 to train without adversary."},
+    )
+
+
+@dataclass(kw_only=True)
+class FinetuningArguments(ContrastingArguments, QueryArguments, QueryLogArguments, PairArguments, RetrievalArguments):
     """Flags of `--stage finetune`."""
 
     def check(self, given: Set[str]) -> None:
@@ -497,20 +546,12 @@ class FinetuningArguments(ContrastiveStageArguments, QueryLogArguments):
         of_the_log = sorted(given & (names_of(QueryLogArguments) - {"query_log"}))
         if of_the_log and not self.query_log:
             raise ValueError(f"--{', --'.join(of_the_log)} say how --query_log is read: give it, or leave them out.")
+        if self.split_encoders and self.backbone:
+            raise ValueError("--split_encoders is for a checkpoint: a new model has two without --share_encoders.")
 
 
 @dataclass(kw_only=True)
-class AlignmentArguments(ContrastiveStageArguments):
-    """Flags of `--stage align`."""
-
-    adversarial_strength: float = field(
-        default=0.0,
-        metadata={"help": "Final factor of the domain classifier's reversed gradient; 0 to train without adversary."},
-    )
-
-
-@dataclass(kw_only=True)
-class QuerySideArguments(TrainingArguments, PairArguments, BalancedQueryArguments):
+class QuerySideArguments(TrainingArguments, QueryArguments, ChunkArguments, PairArguments, BalancedQueryArguments):
     """Flags of `--stage query_side`."""
 
     def check(self, given: Set[str]) -> None:

@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import AutoConfig, AutoTokenizer
 
 from acebert.configuration_acebert import AceBertConfig
-from acebert.data.arguments import QueryLogArguments
+from acebert.data.arguments import QueryArguments, QueryLogArguments
 from acebert.data.cleaning import have_photos, keep_good_rows, read_texts
 from acebert.data.columns import Columns
 from acebert.data.notes import tell
@@ -21,7 +21,7 @@ from acebert.data.sources import hold_out, load_products
 from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.modeling_acebert import AceBertForPreTraining, AceBertForRetrieval
 from acebert.processing_acebert import AceBertProcessor
-from acebert.training.arguments import FromBackboneArguments, TrainingArguments
+from acebert.training.arguments import FromBackboneArguments, NewImageEncoderArguments, TrainingArguments
 from acebert.utils.fingerprints import products_sha256
 from acebert.utils.words import cut
 
@@ -55,20 +55,21 @@ class Splits:
     held_out_log: QueryLog | None = None
 
 
-def load_splits(args: TrainingArguments, accelerator: Accelerator, learns_from_queries: bool) -> Splits:
+def load_splits(args: TrainingArguments, accelerator: Accelerator, learns_from_pairs: bool) -> Splits:
     """Loads the catalogue's splits; bad rows are refused or left out, as `--on_bad_row` says.
 
     Args:
         args: flags.
         accelerator: says which process fills the cache.
-        learns_from_queries: whether a row that has neither a query nor both title and photo is a bad one.
+        learns_from_pairs: whether a row that has neither a query nor both title and photo is a bad one.
     """
-    templates = args.make_templates()
+    queries = args if isinstance(args, QueryArguments) else QueryArguments()  # a stage without such flags has none
+    templates = queries.make_templates()
     if templates:
         accelerator.print(
             "The queries made by --query_templates are synthetic: measure on real ones before you decide."
         )
-    columns = args.columns(templates.attributes if templates else (), args.query_column, args.hot_query_column)
+    columns = args.columns(templates.attributes if templates else (), queries.query_column, queries.hot_query_column)
     log = held_out_log = None
     if isinstance(args, QueryLogArguments) and args.query_log:
         with accelerator.main_process_first():
@@ -91,7 +92,7 @@ def load_splits(args: TrainingArguments, accelerator: Accelerator, learns_from_q
             return products
         query_columns = (columns.query, columns.hot_query, *columns.attributes)
         file = Path(args.output_dir, f"bad_rows_{split}.jsonl")
-        learns_from = query_columns if learns_from_queries and log is None else None  # a log may have what they lack
+        learns_from = query_columns if learns_from_pairs and log is None else None  # a log may have what they lack
         return keep_good_rows(products, columns, file, learns_from=learns_from)[0]
 
     train = load(args.train_split)
@@ -146,14 +147,13 @@ def _describe(products: Dataset) -> str:
 
 
 def load_checkpoint(
-    args: TrainingArguments, model_class: type[Model], split_encoders: bool = False, **config_changes: Any
+    args: TrainingArguments, model_class: type[Model], **config_changes: Any
 ) -> tuple[Model, AceBertProcessor]:
     """The model and the processor of `--model_name_or_path`, in float32.
 
     Args:
         args: flags.
         model_class: heads that the checkpoint lacks are initialised.
-        split_encoders: give queries an encoder of their own.
         config_changes: settings of losses, in place of the checkpoint's.
     """
     assert args.model_name_or_path is not None, "`args.check` asks for it"
@@ -169,14 +169,6 @@ def load_checkpoint(
     model = model_class.from_pretrained(
         args.model_name_or_path, config=config, dtype=torch.float32, use_safetensors=True
     )
-    if split_encoders:
-        if not config.share_encoders:
-            raise SystemExit(
-                f"The queries of {args.model_name_or_path} have an encoder of their own: leave --split_encoders out."
-            )
-        model.acebert.split_encoders()
-        # A name's place in the whole model has changed, and with it what is tied to what.
-        model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
     return model, AceBertProcessor.from_pretrained(args.model_name_or_path)
 
 
@@ -197,8 +189,9 @@ def build_model(
         layers["query"] = layers["product"]
     sizes = {side: {"num_hidden_layers": number} if number else {} for side, number in layers.items()}
     eye: dict[str, Any] = {"patch_size": args.patch_size, "pixel_group_size": args.pixel_group_size}
-    if args.image_backbone:
-        eye = {"image": args.image_backbone, "image_layers": args.image_layers}
+    image = args if isinstance(args, NewImageEncoderArguments) else NewImageEncoderArguments()
+    if image.image_backbone:
+        eye = {"image": image.image_backbone, "image_layers": image.image_layers}
         if args.projection_dim != AutoConfig.from_pretrained(args.backbone).hidden_size:
             eye["text_projection"] = True
     model = model_class.from_backbone(
@@ -222,8 +215,8 @@ def build_model(
         "do_salient_crop": args.crop_to_object,
         "do_drop_background": args.crop_to_object,
     }
-    if args.image_backbone:
-        image_processor = AceBertImageProcessor.from_backbone(args.image_backbone, **options)
+    if image.image_backbone:
+        image_processor = AceBertImageProcessor.from_backbone(image.image_backbone, **options)
     else:
         image_processor = AceBertImageProcessor(patch_size=args.patch_size, **options)
     processor = AceBertProcessor(
@@ -233,6 +226,13 @@ def build_model(
         title_max_length=args.title_max_length,
     )
     return model, processor
+
+
+def recompute_activations(model: Model) -> None:
+    """Has the backward pass compute the layers' activations again, in place of keeping them."""
+    # transformers renamed the method, and warns of the old name where it has the new one.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
 
 
 def _dropouts(args: TrainingArguments) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Alignment, the anchor to the text backbone, and what an image backbone adds to training."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 import torch
 import yaml
 from accelerate import Accelerator
-from helpers import WORDS, read_log, read_weights, without_times
+from datasets import Dataset, Features, Image, Value
+from helpers import WORDS, product_rows, read_log, read_weights, without_times
 from transformers import BertConfig, BertModel, BertTokenizer, Dinov2Config, Dinov2Model
 
 import acebert
@@ -16,7 +18,7 @@ from acebert import train_accelerate as script
 from acebert.data.pairs import PairDataset
 from acebert.modeling_acebert import AceBertModel
 from acebert.training.command_line import parse_arguments
-from acebert.training.stages.finetune import Finetuning
+from acebert.training.stages.align import Alignment
 from acebert.training.teacher import TextTeacher
 
 CONFIGS = Path(acebert.__file__).parent / "configs"
@@ -45,7 +47,7 @@ def align(flags: Callable[..., list[str]], image_backbone: str) -> Callable[...,
             "dropout": 0,
             "attention_dropout": 0,
         }
-        return flags("align", "aligned", **{**new, "query_templates": None, "adversarial_strength": 0, **changes})
+        return flags("align", "aligned", **{**new, "query_templates": None, **changes})
 
     return make
 
@@ -55,6 +57,7 @@ def test_align_then_finetune(align: Callable[..., list[str]], flags: Callable[..
     assert set(metrics) == {"title_to_image_recall@10", "score", "modality_gap", "knowledge_kept"}
     aligned = AceBertModel.from_pretrained(tmp_path / "aligned")
     assert aligned.query_encoder is None and aligned.config.vision_config.num_hidden_layers == 3
+    assert not {"domain_loss", "domain_accuracy", "adversarial_strength"} & set(read_log(tmp_path / "aligned")[0])
 
     start = {"backbone": None, "model_name_or_path": tmp_path / "aligned", **NEW, "max_num_patches": None}
     script.main(flags(**start, split_encoders=True, max_train_steps=1, learning_rate=0, query_learning_rate=0))
@@ -63,6 +66,18 @@ def test_align_then_finetune(align: Callable[..., list[str]], flags: Callable[..
     # At a rate of 0, what queries got of their own is what they shared before.
     for name, weight in tuned.query_encoder.named_parameters():
         torch.testing.assert_close(weight, aligned.get_parameter(f"product_encoder.bert.{name}"))
+
+
+def test_a_row_needs_both_title_and_photo(align: Callable[..., list[str]], tmp_path: Path) -> None:
+    rows = product_rows(40)
+    rows[3]["image"], rows[5]["title"] = None, None
+    features = Features({"id": Value("int64"), "title": Value("string"), "image": Image()})
+    shop = Dataset.from_list([{name: row[name] for name in features} for row in rows], features=features)
+    shop.to_parquet(tmp_path / "shop.parquet")
+    source = {"dataset_name": tmp_path / "shop.parquet", "validation_split": None, "validation_share": 0}
+    script.main(align(**source, on_bad_row="skip", max_train_steps=2))
+    left_out = [json.loads(line) for line in (tmp_path / "aligned/bad_rows_train.jsonl").read_text().splitlines()]
+    assert [row["row"] for row in left_out] == [3, 5]
 
 
 def test_a_frozen_image_encoder_reads_each_photo_once(
@@ -183,7 +198,7 @@ def test_a_teacher_of_another_width_is_an_error(align: Callable[..., list[str]],
 
 def test_rates_fall_from_layer_to_layer_and_frozen_ones_stay(align: Callable[..., list[str]]) -> None:
     flags = align(image_encoder_learning_rate=0.1, image_layer_decay=0.5, freeze_image_layers=1, head_learning_rate=0.3)
-    stage = Finetuning(parse_arguments(flags), Accelerator(cpu=True))
+    stage = Alignment(parse_arguments(flags), Accelerator(cpu=True))
     stage.teacher = None
     model = stage.load_model()
     rates = stage.learning_rates()

@@ -54,7 +54,7 @@ def test_help_lists_the_stages_and_then_the_flags_of_one(capsys: pytest.CaptureF
         text = help_of("--stage", name)
         shown = set(re.findall(r"^  --(\w+)", text, re.MULTILINE)) - {"config"}
         assert shown == names_of(stage.arguments)
-        assert "\ncatalogue:\n" in text and "\nqueries:\n" in text
+        assert "\ncatalogue:\n" in text and ("\nqueries:\n" in text) == (name != "align")
     assert "(default: 5e-05)" in help_of("--stage", "finetune") and "5e-05" not in help_of("--stage", "pretrain")
 
 
@@ -76,7 +76,16 @@ def test_help_lists_the_stages_and_then_the_flags_of_one(capsys: pytest.CaptureF
             "--max_num_patches, --patch_size, --projection_dim can't change",
         ),
         ({"stage": "pretrain", "cached_chunk_size": 8}, "doesn't take --cached_chunk_size (of align, finetune): leave"),
-        ({"stage": "pretrain", "mine_hard_negatives_every": 1}, "--mine_hard_negatives_every (of align, finetune)"),
+        ({"stage": "pretrain", "mine_hard_negatives_every": 1}, "--mine_hard_negatives_every (of finetune)"),
+        ({"stage": "pretrain", "image_backbone": "b"}, "--image_backbone (of align, finetune): leave out."),
+        ({"stage": "pretrain", "freeze_image_encoder": True}, "--freeze_image_encoder (of align, finetune)"),
+        ({"stage": "align"}, "doesn't take --query_templates (of pretrain, finetune, query_side): leave out."),
+        ({"stage": "align", "query_column": "q"}, "--query_column (of pretrain, finetune, query_side)"),
+        ({"stage": "align", "drop_title_probability": 0}, "--drop_title_probability (of finetune, query_side)"),
+        ({"stage": "align", "title_query_probability": 1}, "--title_query_probability (of finetune, query_side)"),
+        ({"stage": "align", "split_encoders": True}, "--split_encoders (of finetune)"),
+        ({"stage": "align", "hard_negatives": 2}, "--hard_negatives (of finetune)"),
+        ({"backbone": None, "model_name_or_path": "x", "image_layers": 2}, "--image_layers, "),
         ({"stage": "pretrain", "chunk_size": 8}, "--chunk_size (of align, finetune, query_side): leave out."),
         ({"learning_rat": 1}, "No such flag: --learning_rat 1."),
         ({"stage": "pre"}, "invalid choice: 'pre'"),
@@ -99,7 +108,7 @@ def test_bad_settings(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hard_negatives": 2}, "--stage query_side doesn't take --hard_negatives (of align, finetune): leave out."),
+        ({"hard_negatives": 2}, "--stage query_side doesn't take --hard_negatives (of finetune): leave out."),
         ({"adversarial_strength": 0.0}, "--adversarial_strength (of align, finetune)"),
         ({"balanced_query_probability": 1.5}, "--balanced_query_probability must lie in [0, 1], got 1.5"),
         (
@@ -107,6 +116,7 @@ def test_bad_settings(
             "doesn't take --balanced_query_probability (of query_side)",
         ),
         ({"label_smoothing": 0.1}, "--label_smoothing (of pretrain, align, finetune)"),
+        ({"freeze_word_embeddings": True}, "--freeze_word_embeddings (of pretrain, align, finetune)"),
         (
             {"image_learning_rate": 0.1, "mlm_probability": 0.1},
             "--image_learning_rate (of pretrain, align, finetune), --mlm_probability (of pretrain)",

@@ -1,14 +1,12 @@
 """Alignment: titles and photos alone, before any query."""
 
-from typing import ClassVar
-
 from acebert.processing_acebert import AceBertProcessor
 from acebert.training.arguments import AlignmentArguments
 from acebert.training.loading import Model
-from acebert.training.stages.finetune import Finetuning
+from acebert.training.stages.finetune import Contrast
 
 
-class Alignment(Finetuning):
+class Alignment(Contrast[AlignmentArguments]):
     """Each title is a query for its product's photo, in both directions.
 
     One text encoder learns, for queries and titles alike; `--stage finetune` gives each its own, from there on. It
@@ -17,7 +15,6 @@ class Alignment(Finetuning):
 
     summary = "titles and photos: the photo's encoder meets the text encoder, which stays near its backbone"
     arguments = AlignmentArguments
-    learns_from_queries: ClassVar[bool] = False
 
     def dataset_options(self, is_training: bool) -> dict[str, float]:
         return super().dataset_options(is_training) | {"title_query_probability": 1.0}

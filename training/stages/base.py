@@ -12,9 +12,9 @@ from acebert.data.pairs import PairDataset
 from acebert.data.query_log import QueryLog
 from acebert.data.workers import worker_options
 from acebert.processing_acebert import AceBertProcessor
-from acebert.training.arguments import TrainingArguments
+from acebert.training.arguments import ProductSideArguments, TrainingArguments
 from acebert.training.hard_negatives import HardNegativeSampler
-from acebert.training.loading import Model, Splits, load_splits
+from acebert.training.loading import Model, Splits, load_splits, recompute_activations
 from acebert.utils.arguments import names_of
 from acebert.utils.hardware import spare_cores
 
@@ -35,7 +35,7 @@ class Stage(ABC, Generic[ArgumentsT]):
     arguments: ClassVar[type[TrainingArguments]]
     model_class: ClassVar[type[Model]]
     dataset_class: ClassVar[type[PairDataset]]
-    learns_from_queries: ClassVar[bool] = True
+    learns_from_pairs: ClassVar[bool] = True  # a row has to have a query, or both title and photo
 
     train_data: PairDataset
     validation_data: PairDataset | None
@@ -64,17 +64,16 @@ class Stage(ABC, Generic[ArgumentsT]):
             SystemExit: if it has fewer products than a batch.
         """
         args, accelerator = self.args, self.accelerator
-        splits = load_splits(args, accelerator, self.learns_from_queries)
+        splits = load_splits(args, accelerator, self.learns_from_pairs)
         train = self.train_data = self._make_dataset(splits, is_training=True)
         self.validation_data = None if splits.validation is None else self._make_dataset(splits, is_training=False)
         self.held_out_log = splits.held_out_log
         self.sampler = self.make_sampler()
+        queries = (*train.attributes.values(), train.queries, train.hot_queries)
         if splits.log is not None:
             held_out = len(splits.held_out_log.queries) if splits.held_out_log else 0
             accelerator.print(f"{len(splits.log.queries)} logged queries to train on, {held_out} to validate on.")
-        elif self.learns_from_queries and not any(
-            text for texts in (*train.attributes.values(), train.queries, train.hot_queries) for text in texts
-        ):
+        elif self.learns_from_pairs and not any(text for texts in queries for text in texts):
             accelerator.print("No product has a query: titles alone are asked for, each for its photo.")
         validation_size = len(self.validation_data) if self.validation_data else 0
         accelerator.print(f"{len(train)} products to train on, {validation_size} to validate on.")
@@ -142,10 +141,10 @@ class Stage(ABC, Generic[ArgumentsT]):
             queries._attn_implementation = implementation  # no module has it, of which transformers would warn
         model.set_attn_implementation(implementation)
         if args.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
+            recompute_activations(model)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(self.is_trainable(name))
-        if args.freeze_word_embeddings:
+        if isinstance(args, ProductSideArguments) and args.freeze_word_embeddings:
             model.get_input_embeddings().requires_grad_(False)
         return model
 

@@ -1,10 +1,10 @@
-"""Fine-tuning for retrieval, against an adversary that tells queries from products."""
+"""Fine-tuning for retrieval, against an adversary that tells queries from products; alignment shares most of it."""
 
 import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate.utils import broadcast, send_to_device
@@ -18,7 +18,7 @@ from acebert.encoding.corpus_encoder import CorpusEncoder
 from acebert.losses_acebert import anchor_loss, find_positives, modality_gap
 from acebert.modeling_acebert import AceBertForRetrieval
 from acebert.processing_acebert import AceBertProcessor
-from acebert.training.arguments import ContrastiveStageArguments, FinetuningArguments
+from acebert.training.arguments import ContrastingArguments, FinetuningArguments
 from acebert.training.contrastive import GatherRows, cached_backward, encode_chunks
 from acebert.training.hard_negatives import HardNegativeSampler, as_corpus, mine_hard_negatives, whole_products
 from acebert.training.held_out_queries import NDCG, HeldOutQueries
@@ -31,12 +31,12 @@ from acebert.training.validation import capped_recall, mean_recalls
 # Of a batch of `PairCollator`: what `find_positives` takes.
 MATCHING = ("product_ids", "query_ids", "product_attributes", "query_attributes")
 
+ContrastingArgumentsT = TypeVar("ContrastingArgumentsT", bound=ContrastingArguments)
 
-class Finetuning(Stage[ContrastiveStageArguments]):
-    """Queries and products, contrasted within batches of all processes."""
 
-    summary = "retrieval: queries and products against in-batch and hard negatives, with the domain adversary"
-    arguments: ClassVar[type[ContrastiveStageArguments]] = FinetuningArguments
+class Contrast(Stage[ContrastingArgumentsT]):
+    """Texts and products, contrasted within batches of all processes."""
+
     model_class = AceBertForRetrieval
     dataset_class = PairDataset
 
@@ -49,22 +49,7 @@ class Finetuning(Stage[ContrastiveStageArguments]):
     # ------------------------------------------------------------------------------------------------------------------
 
     def dataset_options(self, is_training: bool) -> dict[str, float]:
-        args = self.args
-        options = {
-            "title_query_probability": args.title_query_probability,
-            "drop_title_probability": args.drop_title_probability,
-            "drop_image_probability": args.drop_image_probability,
-        }
-        if is_training:
-            options |= {
-                "flip_probability": args.flip_probability,
-                "crop_probability": args.crop_probability,
-                "downscale_probability": args.downscale_probability,
-            }
-        return options
-
-    def make_sampler(self) -> HardNegativeSampler:
-        return HardNegativeSampler(len(self.train_data), self.args.seed, self.args.hard_negatives)
+        return self.args.photo_options() if is_training else {}
 
     def make_collator(self, data: PairDataset, is_training: bool) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         args = self.args
@@ -80,35 +65,15 @@ class Finetuning(Stage[ContrastiveStageArguments]):
             self.processor, chunk_size, args.drop_patch_probability, args.seed, data, args.patch_budgets, anchor
         )
 
-    def before_epoch(self, model: Model, epoch: int) -> None:
-        """Mines hard negatives when the second epoch begins, and from then on every so many epochs."""
-        args, every = self.args, self.args.mine_hard_negatives_every
-        if not every or epoch == 0 or (epoch - 1) % every or self.sampler.mined_in == epoch:
-            return
-        found = mine_hard_negatives(
-            model,
-            self.train_data,
-            self.processor,
-            self.accelerator,
-            batch_size=args.per_device_batch_size,
-            count=4 * args.hard_negatives,
-            margin=args.hard_negative_margin,
-        )
-        self.sampler.hard_negatives, self.sampler.mined_in = found, epoch
-        share = float((found >= 0).any(1).float().mean())
-        self.accelerator.print(f"Epoch {epoch}: hard negatives found for {share:.0%} of {len(found)} products.")
-
     # ------------------------------------------------------------------------------------------------------------------
     # Model
     # ------------------------------------------------------------------------------------------------------------------
 
     def load_model_and_processor(self) -> tuple[Model, AceBertProcessor]:
         args = self.args
+        load = load_checkpoint if args.model_name_or_path else build_model
         losses = {"adversarial_strength": args.adversarial_strength, "label_smoothing": args.label_smoothing}
-        if args.model_name_or_path:
-            model, processor = load_checkpoint(args, self.model_class, args.split_encoders, **losses)
-        else:
-            model, processor = build_model(args, self.model_class, **losses)
+        model, processor = load(args, self.model_class, **losses)
         self.config = model.config
         self.teacher = self.load_teacher()
         self.is_anchored = self.can_be_anchored(self.teacher)
@@ -156,7 +121,12 @@ class Finetuning(Stage[ContrastiveStageArguments]):
         return False
 
     def is_trainable(self, name: str) -> bool:
-        """All but the image encoder, or its first `--freeze_image_layers` layers with what stands before them."""
+        """All but the image encoder, or its first `--freeze_image_layers` layers with what stands before them.
+
+        Nor the domain classifier, where there is no adversary.
+        """
+        if name.startswith("domain_classifier.") and not self.args.adversarial_strength:
+            return False
         if self.args.freeze_image_encoder and ("image_encoder." in name or "image_projection." in name):
             return False
         frozen = self.args.freeze_image_layers
@@ -173,7 +143,6 @@ class Finetuning(Stage[ContrastiveStageArguments]):
         return {
             **of_the_eye,
             ".image_embeddings.": args.image_learning_rate,
-            "query_encoder.": args.query_learning_rate or args.learning_rate,
             "product_encoder.": args.learning_rate,
             "": args.head_learning_rate,
         }
@@ -214,7 +183,8 @@ class Finetuning(Stage[ContrastiveStageArguments]):
     # ------------------------------------------------------------------------------------------------------------------
 
     def schedules(self, done: float) -> dict[str, float]:
-        return {"adversarial_strength": adversarial_schedule(done, self.args.adversarial_strength)}
+        strength = self.args.adversarial_strength
+        return {"adversarial_strength": adversarial_schedule(done, strength)} if strength else {}
 
     def backward(self, model: torch.nn.Module, batch: dict[str, Any], done: float) -> dict[str, torch.Tensor]:
         strength = adversarial_schedule(done, self.args.adversarial_strength)
@@ -377,6 +347,65 @@ def find_logged(data: PairDataset, rows: dict[str, torch.Tensor]) -> torch.Tenso
     """(rows, rows) booleans: which products the query log of the data has for each row's query."""
     assert data.logged is not None, "without a log, rows have no weights"
     return data.logged.find_positives(rows["query_ids"], rows["product_ids"])
+
+
+class Finetuning(Contrast[FinetuningArguments]):
+    """Queries and products, contrasted within batches of all processes."""
+
+    summary = "retrieval: queries and products against in-batch and hard negatives, with the domain adversary"
+    arguments = FinetuningArguments
+
+    def dataset_options(self, is_training: bool) -> dict[str, float]:
+        args = self.args
+        return {
+            **super().dataset_options(is_training),
+            "title_query_probability": args.title_query_probability,
+            "drop_title_probability": args.drop_title_probability,
+            "drop_image_probability": args.drop_image_probability,
+        }
+
+    def make_sampler(self) -> HardNegativeSampler:
+        return HardNegativeSampler(len(self.train_data), self.args.seed, self.args.hard_negatives)
+
+    def before_epoch(self, model: Model, epoch: int) -> None:
+        """Mines hard negatives when the second epoch begins, and from then on every so many epochs."""
+        args, every = self.args, self.args.mine_hard_negatives_every
+        if not every or epoch == 0 or (epoch - 1) % every or self.sampler.mined_in == epoch:
+            return
+        found = mine_hard_negatives(
+            model,
+            self.train_data,
+            self.processor,
+            self.accelerator,
+            batch_size=args.per_device_batch_size,
+            count=4 * args.hard_negatives,
+            margin=args.hard_negative_margin,
+        )
+        self.sampler.hard_negatives, self.sampler.mined_in = found, epoch
+        share = float((found >= 0).any(1).float().mean())
+        self.accelerator.print(f"Epoch {epoch}: hard negatives found for {share:.0%} of {len(found)} products.")
+
+    def load_model_and_processor(self) -> tuple[Model, AceBertProcessor]:
+        """The model, whose queries get an encoder of their own where that is asked for, and its processor.
+
+        Raises:
+            SystemExit: for a model whose queries have one already.
+        """
+        model, processor = super().load_model_and_processor()
+        if self.args.split_encoders:
+            if not model.config.share_encoders:
+                raise SystemExit(
+                    f"The queries of {self.args.model_name_or_path} have an encoder of their own: leave "
+                    "--split_encoders out."
+                )
+            model.acebert.split_encoders()
+            # A name's place in the whole model has changed, and with it what is tied to what.
+            model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
+        return model, processor
+
+    def learning_rates(self) -> dict[str, float]:
+        args = self.args
+        return {"query_encoder.": args.query_learning_rate or args.learning_rate, **super().learning_rates()}
 
 
 def adversarial_schedule(done: float, strength: float) -> float:

@@ -25,12 +25,10 @@ class Pretraining(Stage[PretrainingArguments]):
     arguments = PretrainingArguments
     model_class = AceBertForPreTraining
     dataset_class = PretrainingDataset
-    learns_from_queries = False
+    learns_from_pairs = False
 
     def dataset_options(self, is_training: bool) -> dict[str, float]:
-        if not is_training:
-            return {}
-        return {"flip_probability": self.args.flip_probability, "crop_probability": self.args.crop_probability}
+        return self.args.photo_options() if is_training else {}
 
     def make_collator(self, data: PairDataset, is_training: bool) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         args = self.args
