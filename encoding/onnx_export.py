@@ -7,6 +7,7 @@ import json
 import logging
 import platform
 import warnings
+from ast import literal_eval
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -26,7 +27,7 @@ from acebert.utils.fingerprints import product_weights_sha256, weights_sha256
 
 # The first version with an operator for attention, which ONNX Runtime runs as one kernel.
 OPSET = 23
-# Weights of the query encoder that share one scale; with 128 the first ten products change a little more.
+# Weights of a text encoder that share one scale; with 128 the first ten products change a little more.
 BLOCK_SIZE = 32
 # What may lie between an export and its checkpoint: the largest difference of a number, the smallest cosine.
 TOLERANCES = {"float32": (1e-4, 0.999999), "int8": (0.1, 0.98)}
@@ -100,25 +101,30 @@ def export_encoder(part: str, model: PreTrainedModel, path: Path) -> None:
 def quantize_encoder(part: str, source: Path, target: Path) -> None:
     """Writes an encoder in 8 bits: the tables of embeddings, the weights, and the activations on the fly.
 
-    A query is a few tokens and comes alone: its weights and activations have a scale for each block, so that the few
-    wide channels of BERT's layers (Bondarenko et al. 2021, arXiv 2109.12948) coarsen only their own block. Products
-    come in batches, for which that is slower than float32: their weights have a scale for each channel, and a batch's
-    activations one. There the weights have 7 bits, since sums of 8 overflow on CPUs without VNNI.
+    Texts are a few tokens: their weights and activations have a scale for each block, so that the few wide channels of
+    BERT's layers (Bondarenko et al. 2021, arXiv 2109.12948) coarsen only their own block. Photos are many tokens, and
+    products come in batches, for which that is slower than float32, and a Vision Transformer loses next to nothing
+    without: its weights, and those of a BERT that reads title and photo in one stream, have a scale for each channel,
+    and a batch's activations one. There the weights have 7 bits, since sums of 8 overflow on CPUs without VNNI.
     """
     is_query = part == "query"
     encoder = onnx.load(source)
+    matrices = [node for node in encoder.graph.node if node.op_type == "MatMul"]
+    of_photos = [node for node in matrices if _module_of(node).startswith("model.image_encoder")]
+    in_blocks = [node.name for node in matrices if is_query or (of_photos and node not in of_photos)]
     # The quantizer infers the shapes anew. That of ONNX Runtime 1.23 transposes weights, and fails on the old ones.
     del encoder.graph.value_info[:]
     quantize_dynamic(
         encoder,
         target,
-        op_types_to_quantize=["Gather"] if is_query else ["Gather", "MatMul"],
+        op_types_to_quantize=["Gather", "MatMul"],
+        nodes_to_exclude=in_blocks,
         weight_type=QuantType.QInt8,
         per_channel=not is_query,
         reduce_range=not is_query,
         extra_options={"WeightSymmetric": True, "MatMulConstBOnly": True},
     )
-    if is_query:
+    if in_blocks:
         settings = DefaultWeightOnlyQuantConfig(
             bits=8,
             block_size=BLOCK_SIZE,
@@ -129,6 +135,13 @@ def quantize_encoder(part: str, source: Path, target: Path) -> None:
         quantizer = MatMulNBitsQuantizer(onnx.load(target), algo_config=settings)
         quantizer.process()
         quantizer.model.save_model_to_file(str(target))
+
+
+def _module_of(node: onnx.NodeProto) -> str:
+    """The path of the module that a node was traced in, as "model.image_encoder.layers.0"; "" for none."""
+    scopes = next((entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes"), "[]")
+    path: list[str] = literal_eval(scopes)
+    return path[-2] if len(path) > 1 else ""  # the last is the node's own name
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from transformers import AutoModel, AutoProcessor, BertTokenizer
 import acebert
 import acebert.commands.export_onnx as script
 from acebert.catalog.product_catalog import ProductCatalog
-from acebert.configuration_acebert import AceBertConfig
+from acebert.configuration_acebert import AceBertConfig, AceBertVisionConfig
 from acebert.encoding import onnx_export
 from acebert.encoding.onnx_model import OnnxAceBertModel
 from acebert.evaluation.onnx_recall import load_tasks, measure_recall, recall_markdown
@@ -308,6 +309,21 @@ def test_a_shared_encoder_is_exported_for_both_sides(tmp_path: Path, processor: 
     model, exported = AceBertModel.from_pretrained(checkpoint).eval(), OnnxAceBertModel(tmp_path / "onnx")
     for part, inputs in batches(processor):
         torch.testing.assert_close(vectors(exported, inputs, part), vectors(model, inputs, part), atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_beside_an_image_encoder_titles_are_quantised_in_blocks(tmp_path: Path, processor: AceBertProcessor) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    vision = AceBertVisionConfig(**sizes, patch_size=8, position_grid_size=4, initializer_range=0.2)
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", seed=3, vision_config=vision)
+    script.main(["--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path / "onnx")])
+    model, exported = AceBertModel.from_pretrained(checkpoint).eval(), OnnxAceBertModel(tmp_path / "onnx")
+    for part, inputs in batches(processor):
+        assert (vectors(exported, inputs, part) * vectors(model, inputs, part)).sum(1).min() > 0.99
+    graph = onnx.load(tmp_path / "onnx" / "product_encoder_int8.onnx").graph
+    operators = Counter(node.op_type for node in graph.node)
+    assert operators["MatMulNBits"] == 6  # of BERT's one layer
+    assert operators["MatMulInteger"] >= 1 + 2 * 4  # the patches, and both layers of the image encoder
 
 
 @pytest.mark.slow
