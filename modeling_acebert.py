@@ -47,7 +47,8 @@ class AceBertProductOutput(BaseModelOutputWithPooling):
     """
     pooler_output (`torch.Tensor` of shape `(products, projection_dim)`): unit vectors of the products.
     last_hidden_state (`torch.Tensor` of shape `(products, tokens + patches, hidden_size)`): the product encoder's, over
-        title and photo; with `vision_config` over the title alone.
+        title and photo; with `vision_config` over the title alone or, without titles, the image encoder's. So are
+        `hidden_states` and `attentions`.
     title_embeds, image_embeds (`torch.Tensor` of shape `(products, projection_dim)`, *optional*): with `vision_config`,
         unit vectors of the titles and of the photos; zeros for a product that lacks one.
     image_model_output (`BaseModelOutputWithPooling`, *optional*): with `vision_config`, the image encoder's own output
@@ -685,11 +686,12 @@ class AceBertModel(AceBertPreTrainedModel):
             weight = self.config.image_weight if image_weight is None else image_weight
             product = join_sides(title, image, weight, has_title)
         dtype = self.logit_scale.dtype
+        outputs = title_outputs or image_outputs or BaseModelOutputWithPooling()
         return AceBertProductOutput(
-            last_hidden_state=None if title_outputs is None else title_outputs.last_hidden_state,
+            last_hidden_state=outputs.last_hidden_state,
             pooler_output=product.to(dtype),
-            hidden_states=None if title_outputs is None else title_outputs.hidden_states,
-            attentions=None if title_outputs is None else title_outputs.attentions,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
             title_embeds=None if title is None else title.to(dtype),
             image_embeds=None if image is None else image.to(dtype),
             image_model_output=image_outputs,

@@ -12,8 +12,9 @@ from exceptions import leave_out
 from tests.test_configuration_common import ConfigTester
 from tests.test_modeling_common import ModelTesterMixin, floats_tensor, ids_tensor, random_attention_mask
 
-from acebert.configuration_acebert import AceBertConfig
+from acebert.configuration_acebert import AceBertConfig, AceBertVisionConfig
 from acebert.modeling_acebert import AceBertForPreTraining, AceBertForRetrieval, AceBertModel, AceBertProductEncoder
+from acebert.vision_acebert import AceBertVisionModel
 
 # Seven: the comparison of attention kernels takes that many, and would make up shapes for the rest.
 BATCH, WORDS, QUERY_WORDS, GRID = 7, 7, 5, 2
@@ -28,6 +29,15 @@ ENCODER = {
     "hidden_dropout_prob": 0.1,
     "attention_probs_dropout_prob": 0.1,
 }
+VISION = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 37,
+    "patch_size": 8,
+    "position_grid_size": 4,
+}
+IMAGE_INPUTS = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
 
 
 class AceBertModelTester:
@@ -42,14 +52,15 @@ class AceBertModelTester:
     num_masks = 2
     mask_length = GRID**2
 
-    def __init__(self, parent: unittest.TestCase, with_query: bool):
+    def __init__(self, parent: unittest.TestCase, with_query: bool, vision_config: dict[str, Any] | None):
         self.parent = parent
-        self.with_query = with_query
+        self.with_query, self.vision_config = with_query, vision_config
 
     def get_config(self) -> AceBertConfig:
         return AceBertConfig(
             text_config=ENCODER,
             query_config=ENCODER,
+            vision_config=self.vision_config,
             patch_size=8,
             pixel_group_size=4,
             pixel_hidden_size=8,
@@ -73,15 +84,28 @@ class AceBertModelTester:
         return self.get_config(), {**(query if self.with_query else {}), **product}
 
 
+class AceBertVisionModelTester(AceBertModelTester):
+    is_training = False  # it has no loss of its own
+    seq_length = 1 + GRID**2  # the class token comes first
+
+    def get_config(self) -> AceBertVisionConfig:
+        return AceBertVisionConfig(**VISION)
+
+    def prepare_config_and_inputs_for_common(self) -> tuple[AceBertVisionConfig, dict[str, torch.Tensor]]:
+        config, inputs = super().prepare_config_and_inputs_for_common()
+        return config, {name: value for name, value in inputs.items() if name in IMAGE_INPUTS}
+
+
 class CommonTests(ModelTesterMixin):
     test_resize_embeddings = False
     test_torch_exportable = False
     _is_composite = True
     with_query = False
+    vision_config: dict[str, Any] | None = None  # one stream
     additional_model_inputs = ("input_ids", "pixel_values", "pixel_attention_mask", "spatial_shapes")
 
     def setUp(self) -> None:
-        self.model_tester = AceBertModelTester(self, self.with_query)
+        self.model_tester = AceBertModelTester(self, self.with_query, self.vision_config)
 
 
 class AceBertProductEncoderTest(CommonTests, unittest.TestCase):
@@ -103,14 +127,37 @@ class AceBertModelTest(CommonTests, unittest.TestCase):
         ConfigTester(self, config_class=AceBertConfig, has_text_modality=False).run_common_tests()
 
 
-TWO_ENCODERS = "Outputs of two encoders: AceBertProductEncoderTest tests one, transformers' BERT tests the other."
+class AceBertWithImageEncoderTest(AceBertModelTest):
+    vision_config = VISION
+
+
+class AceBertVisionModelTest(CommonTests, unittest.TestCase):
+    all_model_classes = (AceBertVisionModel,)
+    _is_composite = False
+    additional_model_inputs = ("pixel_attention_mask", "spatial_shapes")
+
+    def setUp(self) -> None:
+        self.model_tester = AceBertVisionModelTester(self, with_query=False, vision_config=VISION)
+
+
+leave_out(AceBertVisionModelTest, {"test_model_get_set_embeddings": "Patches have no table of embeddings."})
+
+SEVERAL_ENCODERS = (
+    "Outputs of several encoders: AceBertProductEncoderTest tests one, transformers' BERT tests the other."
+)
+OF_SEVERAL = {
+    "test_attention_outputs": SEVERAL_ENCODERS,
+    "test_hidden_states_output": SEVERAL_ENCODERS,
+    "test_retain_grad_hidden_states_attentions": SEVERAL_ENCODERS,
+    "test_eager_matches_sdpa_inference": "It reads CLIP's `logits_per_text`. AceBertProductEncoderTest runs it.",
+}
+leave_out(AceBertWithImageEncoderTest, OF_SEVERAL)
 leave_out(
     AceBertModelTest,
     {
-        "test_attention_outputs": TWO_ENCODERS,
-        "test_hidden_states_output": TWO_ENCODERS,
-        "test_retain_grad_hidden_states_attentions": TWO_ENCODERS,
-        "test_eager_matches_sdpa_inference": "It reads CLIP's `logits_per_text`. AceBertProductEncoderTest runs it.",
+        **OF_SEVERAL,
+        "test_get_image_features_output": "It looks for the width in `vision_config`, which one stream has not. "
+        "AceBertWithImageEncoderTest runs it.",
     },
 )
 
