@@ -145,7 +145,7 @@ def why_page(shop: Shop, catalog: ProductCatalog, reasons: Reasons) -> Markup:
         summary=reasons.summary,
         percent=reasons.title_percent,
         scores={
-            "Match": reasons.explanation.score,
+            "As a whole": reasons.explanation.score,
             "Title alone": reasons.alone.get("title"),
             "Photo alone": reasons.alone.get("image"),
         },
