@@ -5,8 +5,8 @@ from typing import Any
 
 # Imported at first use: the child that merges a catalogue's files imports this package too, and needs no model.
 _MODULES = {
-    "CatalogBusyError": "product_catalog",
-    "ChangeKeptError": "product_catalog",
+    "CatalogBusyError": "live_index",
+    "ChangeKeptError": "live_index",
     "Hit": "records",
     "IndexUnavailableError": "indexes.connection",
     "Product": "records",

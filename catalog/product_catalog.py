@@ -9,10 +9,7 @@ survives a kill, and the next search sees it.
 """
 
 import os
-import shutil
-import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,22 +26,8 @@ from acebert.catalog.build import BuildOptions, build_catalog, finish_replacing
 from acebert.catalog.filters import Filter
 from acebert.catalog.grouping import check_group, group_facets
 from acebert.catalog.indexes.base import CatalogIndex, Match
-from acebert.catalog.indexes.connection import IndexUnavailableError
-from acebert.catalog.indexes.edge import EdgeIndex
-from acebert.catalog.indexes.memory import MemoryIndex
-from acebert.catalog.indexes.server import ServerIndex
-from acebert.catalog.maintenance import (
-    UNFILLED,
-    apply_change,
-    fill_index,
-    index_folder,
-    index_schema,
-    read_applied,
-    run_child,
-    to_key,
-    write_applied,
-)
-from acebert.catalog.opening import find_miscount, open_index, refill
+from acebert.catalog.live_index import SHARED_WAIT, UNREACHABLE, LiveIndex
+from acebert.catalog.maintenance import to_key
 from acebert.catalog.parts import keep_photo
 from acebert.catalog.records import (
     NewProducts,
@@ -58,7 +41,6 @@ from acebert.catalog.records import (
 )
 from acebert.catalog.search_options import Options, read_queries
 from acebert.catalog.searching import Searcher
-from acebert.catalog.server_index import is_server
 from acebert.catalog.store import Products, ProductStore, Settings
 from acebert.data.cleaning import OnBadRow
 from acebert.data.photo_columns import MAX_IMAGES
@@ -67,42 +49,15 @@ from acebert.utils.words import cut
 
 logger = logging.get_logger(__name__)
 
-FLUSH_EVERY = 256  # changes between two flushes of the index: what a start after a kill has to apply again
 ENCODE_BATCH = 64
-SHARED_WAIT = 10.0  # seconds that a change waits for those of other processes
-CATCH_UP_EVERY = 0.5  # seconds between looks whether a server is back
-UNREACHABLE = (IndexUnavailableError, PermissionError)  # what a server's index raises until somebody mends it
-
-
-class ChangeKeptError(IndexUnavailableError):
-    """A change is on the disk, but not in the index: its server can't be reached. It must not be repeated."""
-
-
-class CatalogBusyError(RuntimeError):
-    """Another process keeps a shared catalogue from being changed. The change may be tried again."""
 
 
 class ProductCatalog:
     """A catalogue that is open. Made by [`ProductCatalog.build`] or [`ProductCatalog.load`]; threads may share one."""
 
-    def __init__(
-        self,
-        store: ProductStore,
-        index: CatalogIndex,
-        encoder: Encoder | None,
-        lock: FileLock | None,
-        shared: bool = False,
-    ):
-        self._store, self._encoder, self._lock, self._shared = store, encoder, lock, shared
-        self._open_index: CatalogIndex | None = index
-        self._changing = threading.Lock()
-        self._turn = threading.Lock()  # of a thread to have the lock that processes share
-        self._optimizing = threading.Lock()
-        self._applied = self._flushed = store.settings.merged  # changes that the index has, and has on the disk
-        self._filled = True  # False while a server's index is filled again
-        self._searcher = Searcher(store.settings, encoder)
-        self._closing = threading.Event()
-        self._catching: threading.Thread | None = None  # applies changes that a server missed
+    def __init__(self, store: ProductStore, encoder: Encoder | None, lock: FileLock | None, shared: bool = False):
+        self._encoder, self._searcher = encoder, Searcher(store.settings, encoder)
+        self._live = LiveIndex(store, lock, shared, on_change=self._searcher.vocabulary.forget)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Making and opening
@@ -258,50 +213,25 @@ class ProductCatalog:
                     f"Another process has {path} open for changes: close it there, or pass read_only=True."
                 ) from None
             store.remove_leftovers()
-        catalog = cls(store, MemoryIndex(index_schema(store.settings)), encoder, lock, shared)
+        catalog = cls(store, encoder, lock, shared)
         try:
-            catalog._start_index(read_only or shared, index_options)
+            catalog._live.open(index_options)
         except BaseException:
-            catalog._index.close()  # and no more: a flush would mark as applied what the index may lack
-            if lock is not None:
-                lock.release()
+            catalog._live.abandon()
             raise
         return catalog
 
-    def _start_index(self, read_only: bool, options: Mapping[str, Any] | None) -> None:
-        self._open_index, self._applied = open_index(self._store, read_only, options)
-        self._flushed = self._applied
-        if read_only and is_server(self.settings.index):
-            return  # the collection is its writer's to change
-        self._apply_changes()
-        if read_only:
-            return
-        wrong = find_miscount(self._index, self._store)
-        if wrong is not None:
-            logger.warning(f"{wrong}: it is filled again.")
-            assert isinstance(self._index, ServerIndex), "other indexes aren't counted"
-            self._open_index, self._applied = refill(self._index, self._store)
-            self._apply_changes()
-        self.flush()
-
     def close(self) -> None:
         """Flushes and gives the folder free for other processes. What is closed stays closed."""
-        self._closing.set()
-        with self._changing:
-            if self._open_index is None:
-                return
-            if self._lock is not None:
-                if not self._shared:
-                    self._flush()
-                self._lock.release()
-            self._open_index.close()
-            self._open_index = None
+        self._live.close()
 
     @property
     def _index(self) -> CatalogIndex:
-        if self._open_index is None:
-            raise RuntimeError(f"The catalogue {self.path} is closed: load it again.")
-        return self._open_index
+        return self._live.index
+
+    @property
+    def _store(self) -> ProductStore:
+        return self._live.store
 
     def __enter__(self) -> "ProductCatalog":
         return self
@@ -508,7 +438,7 @@ class ProductCatalog:
             ChangeKeptError: where the index is on a server that can't be reached. The change is on the disk, and is
                 applied when the server answers again.
         """
-        self._check_writable()
+        self._live.check_writable()
         products = list(products)
         if self._encoder is None:
             raise ValueError(f"To add products, load the catalogue with its model: {self.settings.model['name']!r}.")
@@ -516,9 +446,9 @@ class ProductCatalog:
         if not products:
             return 0
         encoded = self._encode_new(new)
-        with self._alone():
+        with self._live.alone():
             self._store.append_upsert(encoded)
-            self._apply_kept()
+            self._live.apply_kept()
         return len(products)
 
     def _encode_new(self, new: NewProducts) -> Products:
@@ -546,18 +476,18 @@ class ProductCatalog:
         Raises:
             ChangeKeptError: as `upsert`.
         """
-        self._check_writable()
+        self._live.check_writable()
         ids = list(dict.fromkeys(ids))
         keys = [self._key(product_id) for product_id in ids]
-        with self._alone():
+        with self._live.alone():
             try:
-                self._apply_changes()  # an upsert that the index missed may be of one of these
+                self._live.apply()  # an upsert that the index missed may be of one of these
                 there = [product_id for product_id, match in zip(ids, self._index.get(keys), strict=True) if match]
             except UNREACHABLE:
                 there = ids  # to delete what isn't there makes no difference
             if there:
                 self._store.append_delete(there)
-                self._apply_kept()
+                self._live.apply_kept()
         return len(there)
 
     def update_attributes(self, values: Mapping[Any, Mapping[str, Any]]) -> None:
@@ -572,7 +502,7 @@ class ProductCatalog:
             IndexUnavailableError: where the server can't say which products there are. Nothing is then changed.
             ChangeKeptError: as `upsert`.
         """
-        self._check_writable()
+        self._live.check_writable()
         if not isinstance(values, Mapping) or not all(isinstance(row, Mapping) for row in values.values()):
             raise ValueError(
                 'update_attributes takes a dict of ids to attributes, as {7: {"price": 9.5}}, '
@@ -583,9 +513,9 @@ class ProductCatalog:
             for product_id, row in values.items()
         }
         keys = [self._key(product_id) for product_id in checked]
-        with self._alone():
+        with self._live.alone():
             try:
-                self._apply_changes()
+                self._live.apply()
                 found = self._index.get(keys)
             except UNREACHABLE as error:
                 raise type(error)(f"No attribute was changed, for the products can't be looked up. {error}") from error
@@ -594,7 +524,7 @@ class ProductCatalog:
                 raise KeyError(f"There are no products with the ids {missing[:10]}.")
             if checked:
                 self._store.append_attributes(list(checked), list(checked.values()))
-                self._apply_kept()
+                self._live.apply_kept()
 
     def optimize(self) -> None:
         """Merges all changes into the products' files and makes the index anew, beyond 300,000 products by HNSW.
@@ -605,146 +535,18 @@ class ProductCatalog:
         Raises:
             RuntimeError: if it runs already, or the child fails; the catalogue is then as before.
         """
-        self._check_writable()
-        if self._shared:
-            raise RuntimeError(
-                "A shared catalogue can't be optimized: close it everywhere, and open it in one process."
-            )
-        if not self._optimizing.acquire(blocking=False):
-            raise RuntimeError("The catalogue is being optimized already.")
-        try:
-            self._optimize()
-        finally:
-            self._optimizing.release()
-
-    def _optimize(self) -> None:
-        store, settings = self._store, self._store.settings
-        with self._changing:
-            upto, generation = store.last_change, settings.generation + 1
-        run_child(store.path, generation, upto)
-        with self._changing:
-            if settings.index == "edge":
-                index = EdgeIndex.open(index_folder(store.path, generation), index_schema(settings))
-            elif settings.index == "memory":
-                index = MemoryIndex(index_schema(settings))
-                fill_index(index, store, generation)
-            else:
-                # A server keeps its one collection: the products only learn where their photos lie now. A kill in
-                # between has the next start do it again.
-                index = self._index
-                self._filled = False
-                write_applied(index_folder(store.path, settings.generation), UNFILLED)
-                fill_index(index, store, generation)
-                write_applied(index_folder(store.path, generation), upto)
-            for _, file in store.changes(upto):
-                apply_change(index, store, file)
-            self._open_index = index  # a search that still has the old one keeps it alive
-            self._applied, self._filled = store.last_change, True
-            store.switch(generation, upto)
-            self._flush()
-            for folder in (store.path / "index").glob("*"):
-                if folder != index_folder(store.path, generation):
-                    shutil.rmtree(folder, ignore_errors=True)
+        self._live.optimize()
 
     def flush(self) -> None:
         """Writes the index out, so that the next start after a kill is as quick as after a close."""
-        self._check_writable()
-        with self._changing:
-            self._flush()
-
-    def _flush(self) -> None:
-        self._index.flush()
-        self._flushed = self._applied
-        if not isinstance(self._index, MemoryIndex):
-            applied = self._applied if self._filled else UNFILLED
-            write_applied(index_folder(self.path, self.settings.generation), applied)
-
-    def _apply_changes(self) -> None:
-        """Brings into the index what only the files have: the newest change, and any that failed to get there."""
-        for number, file in self._store.changes(self._applied):
-            apply_change(self._index, self._store, file)
-            self._applied = number
-            self._searcher.vocabulary.forget()
-        if self._lock is not None and self._applied - self._flushed >= (1 if self._shared else FLUSH_EVERY):
-            self._flush()
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Nobody else changes the catalogue meanwhile: no other thread, and no other process that shares it."""
-        if self._lock is None or not self._shared:
-            with self._changing:
-                yield
-            return
-        with self._turn:  # not `_changing`, for which searches wait that see another process's changes
-            try:
-                self._lock.acquire()
-            except Timeout:
-                raise CatalogBusyError(
-                    f"Another process has kept {self.path} from being changed for {SHARED_WAIT:g} s: close it there, "
-                    "or try again."
-                ) from None
-            try:
-                with self._changing:
-                    self._see_changes()
-                    yield
-            finally:
-                self._lock.release()
+        self._live.flush()
 
     def refresh(self) -> None:
         """Brings into a shared catalogue what other processes have changed; with nothing changed it takes microseconds.
 
         The next search then sees every change that had returned anywhere. On a server it does without being called.
         """
-        if not self._shared or is_server(self.settings.index):
-            return
-        # A change that another thread is about to apply counts as not seen yet.
-        if self._applied < self._store.last_change or self._store.is_behind():
-            with self._changing:
-                self._see_changes()
-
-    def _see_changes(self) -> None:
-        """What other processes have done since the last look: changes, and a merge while nobody shared it."""
-        store = self._store.look_again()
-        if is_server(store.settings.index):
-            applied = read_applied(index_folder(store.path, store.settings.generation))
-            if applied is None or applied == UNFILLED:
-                raise RuntimeError(f"The index of {self.path} isn't filled yet: load it in one process first.")
-            self._store, self._applied = store, applied
-        elif store is not self._store:
-            index = MemoryIndex(index_schema(store.settings))
-            fill_index(index, store, store.settings.generation)
-            self._store, self._open_index = store, index
-            self._applied = self._flushed = store.settings.merged
-        self._apply_changes()
-
-    def _apply_kept(self) -> None:
-        """Applies changes of which the newest was just kept; if the server can't be reached, as soon as it can be."""
-        try:
-            self._apply_changes()
-        except UNREACHABLE as error:
-            if self._catching is None or not self._catching.is_alive():
-                self._catching = threading.Thread(target=self._catch_up, name="catalog-catch-up", daemon=True)
-                self._catching.start()
-            waiting = self._store.last_change - self._applied
-            raise ChangeKeptError(
-                f"The change is kept in {self.path}, the {waiting}. of those that wait for the index: it will be found "
-                f"as soon as the server answers again, or at the next load. Don't repeat it. {error}"
-            ) from error
-
-    def _catch_up(self) -> None:
-        while not self._closing.wait(CATCH_UP_EVERY):
-            index = self._open_index
-            if not isinstance(index, ServerIndex) or not index.is_up():
-                continue
-            # It is down again, or another process is busy with the catalogue.
-            with suppress(*UNREACHABLE, CatalogBusyError), self._alone():
-                if self._open_index is not None:
-                    self._apply_changes()
-                    return
-
-    def _check_writable(self) -> None:
-        if self._lock is None or self._open_index is None or not (self._shared or self._lock.is_locked):
-            raise RuntimeError(f"The catalogue {self.path} is open read-only, or closed: load it to change it.")
+        self._live.refresh()
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from transformers.utils import logging
 
 from acebert.catalog.indexes.connection import IndexUnavailableError
-from acebert.catalog.product_catalog import CatalogBusyError, ChangeKeptError
+from acebert.catalog.live_index import CatalogBusyError, ChangeKeptError
 from acebert.serving.contract import ErrorAnswer, Problem
 
 logger = logging.get_logger(__name__)

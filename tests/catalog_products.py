@@ -26,9 +26,7 @@ FEATURES = Features(
 def reopen(catalog: ProductCatalog, **settings: Any) -> ProductCatalog:
     """As after a kill: nothing of the old one is flushed, only its lock is let go of, as the system does."""
     encoder = catalog._encoder
-    catalog._lock.release()
-    catalog._index.close()
-    catalog._open_index = None
+    catalog._live.abandon()
     return ProductCatalog.load(catalog.path, encoder.model, encoder.processor, **settings)
 
 

@@ -12,7 +12,7 @@ import pytest
 from catalog_products import COUNT, ids, reopen
 from helpers import draw
 
-from acebert.catalog import ProductCatalog, product_catalog
+from acebert.catalog import ProductCatalog, live_index
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
 
@@ -45,7 +45,7 @@ def test_a_change_that_the_index_missed_is_applied_later(
         raise OSError("no space left")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
-        patch.setattr(product_catalog, "apply_change", fail)
+        patch.setattr(live_index, "apply_change", fail)
         catalog.upsert([{"id": 7, "title": "blue mug"}])
     assert 7 not in catalog
     catalog.delete([100])
@@ -78,7 +78,7 @@ def test_optimizing_merges_the_changes_and_changes_no_answer(
 
 
 def test_changes_during_an_optimization_are_kept(catalog: ProductCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_child = product_catalog.run_child
+    run_child = live_index.run_child
 
     def change_meanwhile(*args: Any) -> None:
         catalog.upsert([{"id": 7, "title": "blue mug"}])
@@ -87,7 +87,7 @@ def test_changes_during_an_optimization_are_kept(catalog: ProductCatalog, monkey
         run_child(*args)
         catalog.delete([100])
 
-    monkeypatch.setattr(product_catalog, "run_child", change_meanwhile)
+    monkeypatch.setattr(live_index, "run_child", change_meanwhile)
     catalog.optimize()
     again = reopen(catalog)
     assert 7 in again and 100 not in again and len(again) == COUNT
@@ -100,7 +100,7 @@ def test_a_failed_optimization_leaves_all_as_it_was(catalog: ProductCatalog, mon
 
     before = ids(catalog.search("red shirt"))
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="child died"):
-        patch.setattr(product_catalog, "run_child", fail)
+        patch.setattr(live_index, "run_child", fail)
         catalog.optimize()
     assert ids(catalog.search("red shirt")) == before
     catalog.optimize()

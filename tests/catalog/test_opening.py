@@ -8,7 +8,7 @@ import pytest
 import torch
 from catalog_products import COUNT, ids, reopen
 
-from acebert.catalog import ProductCatalog, maintenance, opening, product_catalog, store
+from acebert.catalog import ProductCatalog, live_index, maintenance, opening, product_catalog, store
 from acebert.catalog.store import FORMAT
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
@@ -114,7 +114,7 @@ def test_filling_a_server_goes_on_after_a_kill(
     with ProductCatalog.load(path) as opened:
         assert len(opened) == COUNT
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(product_catalog, "fill_index", killed)
+            patch.setattr(live_index, "fill_index", killed)
             opened.optimize()
     with ProductCatalog.load(path) as opened:
         assert len(opened) == COUNT and opened.photo(opened.get(100))

@@ -12,10 +12,10 @@ from datasets import Dataset
 from qdrant_client import models
 from qdrant_server import QdrantStandIn
 
-from acebert.catalog import ProductCatalog, opening, product_catalog
+from acebert.catalog import ProductCatalog, live_index, opening
 from acebert.catalog import build as building
 from acebert.catalog.indexes.connection import IndexUnavailableError
-from acebert.catalog.product_catalog import ChangeKeptError
+from acebert.catalog.live_index import ChangeKeptError
 
 QUICK = {"timeout": 1, "retries": 1, "grpc": False}
 Build = Callable[..., ProductCatalog]
@@ -37,7 +37,7 @@ def never_encodes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     told: list[str] = []
-    for module in (opening, product_catalog, building):
+    for module in (opening, live_index, building):
         monkeypatch.setattr(module.logger, "warning", told.append)
     return told
 
@@ -330,7 +330,7 @@ def test_changes_while_the_server_is_down_are_kept_and_applied_in_order_when_it_
 def test_the_next_change_applies_those_that_wait_first(
     build: Build, qdrant: QdrantStandIn, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(product_catalog, "CATCH_UP_EVERY", 60)
+    monkeypatch.setattr(live_index, "CATCH_UP_EVERY", 60)
     catalog = build(index=url, index_options=QUICK)
     qdrant.stop()
     with pytest.raises(ChangeKeptError):
@@ -365,7 +365,7 @@ def test_an_optimization_that_the_server_breaks_is_made_good(
 ) -> None:
     catalog = build(index=url, index_options=QUICK)
     catalog.upsert([{"id": 7, "title": "blue mug"}])
-    monkeypatch.setattr(product_catalog, "run_child", _merge_here)
+    monkeypatch.setattr(live_index, "run_child", _merge_here)
     qdrant.fail(500, times=2, path="/points")
     with pytest.raises(IndexUnavailableError):
         catalog.optimize()
@@ -375,4 +375,4 @@ def test_an_optimization_that_the_server_breaks_is_made_good(
 
 
 def _merge_here(path: Path, generation: int, upto: int) -> None:
-    product_catalog.ProductStore(path).merge(upto, generation)
+    live_index.ProductStore(path).merge(upto, generation)

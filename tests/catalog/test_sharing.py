@@ -9,7 +9,7 @@ import pytest
 from catalog_products import COUNT, ids
 from filelock import FileLock
 
-from acebert.catalog import CatalogBusyError, ProductCatalog, product_catalog
+from acebert.catalog import CatalogBusyError, ProductCatalog, live_index
 from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
 
@@ -77,7 +77,7 @@ def test_a_merge_in_between_is_noticed(build: Load, load: Load) -> None:
 def test_who_has_it_alone_keeps_others_from_changing_it(
     build: Load, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(product_catalog, "SHARED_WAIT", 0.05)
+    monkeypatch.setattr(live_index, "SHARED_WAIT", 0.05)
     build().close()
     shared = load()
     with FileLock(shared.path / "lock", thread_local=False):
