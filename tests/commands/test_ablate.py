@@ -21,6 +21,7 @@ import yaml
 import acebert
 from acebert import train_accelerate
 from acebert.commands import ablate as script
+from acebert.data.collators import CPU_CHUNK
 from acebert.evaluation.campaign_report import t_interval
 from acebert.training.checkpoints import checkpoints_of
 from acebert.training.command_line import default_settings
@@ -139,10 +140,12 @@ def test_the_recorded_runs_are_the_whole_campaign(tmp_path: Path) -> None:
     planned = {run.name: run.settings for trial in trials for run in trial.runs}
     assert set(recorded) == set(planned)
     for name, record in recorded.items():
-        # A record holds the flags of all stages, and two that are gone: those of others have their defaults.
+        # A record holds the flags of all stages, and two that are gone: those of others have their defaults. A CPU's
+        # micro-batches had the size that they have now where no flag says otherwise.
         defaults = default_settings()
         gone = {"find_learning_rate": None, "num_workers": 1}
-        now = ChainMap(planned[name], gone, defaults["finetune"], *defaults.values())
+        assert planned[name].get("chunk_size") is None
+        now = ChainMap({"chunk_size": CPU_CHUNK}, planned[name], gone, defaults["finetune"], *defaults.values())
         assert {key: now[key] for key in record["settings"]} == record["settings"]
     shutil.copytree(records, tmp_path / "records")
     descriptions = {name: arm["description"] for name, arm in config["arms"].items()}

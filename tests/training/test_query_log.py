@@ -111,7 +111,7 @@ def test_products_without_a_query_are_left_out_where_nothing_can_be_learned_from
         ({"query_log": None, "query_log_id_column": "sku"}, "--query_log_id_column say how --query_log is read"),
         ({"query_log_weight_transform": "square"}, "must be none, log, or clip:N"),
         ({"validation_query_share": 1.0}, "--validation_query_share must lie in [0, 1), got 1.0"),
-        ({"stage": "align"}, "--stage align doesn't take --query_log (of finetune): leave out."),
+        ({"stage": "align", **NO_TEMPLATES}, "--stage align doesn't take --query_log (of finetune): leave out."),
     ],
 )
 def test_flags_that_do_not_go_together(
