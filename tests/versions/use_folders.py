@@ -31,10 +31,12 @@ def use(source: str, target: Path, save: bool) -> None:
     queries = processor(text=TEXTS, return_tensors="pt")
     photos = [photo(60, 40, 0), None, photo(33, 90, 1)]
     products = processor(text=[None, *TEXTS[:2]], images=photos, return_tensors="pt")
+    several = processor(text=[None, *TEXTS[:2]], images=[photos, None, photos[:1]], return_tensors="pt")
     with torch.no_grad():
         vectors = {
             "query": model.get_text_features(**queries).pooler_output,
             "product": model.get_product_features(**products).pooler_output,
+            "several": model.get_product_features(**several).pooler_output,
             "image": model.get_image_features(**processor(images=photos[::2], return_tensors="pt")).pooler_output,
         }
     target.mkdir(parents=True)
