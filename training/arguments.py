@@ -3,6 +3,7 @@
 A stage takes the flags of its own dataclass. Those of another stage are unknown to it.
 """
 
+import json
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from acebert.data.arguments import CatalogArguments, QueryArguments, QueryLogArg
 from acebert.data.query_log import weight_transform
 from acebert.utils.arguments import Bound, Count, Probability, names_of
 
+RECORD = "training_args.json"  # in a run's folder
 # Settings that may name a folder or a file of this machine.
 PLACES = ("model_name_or_path", "backbone", "image_backbone", "text_teacher", "dataset_name", "query_log", "output_dir")
 
@@ -24,6 +26,16 @@ def find_places(settings: Mapping[str, Any]) -> dict[str, str]:
     values = [settings.get(name) or [] for name in PLACES]
     names = [name for value in values for name in (value if isinstance(value, list) else [value])]
     return {name: str(Path(name).resolve()) for name in names if Path(name).exists()}
+
+
+def read_record(args: "TrainingArguments") -> dict[str, Any]:
+    """The settings of a run that goes on in `--output_dir`; empty for one that begins."""
+    folder = Path(args.output_dir)
+    file = folder / RECORD
+    if args.overwrite_output_dir or not (file.exists() and (folder / "checkpoints").exists()):
+        return {}
+    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return record
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -53,7 +65,7 @@ class RunArguments:
         default=256,
         metadata={
             "help": "Batch size of each process. In fine-tuning all other products of a step, over all processes, are "
-            "the in-batch negatives."
+            "the in-batch negatives. Where it isn't given, a small catalogue has smaller ones."
         },
     )
     gradient_accumulation_steps: Count = field(
@@ -91,7 +103,10 @@ class RunArguments:
     early_stopping_patience: Count | None = field(
         default=None, metadata={"help": "Stop after this many validations without improvement. Default: never."}
     )
-    eval_steps: Count = field(default=500, metadata={"help": "Optimizer steps between validations."})
+    eval_steps: Count = field(
+        default=500,
+        metadata={"help": "Optimizer steps between validations. Where it isn't given, a short run has fewer."},
+    )
     checkpointing_steps: Count = field(default=200, metadata={"help": "Optimizer steps between checkpoints."})
     checkpoints_total_limit: Count = field(default=2, metadata={"help": "Number of newest checkpoints to keep."})
     logging_steps: Count = field(default=10, metadata={"help": "Optimizer steps between log entries."})
@@ -118,7 +133,11 @@ class OptimizationArguments:
         default="linear", metadata={"help": "Learning-rate schedule: any name of transformers' get_scheduler."}
     )
     warmup_ratio: Probability = field(
-        default=0.05, metadata={"help": "Share of the steps over which the learning rates warm up."}
+        default=0.05,
+        metadata={
+            "help": "Share of the steps over which the learning rates warm up. Where it isn't given, a short run has "
+            "more."
+        },
     )
     weight_decay: float = field(
         default=0.01, metadata={"help": "Weight decay of matrices; biases, norms and temperature have none."}
@@ -240,7 +259,8 @@ class SplitArguments:
         default=0.05,
         metadata={
             "help": "Share of --train_split to hold out for validation if there is no --validation_split; products "
-            "with one id or title stay on one side. 0 for no validation."
+            "with one id or title stay on one side. 0 for no validation. Where it isn't given, a small catalogue has "
+            "up to a fifth."
         },
     )
     validation_size: int = field(
@@ -334,7 +354,10 @@ class PairArguments:
     )
     title_query_probability: Probability = field(
         default=0.5,
-        metadata={"help": "Share of rows whose query is the title; the product then has its photo alone."},
+        metadata={
+            "help": "Share of rows whose query is the title; the product then has its photo alone. Where it isn't "
+            "given, --freeze_image_encoder asks by title only for products that have no other query."
+        },
     )
     drop_title_probability: Probability = field(
         default=0.2,
@@ -465,11 +488,16 @@ class TrainingArguments(
 ):
     """What every stage takes."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.given: Set[str] = frozenset()  # names of flags, be it with their default
+        self.reasons: dict[str, str] = {}  # of flags that weren't given, why the run chose what they are
+
     def check(self, given: Set[str]) -> None:
         """Makes sure that the flags go together.
 
         Args:
-            given: names of the flags that were given, be it with their default.
+            given: names of the flags that were given.
 
         Raises:
             ValueError: if they don't, naming them.

@@ -25,7 +25,7 @@ from accelerate.utils import broadcast_object_list
 
 from acebert import __version__
 from acebert.processing_acebert import AceBertProcessor
-from acebert.training.arguments import TrainingArguments, find_places
+from acebert.training.arguments import RECORD, TrainingArguments, find_places, read_record
 from acebert.training.loading import Model
 from acebert.utils.arguments import defaults_of
 from acebert.utils.files import UNFINISHED, atomic_write, sync_file, sync_folder, writing
@@ -37,7 +37,7 @@ VERSIONS = "versions.json"
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "pillow")
 # Settings that a run may go on with whatever they were before.
 FREE = ("overwrite_output_dir", "dataloader_num_workers", "logging_steps", "checkpointing_steps")
-FREE += ("checkpoints_total_limit", "report_to", "push_to_hub", "hub_private_repo", "hub_model_id", "places")
+FREE += ("checkpoints_total_limit", "report_to", "push_to_hub", "hub_private_repo", "hub_model_id", "places", "reasons")
 
 
 class RunFolder:
@@ -170,14 +170,12 @@ def record_settings(settings: Mapping[str, Any], args: TrainingArguments) -> Non
         SystemExit: if a run in the folder had other settings, naming them.
     """
     folder = Path(args.output_dir)
-    file = folder / "training_args.json"
     settings = {name: value for name, value in settings.items() if name not in FREE}
     places: dict[str, str] = {}  # a run that goes on keeps what was a folder when it began
     if args.overwrite_output_dir:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         (folder / "train_log.jsonl").unlink(missing_ok=True)
-    elif file.exists() and (folder / "checkpoints").exists():
-        record = json.loads(file.read_text(encoding="utf-8"))
+    elif record := read_record(args):
         places = record.get("places", {})
         before = {name: value for name, value in record.items() if name not in FREE}
         # Flags of a later version do nothing by default; its other records have nothing to differ from.
@@ -196,7 +194,8 @@ def record_settings(settings: Mapping[str, Any], args: TrainingArguments) -> Non
         if new:
             print(f"Warning: {folder} holds a run that recorded less. It is taken to have had {new}.")
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(file, json.dumps({**settings, "places": places | find_places(settings)}, indent=2))
+    notes = {"places": places | find_places(settings), "reasons": args.reasons}
+    atomic_write(folder / RECORD, json.dumps({**settings, **notes}, indent=2))
 
 
 # ----------------------------------------------------------------------------------------------------------------------

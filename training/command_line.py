@@ -55,7 +55,8 @@ def parse_arguments(
     try:
         _refuse_unknown(unknown, stage)
         check_bounds(args)
-        args.check({_name(flag) for flag in flags if flag.startswith("--")})
+        args.given = frozenset(_name(flag) for flag in flags if flag.startswith("--"))
+        args.check(args.given)
     except ValueError as error:
         parser.error(str(error))
     return args
@@ -89,7 +90,7 @@ def _choose_stage(flags: Sequence[str], name: str, description: str, parents: Se
 
 
 def _name(flag: str) -> str:
-    return flag.split("=")[0].removeprefix("--").removeprefix("no_")
+    return flag.split("=")[0].removeprefix("--").replace("-", "_").removeprefix("no_")
 
 
 def _refuse_unknown(unknown: Sequence[str], stage: str) -> None:

@@ -22,6 +22,7 @@ from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.modeling_acebert import AceBertForPreTraining, AceBertForRetrieval
 from acebert.processing_acebert import AceBertProcessor
 from acebert.training.arguments import FromBackboneArguments, NewImageEncoderArguments, TrainingArguments
+from acebert.training.choices import settle
 from acebert.utils.fingerprints import products_sha256
 from acebert.utils.words import cut
 
@@ -56,7 +57,9 @@ class Splits:
 
 
 def load_splits(args: TrainingArguments, accelerator: Accelerator, learns_from_pairs: bool) -> Splits:
-    """Loads the catalogue's splits; bad rows are refused or left out, as `--on_bad_row` says.
+    """Loads the catalogue's splits, and settles what their size decides of the flags that weren't given.
+
+    Bad rows are refused or left out, as `--on_bad_row` says.
 
     Args:
         args: flags.
@@ -101,7 +104,8 @@ def load_splits(args: TrainingArguments, accelerator: Accelerator, learns_from_p
     if args.validation_split:
         validation = load(args.validation_split)
         fingerprints["validation_data"] = _describe(validation)
-    elif args.validation_share:
+    settle(args, len(train), None if validation is None else len(validation), accelerator)
+    if validation is None and args.validation_share:
         train, validation = hold_out(train, columns, args.validation_share)
     if log is not None and isinstance(args, QueryLogArguments):
         fingerprints["query_log_data"] = f"{len(log)} pairs, SHA-256 {log.sha256()[:16]}"

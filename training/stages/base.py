@@ -77,13 +77,28 @@ class Stage(ABC, Generic[ArgumentsT]):
             accelerator.print("No product has a query: titles alone are asked for, each for its photo.")
         validation_size = len(self.validation_data) if self.validation_data else 0
         accelerator.print(f"{len(train)} products to train on, {validation_size} to validate on.")
+        self._fit_batch()
+        return splits.fingerprints
+
+    def _fit_batch(self) -> None:
+        """Makes a batch that nobody asked for no larger than the training split.
+
+        Raises:
+            SystemExit: if it was asked for, or there is no product for each process.
+        """
+        args, accelerator, products = self.args, self.accelerator, len(self.train_data)
         least = args.per_device_batch_size * accelerator.num_processes
-        if len(train) < least:
+        fitting = products // accelerator.num_processes
+        if products >= least:
+            return
+        if "per_device_batch_size" in args.given or fitting < 1:
             raise SystemExit(
-                f"The training split has {len(train)} products, but one batch of all processes takes {least}: "
+                f"The training split has {products} products, but one batch of all processes takes {least}: "
                 "lower --per_device_batch_size."
             )
-        return splits.fingerprints
+        reason = f"there are {products} products to train on"
+        args.per_device_batch_size, args.reasons["per_device_batch_size"] = fitting, reason
+        accelerator.print(f"--per_device_batch_size {fitting}, as it isn't given: {reason}.")
 
     def _make_dataset(self, splits: Splits, is_training: bool) -> PairDataset:
         products = splits.train if is_training else splits.validation
