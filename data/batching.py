@@ -9,16 +9,16 @@ import torch
 PREFETCH_BATCHES = 4  # batches to encode that are loaded together and bucketed by length
 
 
-def split_by_sides(sides: torch.Tensor, lengths: Sequence[torch.Tensor], size: int) -> list[torch.Tensor]:
+def split_by_modalities(shown: torch.Tensor, lengths: Sequence[torch.Tensor], size: int) -> list[torch.Tensor]:
     """Row numbers in micro-batches of about equal size, each of rows that show the same.
 
     Args:
-        sides: (rows,) integers, what each row shows.
-        lengths: each (rows,): keys to sort by within equal sides, the last key first.
+        shown: (rows,) integers, what each row shows.
+        lengths: each (rows,): keys to sort by within those that show the same, the last key first.
         size: maximum rows in a micro-batch.
     """
-    order = torch.from_numpy(np.lexsort((*lengths, sides)))
-    groups = order.split(torch.unique(sides, return_counts=True)[1].tolist())
+    order = torch.from_numpy(np.lexsort((*lengths, shown)))
+    groups = order.split(torch.unique(shown, return_counts=True)[1].tolist())
     return [part for group in groups for part in group.tensor_split(math.ceil(len(group) / size))]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from acebert.data.batching import length_keys, select_rows, split_by_sides, trim_padding
+from acebert.data.batching import length_keys, select_rows, split_by_modalities, trim_padding
 from acebert.data.cleaning import SKIP
 from acebert.data.open_texts import OpenTexts
 from acebert.data.pairs import PairDataset, PretrainingDataset
@@ -144,7 +144,7 @@ class PairCollator:
         shown = torch.tensor(
             [2 * (title is not None) + (image is not None) for title, image in zip(titles, images, strict=True)]
         )
-        parts = split_by_sides(shown, length_keys(words, patches), self.chunk_size)
+        parts = split_by_modalities(shown, length_keys(words, patches), self.chunk_size)
         product_order = torch.cat(parts)
         query_order = queries["query_attention_mask"].sum(1).argsort(stable=True)
         chunks = [
@@ -266,8 +266,8 @@ class QueryCollator:
         texts = [row["query"] for row in rows]
         inputs = process_named(self.processor.process_queries, name_rows(rows), FIX_QUERY, queries=texts)
         inputs = {f"query_{name}": value for name, value in inputs.items()}
-        for name in ("product_id", "query_id", "from_title", "sides"):
+        for name in ("product_id", "query_id", "from_title", "modalities"):
             inputs[name] = torch.tensor([int(row[name]) for row in rows])
         inputs["query_attributes"] = torch.from_numpy(np.stack([row["query_attributes"] for row in rows]))
-        parts = split_by_sides(inputs["sides"], [inputs["query_attention_mask"].sum(1)], self.chunk_size)
+        parts = split_by_modalities(inputs["modalities"], [inputs["query_attention_mask"].sum(1)], self.chunk_size)
         return {"chunks": [trim_padding(select_rows(inputs, part)) for part in parts]}

@@ -119,12 +119,12 @@ class Corpus:
             return np.zeros(len(self), dtype=bool)
         return have_photos(self.photos, self.photos.column_names[0])
 
-    def shows(self, sides: Collection[str]) -> np.ndarray:
-        """(products,) booleans: which have at least one of the sides, "title" and "image"."""
+    def shows(self, modalities: Collection[str]) -> np.ndarray:
+        """(products,) booleans: which have at least one of the modalities, "title" and "image"."""
         shown = np.zeros(len(self), dtype=bool)
-        if "title" in sides:
+        if "title" in modalities:
             shown |= np.array([title is not None for title in self.titles])
-        if "image" in sides:
+        if "image" in modalities:
             shown |= self.has_photo
         return shown
 

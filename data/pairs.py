@@ -214,9 +214,9 @@ class PairDataset(torch.utils.data.Dataset):
                 "learned from it: give it both or, where the stage learns from queries, a query, a hot query or "
                 f"attributes for --query_templates. {SKIP}"
             )
-        return *made, *self.draw_sides(row, rng, photo)
+        return *made, *self.draw_modalities(row, rng, photo)
 
-    def draw_sides(self, row: int, rng: np.random.Generator, photo: Any | None) -> tuple[str | None, Any | None]:
+    def draw_modalities(self, row: int, rng: np.random.Generator, photo: Any | None) -> tuple[str | None, Any | None]:
         """Title and photo, one of which may be dropped, of a product whose query isn't its title."""
         title = self.titles[row]
         if title is None and photo is None:
@@ -271,7 +271,7 @@ class PretrainingDataset(PairDataset):
 
 
 # Modality subsets that a query is ranked against. The first stands for all modalities that a product has.
-SIDES = (("title", "image"), ("title",), ("image",))
+MODALITIES = (("title", "image"), ("title",), ("image",))
 
 
 class QueryDataset(PairDataset):
@@ -355,12 +355,12 @@ class QueryDataset(PairDataset):
             combination = self._draw_combination(rng)
         if combination:
             row, query, stated = combination
-            title, photo = self.draw_sides(row, rng, self.has_photo[row] or None)
+            title, photo = self.draw_modalities(row, rng, self.has_photo[row] or None)
         else:
             query, stated, title, photo = self.draw(row, rng, self.has_photo[row] or None, from_title)
         has_both = self.titles[row] is not None and self.has_photo[row]
-        sides = 0 if not has_both or (title and photo) else 1 if title else 2
-        return {**self.item(row, query, stated, title, photo), "sides": sides}
+        modalities = 0 if not has_both or (title and photo) else 1 if title else 2
+        return {**self.item(row, query, stated, title, photo), "modalities": modalities}
 
     def id_of(self, row: int) -> Any:
         return self[row]["id"]

@@ -32,13 +32,13 @@ LONG = 16  # loads of a few batches each, from which on a progress bar is shown
 
 
 def collate_products(
-    rows: list[int], corpus: Corpus, processor: ProcessorMixin, sides: Sequence[str]
+    rows: list[int], corpus: Corpus, processor: ProcessorMixin, modalities: Sequence[str]
 ) -> dict[str, torch.Tensor]:
     """Model inputs of some of the corpus's rows."""
     fields = {}
-    if "title" in sides:
+    if "title" in modalities:
         fields["titles"] = [corpus.titles[row] for row in rows]
-    if "image" in sides:
+    if "image" in modalities:
         fields["images"] = corpus.read_photos(rows)
     named = [f"The product {corpus.ids[row]!r}" for row in rows]
     process = partial(processor.process_products, **RAW_PATCHES)  # normalised on the device
@@ -151,7 +151,7 @@ class CorpusEncoder:
         vectors = self.encode(self.model.get_text_features, collate, order)
         return {texts[row]: vector for row, vector in zip(order, vectors, strict=True)}
 
-    def encode_products(self, corpus: Corpus, sides: Sequence[str]) -> torch.Tensor:
+    def encode_products(self, corpus: Corpus, modalities: Sequence[str]) -> torch.Tensor:
         """Product vectors, from the cache as far as it holds them.
 
         They are encoded in shards of about equally long titles, the longest first, so that a batch that is too large
@@ -159,24 +159,24 @@ class CorpusEncoder:
 
         Args:
             corpus: the products.
-            sides: what the model sees of them, "title", "image" or both.
+            modalities: what the model sees of them, "title", "image" or both.
 
         Returns:
-            (products, projection_dim) float32 on the main process, 0 for products that have none of the sides; an
+            (products, projection_dim) float32 on the main process, 0 for products that have none of the modalities; an
             empty tensor on the others.
         """
-        items = np.flatnonzero(corpus.shows(sides)).tolist()
+        items = np.flatnonzero(corpus.shows(modalities)).tolist()
         if not items:
-            raise ValueError(f"No product of {corpus.name} has any of: {', '.join(sides)}.")
-        lengths = [len(corpus.titles[row] or "") if "title" in sides else 0 for row in items]
+            raise ValueError(f"No product of {corpus.name} has any of: {', '.join(modalities)}.")
+        lengths = [len(corpus.titles[row] or "") if "title" in modalities else 0 for row in items]
         items = [items[i] for i in np.argsort(lengths, kind="stable")[::-1]]
         shards = [items[start : start + SHARD] for start in range(0, len(items), SHARD)]
-        folder = self._cache_folder(corpus, sides)
+        folder = self._cache_folder(corpus, modalities)
         paths = [folder / f"{number:05d}-of-{len(shards):05d}.npy" for number in range(len(shards))]
         # The main process looks, so that all do the same even where they don't share a disk.
         missing = broadcast_object_list([[n for n, path in enumerate(paths) if not path.exists()]])[0]
-        collate = partial(collate_products, corpus=corpus, processor=self.processor, sides=sides)
-        shown = f"{self.name}: {' + '.join(sides)} of {corpus.name}"
+        collate = partial(collate_products, corpus=corpus, processor=self.processor, modalities=modalities)
+        shown = f"{self.name}: {' + '.join(modalities)} of {corpus.name}"
         quiet = not missing or not self.accelerator.is_main_process
         for number in tqdm(missing, desc=shown, unit="shard", disable=quiet):
             vectors = self.encode(self.model.get_product_features, collate, shards[number])
@@ -195,7 +195,7 @@ class CorpusEncoder:
                 ) from error
         return embeds
 
-    def _cache_folder(self, corpus: Corpus, sides: Sequence[str]) -> Path:
+    def _cache_folder(self, corpus: Corpus, modalities: Sequence[str]) -> Path:
         """A folder for exactly these vectors: other product weights, code, products or precision have another."""
         if self.cache is None:
             raise ValueError("A CorpusEncoder needs a `cache` folder to encode a corpus's products.")
@@ -203,9 +203,9 @@ class CorpusEncoder:
             "product weights": product_weights_sha256(self.model, exact=True),
             "code": code_sha256(self.model, self.processor, self.processor.image_processor),
             "processor": self.processor.to_json_string(),
-            "ids and titles": corpus.sha256 if "title" in sides else None,
-            "photos": corpus.photos_sha256 if "image" in sides else None,
-            "sides": list(sides),
+            "ids and titles": corpus.sha256 if "title" in modalities else None,
+            "photos": corpus.photos_sha256 if "image" in modalities else None,
+            "sides": list(modalities),
             "precision": self.accelerator.mixed_precision,
         }
         folder = self.cache / json_sha256(key, indent=2)[:16]

@@ -65,7 +65,7 @@ class Baselines:
         texts: text encoders to measure; the first one is taken for the model's backbone.
         adapters: measure the first one also under these adapters; None for none.
         image_processor: the checkpoint's, for raw patches.
-        fusion: measure either side alone and late fusion of the two.
+        fusion: measure either modality alone and late fusion of the two.
 
     `photo_weights` maps a task's `hidden_columns` to the weight of a late fusion, as `choose_photo_weight` finds it;
     without one, there is no weighted late fusion.
@@ -126,11 +126,11 @@ class Baselines:
 
 def make_rankers(task: Task, vectors: Vectors, baselines: Baselines) -> list[Ranker]:
     """All rankers for a task, the model first."""
-    products, shown = vectors.of_products(task, task.sides)
+    products, shown = vectors.of_products(task, task.modalities)
     ours = dot_products(vectors.of_queries(task), products, shown)
     note = "cosine similarity of the query's vector and the product's; a photo as a query is a product without a title"
     rankers = [Ranker(MODEL, note, ours)]
-    if baselines.fusion and task.sides == TITLE_AND_PHOTO:
+    if baselines.fusion and task.modalities == TITLE_AND_PHOTO:
         rankers += _rankers_by_modality(task, vectors, baselines.photo_weights.get(task.hidden_columns))
     if task.photo_queries is not None:
         pixels = baselines.raw_patches(task.corpus)
@@ -157,13 +157,13 @@ def make_rankers(task: Task, vectors: Vectors, baselines: Baselines) -> list[Ran
 def _rankers_by_modality(task: Task, vectors: Vectors, tuned_weight: float | None) -> list[Ranker]:
     """The model with titles alone and photos alone, and late fusion of the two, also with a tuned weight."""
     rankers = []
-    for name, side in ((TITLE_ONLY, "title"), (PHOTO_ONLY, "image")):
-        if task.corpus.shows([side])[task.rows].any():
-            note = f"the same model, with {'photos' if side == 'title' else 'titles'} missing"
-            scores = dot_products(vectors.of_queries(task), *vectors.of_products(task, (side,)))
+    for name, modality in ((TITLE_ONLY, "title"), (PHOTO_ONLY, "image")):
+        if task.corpus.shows([modality])[task.rows].any():
+            note = f"the same model, with {'photos' if modality == 'title' else 'titles'} missing"
+            scores = dot_products(vectors.of_queries(task), *vectors.of_products(task, (modality,)))
             rankers.append(Ranker(name, note, scores))
         else:
-            rankers.append(Ranker(name, f"not applicable: no product has the {side}", None))
+            rankers.append(Ranker(name, f"not applicable: no product has the {modality}", None))
     if any(ranker.score is None for ranker in rankers):
         return rankers
     note = "the vectors of title alone and photo alone put end to end; where one is missing, the other"
@@ -182,7 +182,7 @@ def _rankers_by_modality(task: Task, vectors: Vectors, tuned_weight: float | Non
 
 def late_fusion_scores(task: Task, vectors: Vectors, photo_weight: float) -> Score:
     """Scores by the weighted mean of the cosines of title alone and photo alone."""
-    (title, has_title), (photo, has_photo) = (vectors.of_products(task, (side,)) for side in TITLE_AND_PHOTO)
+    (title, has_title), (photo, has_photo) = (vectors.of_products(task, (modality,)) for modality in TITLE_AND_PHOTO)
     fused = late_fusion(title, photo, has_title, has_photo, photo_weight)
     return dot_products(vectors.of_queries(task), fused, has_title | has_photo)
 

@@ -83,7 +83,7 @@ def score_task(
         start = time.perf_counter()
         per_query, top10 = measure(task, ranker.score) if ranker.score else ({}, [])
         results.append(RankerResult(ranker.name, ranker.note, per_query, top10, time.perf_counter() - start))
-    queries, (products, shown) = vectors.of_queries(task), vectors.of_products(task, task.sides)
+    queries, (products, shown) = vectors.of_queries(task), vectors.of_products(task, task.modalities)
     by_width = {}
     for width in widths:
         cut = dot_products(F.normalize(queries[:, :width], dim=1), F.normalize(products[:, :width], dim=1), shown)

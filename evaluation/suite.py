@@ -167,7 +167,7 @@ def _knowledge_tasks(args: EvaluationArguments, corpus: Corpus, galleries: dict[
             metrics=JUDGED_METRICS,
             main_metric="ndcg@10",
             kind="text benchmark",
-            sides=("title",),
+            modalities=("title",),
         )
         tasks.append(task)
     if args.num_title_phrases and args.text_baselines:
@@ -206,7 +206,7 @@ def _judged_synthetic_tasks(args: EvaluationArguments, corpus: Corpus, galleries
             description="Queries are the products' own titles, not words of shoppers, against every product's photo "
             "alone. The products with the title are relevant.",
             rows=photos[""],
-            sides=("image",),
+            modalities=("image",),
             metrics=("recall@1", "recall@10", "AvgRecall", "mrr@10"),
             main_metric="recall@10",
             no_titles="not applicable: the query is the product's own title",
@@ -273,7 +273,7 @@ def make_tuning_tasks(args: EvaluationArguments, training: TrainingTexts | None)
     if args.hidden_words:
         hidden = hide_attributes(corpus, args.hidden_columns, read_synonyms(args, corpus))
         tasks.append(hidden_words_task(whole, hidden, args.hidden_columns, ""))
-    return [task for task in tasks if relevance and all(task.corpus.shows([side]).any() for side in TITLE_AND_PHOTO)]
+    return [task for task in tasks if relevance and all(task.corpus.shows([name]).any() for name in TITLE_AND_PHOTO)]
 
 
 # ----------------------------------------------------------------------------------------------------------------------

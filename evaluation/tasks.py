@@ -40,7 +40,7 @@ class Task:
         main_metric: the one for paired tests, slices and plots.
         kind: natural queries that were judged; those of a text benchmark, another catalogue's; title phrases; or
             queries made from the catalogue.
-        sides: what the model sees of a product: "title", "image" or both.
+        modalities: what the model sees of a product: "title", "image" or both.
         photo_queries: the rows whose photos are the queries; None for queries of text.
         excluded: for each query the rows that it must not find, such as its own; None for none.
         hidden_columns: the columns whose words are taken out of the titles.
@@ -60,7 +60,7 @@ class Task:
     metrics: tuple[str, ...]
     main_metric: str
     kind: Kind = "synthetic"
-    sides: tuple[str, ...] = TITLE_AND_PHOTO
+    modalities: tuple[str, ...] = TITLE_AND_PHOTO
     photo_queries: list[int] | None = None
     excluded: list[set[int]] | None = None
     hidden_columns: tuple[str, ...] = ()
@@ -191,7 +191,7 @@ def title_phrases_task(corpus: Corpus, rows: np.ndarray, suffix: str, num_phrase
         metrics=JUDGED_METRICS,
         main_metric="ndcg@10",
         kind="title phrases",
-        sides=("title",),
+        modalities=("title",),
         slices={"query length": length_slice(drawn.phrases)},
     )
 

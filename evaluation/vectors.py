@@ -22,7 +22,7 @@ class Vectors:
 
     Args:
         queries: by text, each (projection_dim,).
-        products: by catalogue's hash of ids and titles, and sides: (products, projection_dim).
+        products: by catalogue's hash of ids and titles, and modalities: (products, projection_dim).
     """
 
     queries: dict[str, torch.Tensor]
@@ -30,16 +30,16 @@ class Vectors:
 
     @classmethod
     def encode(cls, encoder: CorpusEncoder, tasks: Sequence[Task], fusion: bool) -> "Vectors":
-        """Encodes each text and each view of a catalogue once; `fusion` is for either side alone too."""
+        """Encodes each text and each view of a catalogue once; `fusion` is for either modality alone too."""
         texts = [text for task in tasks if task.photo_queries is None for text in task.queries]
         views: dict[tuple[str, tuple[str, ...]], Corpus] = {}
         for task in tasks:
-            sides = [task.sides]
+            seen = [task.modalities]
             if task.photo_queries is not None:
-                sides.append(("image",))
-            if fusion and task.sides == TITLE_AND_PHOTO:
-                sides += [("title",), ("image",)]
-            views |= {(task.corpus.sha256, view): task.corpus for view in sides if task.corpus.shows(view).any()}
+                seen.append(("image",))
+            if fusion and task.modalities == TITLE_AND_PHOTO:
+                seen += [("title",), ("image",)]
+            views |= {(task.corpus.sha256, view): task.corpus for view in seen if task.corpus.shows(view).any()}
         queries = encoder.encode_queries(list(dict.fromkeys(texts))) if texts else {}
         return cls(
             queries, {(key, view): encoder.encode_products(corpus, view) for (key, view), corpus in views.items()}
@@ -51,12 +51,12 @@ class Vectors:
             return self.products[task.corpus.sha256, ("image",)][task.photo_queries]
         return torch.stack([self.queries[text] for text in task.queries])
 
-    def of_products(self, task: Task, sides: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(ranked products, projection_dim), and booleans (ranked products,): which have one of the sides."""
-        shown = torch.from_numpy(task.corpus.shows(sides)[task.rows])
+    def of_products(self, task: Task, modalities: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(ranked products, projection_dim), and booleans (ranked products,): which have one of the modalities."""
+        shown = torch.from_numpy(task.corpus.shows(modalities)[task.rows])
         if not shown.any():
-            raise ValueError(f"No product of {task.corpus.name} has any of: {', '.join(sides)}.")
-        return self.products[task.corpus.sha256, sides][task.rows], shown
+            raise ValueError(f"No product of {task.corpus.name} has any of: {', '.join(modalities)}.")
+        return self.products[task.corpus.sha256, modalities][task.rows], shown
 
 
 def encode_modality_gaps(
@@ -68,7 +68,7 @@ def encode_modality_gaps(
         For this checkpoint and those of `--compare_with` the name, (queries, projection_dim) and
         (products, projection_dim); none without queries of text against title and photo.
     """
-    asked = [task for task in tasks if task.photo_queries is None and task.sides == TITLE_AND_PHOTO]
+    asked = [task for task in tasks if task.photo_queries is None and task.modalities == TITLE_AND_PHOTO]
     texts = list(dict.fromkeys(text for task in asked for text in task.queries))
     if not texts:
         return []
@@ -81,7 +81,7 @@ def encode_modality_gaps(
             cache = Path(args.output_dir, "vectors")
             batch_size = args.per_device_batch_size
             other = CorpusEncoder.from_pretrained(name, encoder.accelerator, cache, batch_size=batch_size)
-        collate = partial(collate_products, corpus=corpus, processor=other.processor, sides=TITLE_AND_PHOTO)
+        collate = partial(collate_products, corpus=corpus, processor=other.processor, modalities=TITLE_AND_PHOTO)
         products = other.encode(other.model.get_product_features, collate, rows)
         gaps.append((name, torch.stack(list(other.encode_queries(texts).values())), products))
     return gaps

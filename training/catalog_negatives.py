@@ -11,18 +11,18 @@ from accelerate.utils import broadcast
 
 from acebert.data.corpus import Corpus
 from acebert.data.grouping import hash_text
-from acebert.data.pairs import SIDES, QueryDataset
+from acebert.data.pairs import MODALITIES, QueryDataset
 from acebert.encoding.corpus_encoder import CorpusEncoder
 
 
 @dataclass
 class CatalogNegatives:
-    """Vectors of a catalogue's products by the sides that they show, and what they answer.
+    """Vectors of a catalogue's products by the modalities that they show, and what they answer.
 
     Args:
-        vectors: for each of `SIDES` the vectors of the products that show it, once for each width: whole, and cut to
-            each of the model's `matryoshka_dims`; each (products, width) of unit length.
-        rows: for each of `SIDES` the numbers of these products.
+        vectors: for each of `MODALITIES` the vectors of the products that show it, once for each width: whole, and cut
+            to each of the model's `matryoshka_dims`; each (products, width) of unit length.
+        rows: for each of `MODALITIES` the numbers of these products.
         groups: (products,) integers: products of one group share an id or a title.
         answering: for each [`hash_text`] of a title, query or hot query the groups that have it.
         attributes: (products, attributes) integer codes, -1 where the product has no value.
@@ -40,7 +40,7 @@ class CatalogNegatives:
 
     @classmethod
     def encode(cls, data: QueryDataset, encoder: CorpusEncoder, name: str) -> "CatalogNegatives":
-        """Encodes all products with each of `SIDES`, but for what the encoder's cache holds.
+        """Encodes all products with each of `MODALITIES`, but for what the encoder's cache holds.
 
         Rows that share an id are one product, as in a log of queries: the first of those that have most to show is
         ranked, has what values they lack from the others, and answers what any of them does.
@@ -68,11 +68,11 @@ class CatalogNegatives:
         )
         model, device = encoder.model, encoder.accelerator.device
         vectors, rows = [], []
-        for sides in SIDES:
-            shown = torch.from_numpy(np.flatnonzero(catalog.shows(sides)))
+        for modalities in MODALITIES:
+            shown = torch.from_numpy(np.flatnonzero(catalog.shows(modalities)))
             whole = torch.zeros(len(catalog), model.config.projection_dim)
-            if len(shown):  # a side that no product has is never ranked
-                encoded = encoder.encode_products(catalog, sides)
+            if len(shown):  # what no product has is never ranked
+                encoded = encoder.encode_products(catalog, modalities)
                 whole = broadcast((encoded if encoder.accelerator.is_main_process else whole).to(device))
             widths = (whole.shape[1], *(model.config.matryoshka_dims or []))
             vectors.append([F.normalize(whole[shown.to(device), :width], dim=-1) for width in widths])
@@ -111,13 +111,13 @@ class CatalogNegatives:
         group, or whose stated attributes it has, all of them.
 
         Args:
-            chunk: its queries all rank the same sides.
+            chunk: its queries all rank the same modalities.
 
         Returns:
             The vectors by width, each (products, width), and (queries, products) booleans.
         """
-        sides = int(chunk["sides"][0])
-        rows = self.rows[sides]
+        modalities = int(chunk["modalities"][0])
+        rows = self.rows[modalities]
         own = (chunk["product_id"] + self.first_group).tolist()
         by_group = torch.zeros(len(own), self.num_groups, dtype=torch.bool)
         for found, group, text in zip(by_group, own, chunk["query_id"].tolist(), strict=True):
@@ -128,4 +128,4 @@ class CatalogNegatives:
         has_all = (asked >= 0).any(1)[:, None].expand_as(answers).clone()
         for wanted, has in zip(asked.T, self.attributes[rows].T, strict=True):
             has_all &= (wanted[:, None] == has) | (wanted < 0)[:, None]
-        return self.vectors[sides], answers | has_all
+        return self.vectors[modalities], answers | has_all

@@ -81,7 +81,7 @@ def whole_products(data: PairDataset, processor: AceBertProcessor) -> Callable[[
     if data.image_embeds is not None:
         return partial(collate_encoded, data=data, processor=processor)
     corpus = as_corpus(data, "the products")
-    return partial(collate_products, corpus=corpus, processor=processor, sides=("title", "image"))
+    return partial(collate_products, corpus=corpus, processor=processor, modalities=("title", "image"))
 
 
 def collate_encoded(rows: list[int], data: PairDataset, processor: AceBertProcessor) -> dict[str, torch.Tensor]:

@@ -365,7 +365,7 @@ def test_text_benchmarks_of_another_form(products: Any, queries: Any, message: s
 def test_title_phrases_are_answered_by_the_titles_that_hold_their_words() -> None:
     rows = np.array([row for row in ALL if SHOP.attributes["kind"][row] != "Bags"])
     task = title_phrases_task(SHOP, rows, ", part", num_phrases=100, seed=0)
-    assert (task.name, task.kind, task.sides) == ("title phrases, part", "title phrases", ("title",))
+    assert (task.name, task.kind, task.modalities) == ("title phrases, part", "title phrases", ("title",))
     for phrase, grades in zip(task.queries, task.relevance, strict=True):
         words = set(tokenize(phrase))
         found = {SHOP.ids[row] for row in rows if words <= set(tokenize(SHOP.titles[row]))}

@@ -22,7 +22,7 @@ from acebert.commands import find_learning_rate
 from acebert.data.collators import QueryCollator
 from acebert.data.columns import Columns
 from acebert.data.grouping import hash_text
-from acebert.data.pairs import SIDES, QueryDataset
+from acebert.data.pairs import MODALITIES, QueryDataset
 from acebert.data.query_templates import QueryTemplates
 from acebert.encoding.corpus_encoder import CorpusEncoder
 from acebert.losses_acebert import answer_loss, matryoshka_answer_loss
@@ -69,17 +69,17 @@ def test_balanced_queries_ask_for_rare_values_as_often_as_for_common_ones() -> N
 def test_titles_rank_photos_and_products_without_one_side_are_whole() -> None:
     data = make_data(title_query_probability=0.7, drop_title_probability=0.3, drop_image_probability=0.3)
     items = [item for data.epoch in range(5) for item in map(data.__getitem__, range(100))]
-    assert {SIDES[item["sides"]] for item in items} == set(SIDES)
+    assert {MODALITIES[item["modalities"]] for item in items} == set(MODALITIES)
     assert np.mean([item["from_title"] for item in items if item["row"] != 99]) == pytest.approx(0.7, abs=0.06)
-    assert all(SIDES[item["sides"]] == ("image",) for item in items if item["from_title"])
-    assert {item["sides"] for item in items if item["row"] == 99} == {0}
+    assert all(MODALITIES[item["modalities"]] == ("image",) for item in items if item["from_title"])
+    assert {item["modalities"] for item in items if item["row"] == 99} == {0}
 
 
 def test_chunks_rank_the_same_sides(tiny_processor: AceBertProcessor) -> None:
     data = make_data(drop_title_probability=0.3, drop_image_probability=0.3)
     items = [data[i] for i in range(40)]
     chunks = QueryCollator(tiny_processor, chunk_size=8)(items)["chunks"]
-    assert all(len(chunk["sides"].unique()) == 1 and len(chunk["sides"]) <= 8 for chunk in chunks)
+    assert all(len(chunk["modalities"].unique()) == 1 and len(chunk["modalities"]) <= 8 for chunk in chunks)
     assert Counter(torch.cat([chunk["query_id"] for chunk in chunks]).tolist()) == Counter(
         item["query_id"] for item in items
     )
@@ -133,19 +133,19 @@ def test_what_answers(product_id: int, query: str, asked: list[int], answers: li
         "product_id": torch.tensor([product_id]),
         "query_id": torch.tensor([hash_text(query)]),
         "query_attributes": torch.tensor([asked]),
-        "sides": torch.tensor([0]),
+        "modalities": torch.tensor([0]),
     }
     ranked = make_ranked()
     vectors, found = ranked.ranked_for(chunk)
     assert torch.equal(vectors[0], ranked.vectors[0][0]) and found.tolist() == [answers]
-    chunk["sides"] = torch.tensor([2])
+    chunk["modalities"] = torch.tensor([2])
     assert ranked.ranked_for(chunk)[1].tolist() == [answers[2:]]
     # Behind another catalogue, the queries are this one's still; equal words are answered by both.
     other = make_ranked()
     other.answering = {hash_text("two"): {2}}
     other.attributes += 1000
     both = other.join(ranked)
-    chunk["sides"] = torch.tensor([0])
+    chunk["modalities"] = torch.tensor([0])
     assert both.ranked_for(chunk)[1].tolist() == [[False, False, query == "two", *answers]]
 
 
@@ -173,7 +173,7 @@ def test_rows_of_one_product_are_ranked_once_and_answer_together(
         expected = tiny_model.get_product_features(**whole).pooler_output
     torch.testing.assert_close(ranked.vectors[0][0][:1], expected, atol=1e-5, rtol=0)
     assert [cut.shape[1] for cut in ranked.vectors[0]] == [tiny_model.config.projection_dim, 4]
-    (chunk,) = QueryCollator(tiny_processor)([{**data[row], "sides": 0} for row in range(3)])["chunks"]
+    (chunk,) = QueryCollator(tiny_processor)([{**data[row], "modalities": 0} for row in range(3)])["chunks"]
     answers = ranked.ranked_for(chunk)[1]
     found = dict(zip(chunk["query_id"].tolist(), answers.tolist(), strict=True))
     assert found == {hash_text("other"): [True, False], hash_text("red"): [True, True]}
@@ -271,7 +271,7 @@ def test_a_stop_while_encoding_keeps_what_is_done(
     assert len(list((tmp_path / "run").rglob("*.npy"))) == 2
     done.append(None)
     script.main(frozen(max_train_steps=1))
-    assert len(done) == 2 * len(SIDES) + 1  # none twice
+    assert len(done) == 2 * len(MODALITIES) + 1  # none twice
 
 
 def test_validation_products_are_ranked_but_not_trained_against(
