@@ -115,7 +115,7 @@ class ProductCatalog:
             group_column: the attribute that the variants of a product share, as their parent's id; it is kept with the
                 catalogue's settings.
             max_images: photos of a product to read, the first that are there, here and by `upsert`. Their mean stands
-                for them: [`mean_photo`][acebert.modeling_acebert.mean_photo].
+                for them (`mean_photo` in `modeling_acebert.py`).
 
         Returns:
             The catalogue; None on processes other than the main one.
