@@ -5,7 +5,7 @@ import logging
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs
 
-from acebert.training.arguments import RunArguments
+from acebert.training.argument_groups import RunArguments
 from acebert.utils.hardware import has_bfloat16, use_loopback
 
 

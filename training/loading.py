@@ -21,7 +21,8 @@ from acebert.data.sources import hold_out, load_products
 from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.modeling_acebert import AceBertForPreTraining, AceBertForRetrieval
 from acebert.processing_acebert import AceBertProcessor
-from acebert.training.arguments import FromBackboneArguments, NewImageEncoderArguments, TrainingArguments
+from acebert.training.argument_groups import NewImageEncoderArguments
+from acebert.training.arguments import FromBackboneArguments, TrainingArguments
 from acebert.training.choices import settle
 from acebert.utils.fingerprints import products_sha256
 from acebert.utils.words import cut

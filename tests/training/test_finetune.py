@@ -16,7 +16,8 @@ from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.losses_acebert import find_positives
 from acebert.modeling_acebert import AceBertForRetrieval
 from acebert.training.arguments import FinetuningArguments
-from acebert.training.stages.finetune import Finetuning, adversarial_schedule
+from acebert.training.stages.contrast import adversarial_schedule
+from acebert.training.stages.finetune import Finetuning
 from acebert.utils.hardware import use_loopback
 
 

@@ -3,7 +3,7 @@
 from acebert.processing_acebert import AceBertProcessor
 from acebert.training.arguments import AlignmentArguments
 from acebert.training.loading import Model
-from acebert.training.stages.finetune import Contrast
+from acebert.training.stages.contrast import Contrast
 
 
 class Alignment(Contrast[AlignmentArguments]):

@@ -12,7 +12,8 @@ from acebert.data.pairs import PairDataset
 from acebert.data.query_log import QueryLog
 from acebert.data.workers import worker_options
 from acebert.processing_acebert import AceBertProcessor
-from acebert.training.arguments import ProductSideArguments, TrainingArguments
+from acebert.training.argument_groups import ProductSideArguments
+from acebert.training.arguments import TrainingArguments
 from acebert.training.hard_negatives import HardNegativeSampler
 from acebert.training.loading import Model, Splits, load_splits, recompute_activations
 from acebert.utils.arguments import names_of
