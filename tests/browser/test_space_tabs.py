@@ -20,7 +20,7 @@ from acebert.space.tabs.own_catalog import OwnCatalogTab
 
 pytestmark = pytest.mark.slow
 
-MINUTE = 60_000  # ms
+LONG = 300_000  # ms; a machine with other work takes its time
 # The guess is "story" for the title, and none for the id, since "ref" is not unique.
 CSV = "ref,story,label,picture,colour\n" + "".join(
     f"p{i},the {i} shirt of {colour} women,{colour} shirt,p{i}.png,{colour}\n" for i, colour in enumerate(COLOURS)
@@ -105,11 +105,11 @@ def test_a_dropped_catalogue_is_searched(
     screenshot("own-columns", full_page=True)
 
     page.get_by_role("button", name="Make it searchable").click()
-    page.locator("#own-result table").wait_for(timeout=MINUTE)
+    page.locator("#own-result table").wait_for(timeout=LONG)
     assert "4 products are searchable. 1 row was left out." in page.locator("#own-result h2").inner_text()
     assert "row 2 has the same id" in page.locator("#own-result").inner_text()
     cards = page.locator("#own-results .card")
-    cards.first.wait_for(timeout=MINUTE)
+    cards.first.wait_for(timeout=LONG)
     assert sorted(page.locator("#own-results .facts").all_inner_texts()) == sorted(COLOURS)
     assert sorted(page.locator("#own-results h3").all_inner_texts()) == sorted(f"{name} shirt" for name in COLOURS)
     ask(page, "#own-query", "red shirt")
@@ -163,7 +163,7 @@ def test_the_common_space(page: playwright.Page, screenshot: Callable[..., None]
     assert page.locator("#space-map figure").count() == 0  # not before somebody looks
     open_tab(page, "The common space")
     points = page.locator("#space-map circle[data-row]")
-    points.first.wait_for(timeout=MINUTE)
+    points.first.wait_for(timeout=LONG)
     assert points.count() == 32
     ask(page, "#space-query", "red mug")
     page.locator("#space-map .typed text", has_text="red mug").wait_for()
