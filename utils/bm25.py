@@ -1,12 +1,20 @@
 """BM25, the lexical ranking that every shop has for nothing. Needs `pip install "acebert[train]"`."""
 
+import sys
 from collections.abc import Sequence
 
-import bm25s
 import numpy as np
 import torch
 
 from acebert.utils.tokenization import tokenize
+
+# Where JAX is installed, bm25s starts it when it is imported, and JAX then takes three quarters of a GPU's memory.
+if hides_jax := "jax" not in sys.modules:
+    sys.modules["jax"] = None  # type: ignore[assignment]  # `import jax` raises ImportError
+import bm25s
+
+if hides_jax:
+    del sys.modules["jax"]
 
 
 class Bm25Baseline:
