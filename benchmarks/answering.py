@@ -3,8 +3,8 @@
     python benchmarks/answering.py --model_name_or_path . --output_dir outputs/answering
 
 The products are those of the sample catalogue, by their titles alone, each with a part number. About 300 queries are
-drawn with a seed; each is asked by vectors alone (`exact_words=False, correct=False, understand=False`) and as searches
-are by default. Prints and writes `answering.json`.
+drawn with a seed; each is asked by vectors alone (`exact_words=False, correct=False, understand=False, expand=False`)
+and as searches are by default. Prints and writes `answering.json`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from acebert.sample_catalog.generate import SampleProduct, generate_products, ma
 from acebert.sample_catalog.vocabulary import BRANDS, COLOUR_WORDS, KINDS
 
 PRODUCTS, EACH = 600, 40
-ALONE = {"exact_words": False, "correct": False, "understand": False}
+ALONE = {"exact_words": False, "correct": False, "understand": False, "expand": False}
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 Measure = Callable[[Results], float]
 

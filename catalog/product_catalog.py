@@ -344,6 +344,7 @@ class ProductCatalog:
         exact_words: bool = True,
         correct: bool = True,
         understand: bool = True,
+        expand: bool = True,
         as_words: Collection[str] = (),
         group_by: str | Literal[False] | None = None,
         min_score: float | None = None,
@@ -367,8 +368,10 @@ class ProductCatalog:
                 a word is, and part numbers first (`acebert.catalog.exact_words`). False ranks by vectors alone.
             correct: replace words that neither the catalogue nor the model knows by the catalogue's nearest.
             understand: read prices, exclusions, sizes and attribute values in the text as filters and boosts.
+            expand: search also for what the catalogue says in place of a word that it hardly says: "umbrella" where a
+                query says "brolly" (`acebert.catalog.thesaurus`; English alone). Not where there is a photo as well.
             as_words: parts of the text to leave as typed: the `words` of a chip that a shopper took away, or a
-                word that was corrected.
+                word that was corrected or expanded.
             group_by: attribute of which each value is one hit, its best product; by default the catalogue's own, if it
                 has one. False doesn't group.
             min_score: confidence in [0, 1] that a hit needs: the share of meaningless queries whose best hit scores
@@ -393,6 +396,7 @@ class ProductCatalog:
             exact_words=exact_words,
             correct=correct,
             understand=understand,
+            expand=expand,
             as_words=as_words,
             group_by=self._group_by(group_by),
             min_score=min_score,

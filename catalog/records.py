@@ -80,6 +80,7 @@ class Results(list[Hit]):
         total: products, or groups, that meet the filters, and `min_score` where there is one.
         text: the words that were searched for; None where there were none.
         corrections: typed words to those that were searched for in their place.
+        expansions: words of the query that the catalogue hardly says, to what it says for them.
         chips: what the query says beside words, and what was made of it.
         nothing_fits: whether chance alone may have found the hits: nothing the query says is in the catalogue.
         near_values: where no product meets the filters, the values near to those asked for, by attribute.
@@ -92,13 +93,15 @@ class Results(list[Hit]):
         total: int = 0,
         text: str | None = None,
         corrections: Mapping[str, str] | None = None,
+        expansions: Mapping[str, str] | None = None,
         chips: Sequence[Chip] = (),
         nothing_fits: bool = False,
         near_values: Mapping[str, list[Any]] | None = None,
     ) -> None:
         super().__init__(hits)
         self.total, self.text, self.nothing_fits = total, text, nothing_fits
-        self.corrections, self.chips, self.near_values = dict(corrections or {}), list(chips), dict(near_values or {})
+        self.corrections, self.expansions = dict(corrections or {}), dict(expansions or {})
+        self.chips, self.near_values = list(chips), dict(near_values or {})
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ class Options:
     exact_words: bool
     correct: bool
     understand: bool
+    expand: bool
     as_words: Collection[str]
     group_by: str | None
     min_score: float | None

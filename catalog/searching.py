@@ -46,12 +46,14 @@ class Query:
         where: what hits must meet, the filters of the search and those of the text.
         chips: what the text says beside words.
         corrections: typed words to those in their place.
+        expansions: terms to what the catalogue says for them, which is searched for as well.
     """
 
     text: str | None = None
     where: Filter | None = None
     chips: Sequence[Chip] = ()
     corrections: Mapping[str, str] = field(default_factory=dict)
+    expansions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,18 +92,22 @@ class Searcher:
         where = self.where(index, options.filters)
         chips: Sequence[Chip] = ()
         corrections: dict[str, str] = {}
+        expansions: dict[str, str] = {}
         if text is not None and options.using != "words":
             if options.understand:
                 understood = self.vocabulary.parser(index).parse(text, options.as_words)
                 text, chips = understood.text, understood.chips
+            kept = {word for part in options.as_words for word in part.casefold().split()}
             if options.correct:
-                kept = {word for part in options.as_words for word in part.casefold().split()}
                 corrections = spelling.correct(
                     text, lambda: self.vocabulary.words(index), lambda word: word in kept or self._knows(index, word)
                 )
                 text = spelling.apply(text, corrections)
+            if options.expand:
+                found = self.vocabulary.expand(index, text)
+                expansions = {term: said for term, said in found.items() if not set(term.split()) & kept}
         asked = [parse_filters(chip.filters, self.schema) for chip in chips if chip.effect == "filter"]
-        return Query(text, both(where, *asked), chips, corrections)
+        return Query(text, both(where, *asked), chips, corrections, expansions)
 
     def where(self, index: CatalogIndex, filters: Mapping[str, Any] | None) -> Filter | None:
         """Filters as an index reads them."""
@@ -134,8 +140,22 @@ class Searcher:
         self._check_encoder()  # before the texts are corrected
         asked: Sequence[str | None] = texts if texts is not None else [None] * len(images or ())
         queries = [self.read(index, text, options) for text in asked]
+        if images is not None:  # a photo shows what is meant
+            queries = [replace(query, expansions={}) for query in queries]
         vectors = self.encode(None if texts is None else [str(query.text) for query in queries], images)
+        vectors = np.stack([self._expand(*each) for each in zip(vectors, queries, strict=True)])
         return [self._by_vector(index, *each, options) for each in zip(queries, vectors, strict=True)]
+
+    def _expand(self, vector: np.ndarray, query: Query) -> np.ndarray:
+        """The unit vector of the mean of a query's vector and that of the query with its expansions behind it.
+
+        The mean bounds what a wrong one can do, as with two queries for one need (Belkin et al. 1995,
+        https://doi.org/10.1016/0306-4573(94)00057-A).
+        """
+        if not query.expansions:
+            return vector
+        both_ways = vector + self.encode([" ".join([str(query.text), *query.expansions.values()])], None)[0]
+        return both_ways / np.linalg.norm(both_ways)
 
     def by_vectors(self, index: CatalogIndex, vectors: np.ndarray, options: Options) -> list[Results]:
         """Answers by (queries, dim) vectors that were encoded elsewhere."""
@@ -289,6 +309,7 @@ class Searcher:
             total=total,
             text=query.text,
             corrections=query.corrections,
+            expansions=query.expansions,
             chips=query.chips,
             nothing_fits=nothing_fits,
             near_values=find_near_values(index, query.where, self.schema) if query.where and not ranked else {},

@@ -16,7 +16,11 @@ from acebert.catalog.words import spellings, split_words
 from acebert.utils.tokenization import strip_plural
 
 FILE = "wordnet.txt.gz"
-KINDS = {"06": "noun.artifact", "13": "noun.food", "27": "noun.substance"}  # https://wordnet.princeton.edu/documentation/lexnames5wn
+KINDS = {
+    "06": "noun.artifact",
+    "13": "noun.food",
+    "27": "noun.substance",
+}  # https://wordnet.princeton.edu/documentation/lexnames5wn
 LONGEST = 3  # words of a term
 MOST_WORDS = 6  # of a query; a longer one, a sentence, says in other words, too, what it is about
 LEVELS = 2  # from a term: its synonyms, then what it is a kind of
@@ -127,7 +131,7 @@ def convert(folder: Path, target: Path) -> None:
     license_text, groups = [], {}
     for line in (folder / "data.noun").read_text(encoding="ascii").splitlines():
         if line.startswith("  "):
-            license_text.append(f"#{line[4:]}".rstrip())
+            license_text.append(f"#{line[3:]}".rstrip())
             continue
         offset, kind, _, count, *fields = line.split("|")[0].split()
         words = [fields[2 * i].replace("_", " ").casefold() for i in range(int(count, 16))]

@@ -9,6 +9,7 @@ from acebert.catalog.filters import OneOf
 from acebert.catalog.indexes.base import CatalogIndex
 from acebert.catalog.query_parsing import QueryParser
 from acebert.catalog.spelling import spelling_words
+from acebert.catalog.thesaurus import expand, load_wordnet
 from acebert.catalog.words import WORDS_ATTRIBUTE, spellings
 
 MOST_WORDS = 200_000  # that a typing error may be corrected to, the most frequent ones
@@ -57,6 +58,7 @@ class Vocabulary:
     def __init__(self, attributes: Mapping[str, str]) -> None:
         self.attributes = attributes
         self._words, self._parser = Kept(self._read_words), Kept(self._read_parser)
+        self._said = Kept(lambda index: (self._read_words(index), index.count()))
 
     def forget(self) -> None:
         """Reads all anew the next time: after a change by this process."""
@@ -66,6 +68,14 @@ class Vocabulary:
     def words(self, index: CatalogIndex) -> dict[str, int]:
         """Those that a typing error can be corrected to, and how many products have each."""
         return self._words.get(index)
+
+    def expand(self, index: CatalogIndex, text: str) -> dict[str, str]:
+        """Terms that the catalogue hardly says, to what it says in their place (`acebert.catalog.thesaurus`).
+
+        One product more or less changes nothing here, so a change doesn't have the words read anew.
+        """
+        counts, products = self._said.get(index)
+        return expand(text, load_wordnet(), counts, products)
 
     def parser(self, index: CatalogIndex) -> QueryParser:
         """Reads queries by the values that there are."""

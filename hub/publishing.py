@@ -36,6 +36,7 @@ OPTIONAL = (
 IMPORT = re.compile(r"^\s*from \.(\w+) import", re.MULTILINE)
 # The parts of the package that the Space needs, with all that they import by the layers in pyproject.toml.
 PACKAGE_PARTS = ("utils", "metrics", "data", "encoding", "catalog")
+PACKAGE_FILES = ("*.py", "*.txt.gz")
 PICTURE = re.compile(r"!\[[^\]]*\]\(([\w.-][\w./-]*\.(?:gif|jpe?g|png|svg|webp))\)")
 SPACE_ROOT = ("app.py", "requirements.txt")
 SPACE_PARTS = ("static", "tabs", "templates", "uploads")
@@ -182,7 +183,7 @@ def space_files(
     if not (folder / "app.py").is_file():
         raise ValueError(f"{folder} has no app.py: publish a Space from a clone of the repository.")
     package = [PACKAGE / "__init__.py", *PACKAGE.glob("*_acebert.py")]
-    package += [path for part in PACKAGE_PARTS for path in (PACKAGE / part).rglob("*.py")]
+    package += [path for part in PACKAGE_PARTS for kind in PACKAGE_FILES for path in (PACKAGE / part).rglob(kind)]
     files: Files = {name: folder / name for name in SPACE_ROOT}
     files |= {f"acebert/{path.relative_to(PACKAGE).as_posix()}": path for path in sorted(package)}
     own = [*folder.glob("*.py"), *(path for part in SPACE_PARTS for path in (folder / part).rglob("*"))]

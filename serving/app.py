@@ -138,6 +138,7 @@ def add_searches(app: FastAPI) -> None:
             total=results.total,
             text=results.text,
             corrections=results.corrections,
+            expansions=results.expansions,
             chips=[contract.Chip.model_validate(chip, from_attributes=True) for chip in results.chips],
             nothing_fits=results.nothing_fits,
             near_values=results.near_values,

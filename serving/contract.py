@@ -55,6 +55,7 @@ class SearchRequest(PageRequest):
     image: Photo | None = None
     exact_words: bool = Field(True, description="Rank products higher that have the query's words, part numbers first.")
     correct: bool = Field(True, description="Replace words that nobody knows by the catalogue's nearest.")
+    expand: bool = Field(True, description="Search also for what the catalogue says in place of words that it doesn't.")
     understand: bool = Field(True, description="Read prices, exclusions, sizes and attribute values in the text.")
     as_words: list[str] = Field(
         [], max_length=50, description="Parts of the text to leave as typed: the words of a chip that was taken away."
@@ -114,6 +115,7 @@ class SearchAnswer(BaseModel):
     total: int = Field(description="Products, or groups, that meet the filters.")
     text: str | None = Field(description="The words that were searched for.")
     corrections: dict[str, str] = Field(description="Typed words to those that were searched for in their place.")
+    expansions: dict[str, str] = Field(description="Typed words to those that were searched for as well.")
     chips: list[Chip]
     nothing_fits: bool = Field(description="Chance alone may have found the hits: tell the shopper.")
     near_values: dict[str, list[Any]] = Field(description="Where nothing meets the filters, values near to them.")

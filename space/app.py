@@ -123,7 +123,7 @@ def provide_package(model: str, revision: str | None, cache: Path) -> str | None
     if Path(model).is_dir():
         source, package = Path(model), cache / "code" / "local" / "acebert"
     else:
-        source = Path(snapshot_download(model, revision=revision, allow_patterns=["*.py"]))
+        source = Path(snapshot_download(model, revision=revision, allow_patterns=["*.py", "*.txt.gz"]))
         revision = source.name
         package = cache / "code" / revision / "acebert"
     shutil.rmtree(package, ignore_errors=True)

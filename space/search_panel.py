@@ -441,6 +441,10 @@ class SearchPanel:
                 {"typed": typed, "meant": meant, "address": self._as_words(asked, typed)}
                 for typed, meant in results.corrections.items()
             ],
+            expansions=[
+                {"typed": typed, "said": said, "address": self._as_words(asked, typed)}
+                for typed, said in results.expansions.items()
+            ],
             chips=[self._chip(chip, asked) for chip in results.chips],
             cards=[card(self.shop, catalog, product, attributes) for product in found.products],
         )

@@ -95,6 +95,19 @@ def test_typing_errors(shop: ProductCatalog) -> None:
         assert typed not in shop.search(f"{typed} cheap", as_words=[typed]).corrections
 
 
+def test_words_that_the_catalogue_hardly_says(shop: ProductCatalog) -> None:
+    found = shop.search("knapsacks red", top_k=60)
+    assert found.expansions == {"knapsacks": "backpack"} and found.text == "knapsacks red"
+    both = shop.search(["knapsacks red", "knapsacks red backpack"], top_k=60, expand=False)
+    assert [results.expansions for results in both] == [{}, {}]
+    one, other = ({hit.id: hit.parts["similarity"] for hit in results} for results in both)
+    ratios = [hit.parts["similarity"] / (one[hit.id] + other[hit.id]) for hit in found]
+    assert ratios == pytest.approx([ratios[0]] * 60, rel=1e-3) and ratios[0] >= 0.5  # the unit vector of the mean
+    assert shop.search("knapsacks red", as_words=["knapsacks"]).expansions == {}
+    assert shop.search("knapsacks red", using="words").expansions == {}
+    assert shop.search("red backpack").expansions == {}
+
+
 def test_exclusions_prices_and_sizes_are_filters(shop: ProductCatalog) -> None:
     results = shop.search("dress not red", top_k=60)
     assert results.text == "dress" and [chip.effect for chip in results.chips] == ["filter"]
