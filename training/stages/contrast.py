@@ -213,10 +213,12 @@ class Contrast(Stage[ContrastingArgumentsT]):
             `anchor_loss`, without its weight.
         """
         assert self.teacher is not None, "without a teacher there is no anchor"
+        with self.accelerator.autocast():  # as the model computes: float32 would take twice as long
+            queries, titles = self.teacher(anchor["queries"]), self.teacher(anchor["titles"])
         with self.accelerator.no_sync(model):  # the batch's own backward pass follows, and takes these with it
             outputs = model(**anchor["inputs"], return_loss=False)
-            loss = anchor_loss(outputs.query_embeds, self.teacher(anchor["queries"]))
-            loss = loss + anchor_loss(outputs.product_embeds, self.teacher(anchor["titles"]))
+            loss = anchor_loss(outputs.query_embeds, queries)
+            loss = loss + anchor_loss(outputs.product_embeds, titles)
             self.accelerator.backward(self.args.anchor_weight * loss)
         return {"anchor_loss": loss.detach()}
 
