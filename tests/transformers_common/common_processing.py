@@ -73,6 +73,5 @@ leave_out(
         "test_subprocessor_defaults_preserved": "Titles are padded to the longest, whatever the tokenizer says.",
         "test_model_input_names": "`token_type_ids` are returned with hot queries only.",
         "test_subprocessor_defaults_0_text": "`token_type_ids` are returned with hot queries only.",
-        "test_processor_text_has_no_visual": "A product has one photo: lists of photos of one product are an error.",
     },
 )
