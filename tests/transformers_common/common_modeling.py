@@ -5,7 +5,7 @@ Tests that don't apply are left out with the reason; others skip themselves, for
 
 import copy
 import unittest
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from exceptions import leave_out
@@ -52,7 +52,7 @@ class AceBertModelTester:
     num_masks = 2
     mask_length = GRID**2
 
-    def __init__(self, parent: unittest.TestCase, with_query: bool, vision_config: dict[str, Any] | None):
+    def __init__(self, parent: unittest.TestCase, with_query: bool, vision_config: dict[str, Any]):
         self.parent = parent
         self.with_query, self.vision_config = with_query, vision_config
 
@@ -60,7 +60,7 @@ class AceBertModelTester:
         return AceBertConfig(
             text_config=ENCODER,
             query_config=ENCODER,
-            vision_config=self.vision_config,
+            vision_config=self.vision_config or None,
             patch_size=8,
             pixel_group_size=4,
             pixel_hidden_size=8,
@@ -101,7 +101,7 @@ class CommonTests(ModelTesterMixin):
     test_torch_exportable = False
     _is_composite = True
     with_query = False
-    vision_config: dict[str, Any] | None = None  # one stream
+    vision_config: ClassVar[dict[str, Any]] = {}  # one stream
     additional_model_inputs = ("input_ids", "pixel_values", "pixel_attention_mask", "spatial_shapes")
 
     def setUp(self) -> None:
