@@ -15,7 +15,7 @@ by.
 """
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from acebert.catalog.filters import Filter, OneOf
@@ -51,13 +51,13 @@ class QueryWord:
 
 
 def read_query_words(
-    text: str, count: Callable[[Filter], int], size: int, known: Callable[[str], bool]
+    text: str, count_words: Callable[[Collection[str]], Mapping[str, int]], size: int, known: Callable[[str], bool]
 ) -> list[QueryWord]:
     """The words of a query and what they are worth in this catalogue.
 
     Args:
         text: of the query.
-        count: how many of the catalogue's products meet a filter.
+        count_words: of exact words those that any product has, and how many products have each.
         size: how many products there are.
         known: whether the encoder's vocabulary has a word whole.
 
@@ -66,16 +66,21 @@ def read_query_words(
     """
     chunks = split_words(text)
     words = [word for chunk in chunks for word in chunk]
+    candidates = _candidates(chunks, words)
+    single = {form for word in words for form in spellings(word)}
+    rare = {form for joined in candidates for form in (joined, NAME_MARK + joined)} - single
+    # Asked apart: most of the first are there, and hardly any of the others, which is one answer.
+    counts = {**count_words(sorted(single)), **count_words(sorted(rare))}
     counted: dict[tuple[str, ...], tuple[int, int]] = {}  # spellings, to products and those of this name
     used: set[int] = set()
-    for joined, (first, last) in _candidates(chunks, words).items():
+    for joined, (first, last) in candidates.items():
         if not used.isdisjoint(range(first, last)):
             continue
         forms = spellings(joined) if last - first == 1 else (joined,)
         forms = (*forms, NAME_MARK + joined)
-        found = count(OneOf(WORDS_ATTRIBUTE, forms))
+        found = max(counts.get(form, 0) for form in forms)
         if found or last - first == 1:
-            counted[forms] = found, count(OneOf(WORDS_ATTRIBUTE, forms[-1:])) if found else 0
+            counted[forms] = found, counts.get(forms[-1], 0)
             used.update(range(first, last))
     rarities = [math.log(1 + (size - found + 0.5) / (found + 0.5)) for found, _ in counted.values()]
     read = []

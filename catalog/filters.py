@@ -99,6 +99,12 @@ def parse_filters(
     return _parse_all(filters, schema, "filters", MAX_DEPTH, values_of)
 
 
+def both(*parts: Filter | None) -> Filter | None:
+    """A filter for what meets all of several."""
+    there = tuple(part for part in parts if part is not None)
+    return there[0] if len(there) == 1 else And(there) if there else None
+
+
 def _under(name: str, path: str, values_of: ValuesOf | None) -> OneOf:
     """A path by the values that there are at it and below it."""
     if values_of is None:

@@ -1,13 +1,12 @@
 """Variants of one product as one hit: the best of each group, and how many it has."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from acebert.catalog.filters import And, Filter, Not, OneOf
+from acebert.catalog.filters import Filter, Not, OneOf, both
 from acebert.catalog.indexes.base import CatalogIndex
 
 GROUPING_KINDS = ("string", "integer")
-MOST_GROUPS = 1_000_000  # that are counted
 
 
 def check_group(name: str, attributes: Mapping[str, str]) -> None:
@@ -30,30 +29,13 @@ def best_of_each(found: Iterable[Any], group_of: Callable[[Any], Any], wanted: i
     return best
 
 
-def both(*parts: Filter | None) -> Filter | None:
-    """A filter for what meets all of several."""
-    there = tuple(part for part in parts if part is not None)
-    return there[0] if len(there) == 1 else And(there) if there else None
-
-
 def outside(name: str, group: Any) -> Filter:
     """A filter for products of other groups, and of none."""
     return Not(OneOf(name, (group,)))
 
 
-def count_members(index: CatalogIndex, name: str, group: Any, where: Filter | None) -> int:
-    """How many products of a group meet a filter; a product without a group is alone."""
-    return 1 if group is None else index.count(both(where, OneOf(name, (group,))))
-
-
-def group_facets(index: CatalogIndex, name: str, by: str, where: Filter | None, limit: int) -> dict[Any, int]:
-    """The values of an attribute and how many groups have a product with each, the most frequent first."""
-    values = index.facets(name, where, limit=limit)
-    counts = {value: count_groups(index, by, both(where, OneOf(name, (value,)))) for value in values}
-    return dict(sorted(counts.items(), key=lambda item: -item[1]))
-
-
-def count_groups(index: CatalogIndex, name: str, where: Filter | None) -> int:
-    """How many groups have a product that meets a filter, each product without a group counted as one."""
-    groups = index.facets(name, where, limit=MOST_GROUPS)
-    return len(groups) + index.count(where) - sum(groups.values())
+def count_members(index: CatalogIndex, name: str, groups: Collection[Any], where: Filter | None) -> dict[Any, int]:
+    """How many products of each of some groups meet a filter; None, for no group, has a single one."""
+    named = tuple(sorted({group for group in groups if group is not None}))
+    counts = index.facets(name, both(where, OneOf(name, named)), limit=len(named)) if named else {}
+    return {**counts, None: 1}

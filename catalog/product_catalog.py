@@ -23,8 +23,9 @@ from transformers.utils import logging
 
 from acebert.catalog.boosts import Boost, check_boosts
 from acebert.catalog.build import BuildOptions, build_catalog, finish_replacing
+from acebert.catalog.calibration import Calibrations
 from acebert.catalog.filters import Filter
-from acebert.catalog.grouping import check_group, group_facets
+from acebert.catalog.grouping import check_group
 from acebert.catalog.indexes.base import CatalogIndex, Match
 from acebert.catalog.live_index import SHARED_WAIT, UNREACHABLE, LiveIndex
 from acebert.catalog.maintenance import to_key
@@ -56,7 +57,8 @@ class ProductCatalog:
     """A catalogue that is open. Made by [`ProductCatalog.build`] or [`ProductCatalog.load`]; threads may share one."""
 
     def __init__(self, store: ProductStore, encoder: Encoder | None, lock: FileLock | None, shared: bool = False):
-        self._encoder, self._searcher = encoder, Searcher(store.settings, encoder)
+        calibrations = Calibrations(lambda: self._store, keep=lock is not None)
+        self._encoder, self._searcher = encoder, Searcher(store.settings, encoder, calibrations)
         self._live = LiveIndex(store, lock, shared, on_change=self._searcher.vocabulary.forget)
 
     # ------------------------------------------------------------------------------------------------------------------
@@ -145,7 +147,9 @@ class ProductCatalog:
         )
         if not build_catalog(Encoder(model, processor), dataset, Path(path), options):
             return None
-        return cls.load(path, model, processor, index_options=index_options)
+        catalog = cls.load(path, model, processor, index_options=index_options)
+        catalog.calibrate()
+        return catalog
 
     @classmethod
     def load(
@@ -284,6 +288,13 @@ class ProductCatalog:
         """How many products match the filters."""
         return self._index.count(self._where(filters))
 
+    def count_groups(
+        self, filters: Mapping[str, Any] | None = None, group_by: str | Literal[False] | None = None
+    ) -> int | None:
+        """How many groups, as a search makes them, have a product that matches; None where nothing is grouped."""
+        by = self._group_by(group_by)
+        return None if by is None else self._index.count(self._where(filters), by)
+
     def sample(self, count: int, seed: int = 0) -> tuple[list[Product], np.ndarray]:
         """Products drawn at random, the same for the same seed as long as nothing changes.
 
@@ -318,17 +329,17 @@ class ProductCatalog:
         if limit < 1:
             raise ValueError(f"limit must be at least 1, got {limit}.")
         where, by = self._where(filters), self._group_by(group_by)
-        if by is None:
-            return self._index.facets(name, where, limit)
-        check_group(by, self.attributes)
-        return group_facets(self._index, name, by, where, limit)
+        return self._index.facets(name, where, limit, by)
 
     def _where(self, filters: Mapping[str, Any] | None) -> Filter | None:
         return self._searcher.where(self._index, filters)
 
     def _group_by(self, group_by: str | Literal[False] | None) -> str | None:
         """What products are grouped by: as asked, or as the catalogue was built."""
-        return self.settings.group if group_by is None else group_by or None
+        by = self.settings.group if group_by is None else group_by or None
+        if by is not None:
+            check_group(by, self.attributes)
+        return by
 
     def search(
         self,
@@ -540,6 +551,15 @@ class ProductCatalog:
             RuntimeError: if it runs already, or the child fails; the catalogue is then as before.
         """
         self._live.optimize()
+        self.calibrate()
+
+    def calibrate(self) -> None:
+        """Makes ready by what searches tell that nothing fits, so that no shopper waits for it.
+
+        It is kept in the folder, and takes a second or two where it isn't there yet or a fifth of the products has
+        changed since. A search does it, too, when it needs it.
+        """
+        self._searcher.calibration(self._index, "product")
 
     def flush(self) -> None:
         """Writes the index out, so that the next start after a kill is as quick as after a close."""

@@ -107,17 +107,17 @@ class QueryParser:
     Args:
         attributes: name to kind.
         values: of the attributes that hold texts, those to recognise.
-        has_word: whether any product has an exact word.
+        find_words: of exact words those that any product has.
     """
 
     def __init__(
         self,
         attributes: Mapping[str, str],
         values: Mapping[str, Collection[str]],
-        has_word: Callable[[str], bool] = lambda word: False,
+        find_words: Callable[[Collection[str]], Collection[str]] = lambda words: (),
     ) -> None:
         self.price = _find_price(attributes)
-        self.has_word = has_word
+        self.find_words = find_words
         self.values: dict[str, list[tuple[str, str]]] = {}  # a value's words to attribute and value
         self.containing: dict[str, list[tuple[str, str]]] = {}  # likewise each word and pair of words in it
         for name, several in values.items():
@@ -209,7 +209,7 @@ class QueryParser:
                     return _any_of(found), end
         phrase, end = next(reversed(list(_phrases(text, start))), ((), start))
         if surely and phrase:
-            forms = [form for form in {*spellings(phrase[0]), f"{phrase[0]}s"} if self.has_word(form)]
+            forms = self.find_words(sorted({*spellings(phrase[0]), f"{phrase[0]}s"}))
             if forms:
                 return {WORDS_ATTRIBUTE: sorted(forms)}, end
         return None

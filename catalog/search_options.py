@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from acebert.catalog.boosts import Boost
-from acebert.catalog.grouping import check_group
 from acebert.catalog.records import Photo
 from acebert.catalog.store import Settings
 from acebert.image_processing_acebert import to_numpy
@@ -52,8 +51,6 @@ class Options:
             raise ValueError(f"using must be one of {choices} in this catalogue, got {self.using!r}.")
         if isinstance(self.as_words, str):
             raise ValueError(f"as_words must be a list of parts of the text, got {self.as_words[:80]!r}.")
-        if self.group_by is not None:
-            check_group(self.group_by, settings.attributes)
         if self.min_score is not None and not 0 <= self.min_score <= 1:
             raise ValueError(f"min_score is a confidence between 0 and 1, got {self.min_score!r}.")
         if self.sort_by is not None:

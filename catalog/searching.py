@@ -6,25 +6,25 @@ Each step is a module of its own; this one has their order.
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from acebert.catalog import spelling
-from acebert.catalog.calibration import Calibration, calibrate
+from acebert.catalog.calibration import Calibration, Calibrations
 from acebert.catalog.exact_words import QueryWord, read_query_words, sought, weigh
-from acebert.catalog.filters import Filter, parse_filters
-from acebert.catalog.grouping import best_of_each, both, count_groups, count_members, outside
+from acebert.catalog.filters import Filter, both, parse_filters
+from acebert.catalog.grouping import best_of_each, count_members, outside
 from acebert.catalog.indexes.base import CatalogIndex, Match
 from acebert.catalog.maintenance import index_schema
 from acebert.catalog.near_values import find_near_values
 from acebert.catalog.query_parsing import Chip
-from acebert.catalog.records import Hit, Photo, Results, to_hit
+from acebert.catalog.records import Photo, Results, to_hit
 from acebert.catalog.search_options import Options
 from acebert.catalog.store import Settings
-from acebert.catalog.vocabulary import Vocabulary, has_word
-from acebert.catalog.words import WORDS_ATTRIBUTE, split_words
+from acebert.catalog.vocabulary import Vocabulary
+from acebert.catalog.words import WORDS_ATTRIBUTE, spellings, split_words
 from acebert.encoding.encoder import Encoder
 
 DEPTH = 200  # candidates that are ranked by more than their vectors, of those by vectors and of those by exact words
@@ -74,13 +74,13 @@ class Searcher:
     Args:
         settings: of the catalogue.
         encoder: None for a catalogue that was opened without a model.
+        calibrations: of the catalogue.
     """
 
-    def __init__(self, settings: Settings, encoder: Encoder | None) -> None:
-        self.settings, self.encoder = settings, encoder
+    def __init__(self, settings: Settings, encoder: Encoder | None, calibrations: Calibrations) -> None:
+        self.settings, self.encoder, self.calibrations = settings, encoder, calibrations
         self.schema = index_schema(settings)
         self.vocabulary = Vocabulary(settings.attributes)
-        self._calibrations: dict[str, Calibration] = {}  # by the vectors' name, made when first needed
         self._encode_text = lru_cache(TEXTS_KEPT)(lambda text: self._check_encoder().encode_queries([text], None)[0])
 
     # ------------------------------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ class Searcher:
             kept = {word for part in options.as_words for word in part.casefold().split()}
             if options.correct:
                 corrections = spelling.correct(
-                    text, lambda: self.vocabulary.words(index), lambda word: word in kept or self._knows(index, word)
+                    text, lambda: self.vocabulary.words(index), lambda words: kept | self._known(index, words)
                 )
                 text = spelling.apply(text, corrections)
             if options.expand:
@@ -113,8 +113,12 @@ class Searcher:
         """Filters as an index reads them."""
         return parse_filters(filters, self.settings.attributes, lambda name: index.facets(name, limit=MOST_VALUES))
 
-    def _knows(self, index: CatalogIndex, word: str) -> bool:
-        return has_word(index, word) or (self.encoder is not None and self.encoder.knows_word(word))
+    def _known(self, index: CatalogIndex, words: Collection[str]) -> set[str]:
+        """The words that the encoder's vocabulary or any product has."""
+        known = {word for word in words if self.encoder is not None and self.encoder.knows_word(word)}
+        forms = {word: spellings(word) for word in words if word not in known}
+        there = index.count_values(WORDS_ATTRIBUTE, sorted({form for each in forms.values() for form in each}))
+        return known | {word for word, each in forms.items() if not there.keys().isdisjoint(each)}
 
     def _check_encoder(self) -> Encoder:
         if self.encoder is None:
@@ -194,14 +198,16 @@ class Searcher:
         """Answers by a (dim,) vector, and by exact words where the query has some."""
         words: list[QueryWord] = []
         if query.text is not None and options.exact_words and options.using == "product":
-            words = read_query_words(query.text, index.count, index.count(), self._in_vocabulary)
+            count_words = partial(index.count_values, WORDS_ATTRIBUTE)
+            words = read_query_words(query.text, count_words, self.vocabulary.size(index), self._in_vocabulary)
         seek = sought(words)
         depth = self._depth(options, reranked=bool(words or query.chips)) + (exclude is not None)
         while True:
             matches = index.search(vector[None], depth, query.where, using=options.using)[0]
             complete = len(matches) < depth
-            if seek is not None:
-                matches += index.search(vector[None], depth, both(query.where, seek), using=options.using)[0]
+            if seek is not None:  # few have such words: a graph is no quicker
+                where = both(query.where, seek)
+                matches += index.search(vector[None], depth, where, using=options.using, exact=True)[0]
             found = {match.key: match for match in matches if match.key != exclude}
             ranked = self._rank(found.values(), words, query.chips, options)
             kept = self._keep(index, ranked, options)
@@ -249,7 +255,7 @@ class Searcher:
     def _keep(self, index: CatalogIndex, ranked: list[Candidate], options: Options) -> list[Candidate]:
         """Those of enough confidence; where they are to be sorted by a number, those that fit well enough, sorted."""
         if options.min_score is not None:
-            calibration = self._calibration(index, options.using)
+            calibration = self.calibration(index, options.using)
             if calibration is not None:
                 ranked = [candidate for candidate in ranked if confidence(calibration, candidate) >= options.min_score]
         if options.sort_by and ranked:
@@ -293,17 +299,17 @@ class Searcher:
         keys = [candidate.match.key for candidate in page]
         sides = [name for name in self.settings.vectors if name != "product"] if vector is not None else []
         with_sides: list[Match | None] = list(index.get(keys, sides)) if sides and keys else [None] * len(page)
-        hits: list[Hit] = []
-        for candidate, match in zip(page, with_sides, strict=True):
-            size = None
-            if group_by is not None:
-                size = count_members(index, group_by, self._group_of(candidate, options), query.where)
+        groups = [None if group_by is None else self._group_of(candidate, options) for candidate in page]
+        sizes = count_members(index, group_by, groups, query.where) if group_by and page else {}
+        hits = [
             # A product that was deleted a moment ago is shown without its sides.
-            hits.append(to_hit(match or candidate.match, candidate.parts, vector, size))
+            to_hit(match or candidate.match, candidate.parts, vector, sizes.get(group))
+            for candidate, match, group in zip(page, with_sides, groups, strict=True)
+        ]
         if options.min_score is not None or options.sort_by:
             total = len(self._page(kept, replace(options, top_k=len(kept) + 1)))
         else:
-            total = count_groups(index, group_by, query.where) if group_by else index.count(query.where)
+            total = index.count(query.where, group_by)
         return Results(
             hits,
             total=total,
@@ -324,15 +330,12 @@ class Searcher:
         typed = [word for chunk in split_words(text) for word in chunk]
         if not words and not any(map(self._in_vocabulary, typed)):
             return True
-        calibration = self._calibration(index, options.using)
+        calibration = self.calibration(index, options.using)
         return calibration is not None and all(confidence(calibration, found) < CHANCE for found in ranked)
 
-    def _calibration(self, index: CatalogIndex, using: str) -> Calibration | None:
-        if using not in self._calibrations and self.encoder is not None:
-            calibration = calibrate(index, self.encoder, using)
-            if calibration is not None:
-                self._calibrations[using] = calibration
-        return self._calibrations.get(using)
+    def calibration(self, index: CatalogIndex, using: str) -> Calibration | None:
+        """By which scores become confidences; None where that can't be said."""
+        return None if self.encoder is None else self.calibrations.get(index, self.encoder, using)
 
 
 def confidence(calibration: Calibration, candidate: Candidate) -> float:

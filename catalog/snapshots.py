@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from acebert.catalog.calibration import FILE as CALIBRATION
 from acebert.catalog.maintenance import UNFILLED, index_folder, read_applied, write_applied
 from acebert.catalog.server_index import ServerPlace, is_server
 from acebert.catalog.store import ProductStore
@@ -73,8 +74,9 @@ def _copy(store: ProductStore, folder: Path) -> None:
         target = folder / file.relative_to(store.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
-    if (store.path / "bad_rows.jsonl").exists():
-        shutil.copyfile(store.path / "bad_rows.jsonl", folder / "bad_rows.jsonl")
+    for name in ("bad_rows.jsonl", CALIBRATION):
+        if (store.path / name).exists():
+            shutil.copyfile(store.path / name, folder / name)
     copied = ProductStore(folder).settings
     if copied != store.settings:
         raise FileNotFoundError("another generation counts by now")

@@ -1,7 +1,7 @@
 """Typing errors in queries: words that nobody knows, by the nearest words of the catalogue."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
@@ -22,7 +22,9 @@ def spelling_words(counts: Mapping[str, int]) -> dict[str, int]:
     }
 
 
-def correct(text: str, read_counts: Callable[[], Mapping[str, int]], known: Callable[[str], bool]) -> dict[str, str]:
+def correct(
+    text: str, read_counts: Callable[[], Mapping[str, int]], find_known: Callable[[Collection[str]], Collection[str]]
+) -> dict[str, str]:
     """The words of a query that have typing errors.
 
     An error is a letter too many, too few, another, or two that changed places (optimal string alignment distance).
@@ -33,15 +35,18 @@ def correct(text: str, read_counts: Callable[[], Mapping[str, int]], known: Call
         text: the query.
         read_counts: called where a word is unknown: the catalogue's words, of [`spelling_words`], and how many products
             have each.
-        known: whether the catalogue or the encoder knows a word, in lower case.
+        find_known: of words in lower case those that the catalogue or the encoder knows.
 
     Returns:
         Each word as typed, to the nearest word; of several one that ends alike, then the one that most products have.
     """
     corrections = {}
-    for typed in dict.fromkeys(TYPED_WORD.findall(text)):
-        word = "".join(part for chunk in split_words(typed) for part in chunk)
-        if not word or known(word):
+    words = {
+        typed: "".join(part for chunk in split_words(typed) for part in chunk) for typed in TYPED_WORD.findall(text)
+    }
+    known = find_known(list(words.values()))
+    for typed, word in words.items():
+        if not word or word in known:
             continue
         counts = read_counts()
         errors = 2 if len(word) >= LONG else 1

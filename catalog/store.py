@@ -11,7 +11,7 @@ Files are written atomically, so a process that is killed leaves none torn.
 import json
 import shutil
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -246,6 +246,10 @@ class ProductStore:
 
     def count(self, generation: int) -> int:
         return sum(pq.read_metadata(part).num_rows for part in self.parts(generation))
+
+    def count_rows(self, changes: Iterable[Path]) -> int:
+        """How many products some changes are of, those that changes of later are of too among them."""
+        return sum(pq.read_metadata(file).num_rows for file in changes)
 
     def count_products(self) -> int:
         """How many products there are, with all changes."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from fastapi import Depends, FastAPI, Request, Response
@@ -49,6 +49,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     torch.set_num_threads(settings.threads)
     with ProductCatalog.load(settings.catalog, *load_model(settings), shared=True) as app.state.catalog:
+        app.state.catalog.calibrate()
         PRODUCTS.set(len(app.state.catalog))
         yield
     if MULTIPROCESS in os.environ:
@@ -120,6 +121,7 @@ def add_state(app: FastAPI) -> None:
             id_type=settings.id_type,
             attributes=settings.attributes,
             using=[*settings.vectors, "words"],
+            group=settings.group,
             model=settings.model["name"] and Path(settings.model["name"]).name,
         )
 
@@ -147,7 +149,7 @@ def add_searches(app: FastAPI) -> None:
 
     @app.post("/v1/search", tags=["search"], **search_routes)
     def search(body: contract.SearchRequest, catalog: ProductCatalog = Catalog) -> contract.SearchAnswer:
-        """Finds products by words, by a photo, or by both."""
+        """Finds products by words, by a photo, by both, or by a vector."""
         start = time.perf_counter()
         check_top_k(body.top_k)
         if len(body.text or "") > limits.max_query_length:
@@ -155,9 +157,8 @@ def add_searches(app: FastAPI) -> None:
             raise ApiError(422, "text is too long.", remedy, "text", body.text)
         check_photo(body.image, "image")
         check_filters(catalog, body.filters)
-        options = body.model_dump(exclude={"text", "image"})
-        with catalog_errors("using", body.using):
-            return answer(catalog.search(body.text, body.image, **options), start)
+        with catalog_errors("using", body.using, body):
+            return answer(cast("Results", catalog.search(**body.options())), start)
 
     @app.post("/v1/similar", tags=["search"], **search_routes)
     def similar(body: contract.SimilarRequest, catalog: ProductCatalog = Catalog) -> contract.SearchAnswer:
@@ -165,21 +166,22 @@ def add_searches(app: FastAPI) -> None:
         start = time.perf_counter()
         check_top_k(body.top_k)
         check_filters(catalog, body.filters)
-        with catalog_errors("id", body.id):
-            return answer(catalog.search(like=body.id, **body.model_dump(exclude={"id"})), start)
+        options = body.options()
+        with catalog_errors("id", body.id, body):
+            return answer(cast("Results", catalog.search(like=options.pop("id"), **options)), start)
 
     @app.post("/v1/facets", tags=["search"], **search_routes)
     def facets(body: contract.FacetsRequest, catalog: ProductCatalog = Catalog) -> contract.FacetsAnswer:
         """Counts the values of attributes among the products that meet the filters."""
         check_filters(catalog, body.filters)
-        with catalog_errors("attributes", body.attributes):
-            counted = {name: catalog.facets(name, body.filters, body.limit) for name in body.attributes}
-            products = catalog.count(body.filters)
+        with catalog_errors("attributes", body.attributes, body):
+            counted = {name: catalog.facets(name, body.filters, body.limit, body.group_by) for name in body.attributes}
+            products, groups = catalog.count(body.filters), catalog.count_groups(body.filters, body.group_by)
         values = {
             name: [contract.Count(value=value, count=count) for value, count in counts.items()]
             for name, counts in counted.items()
         }
-        return contract.FacetsAnswer(facets=values, products=products)
+        return contract.FacetsAnswer(facets=values, products=products, groups=groups)
 
     @app.get("/v1/products/{product_id:path}/photo", tags=["search"], response_class=Response, **search_routes)
     def photo(product_id: str, catalog: ProductCatalog = Catalog) -> Response:
@@ -256,7 +258,7 @@ def find(catalog: ProductCatalog, product_id: str) -> Any:
 def check_filters(catalog: ProductCatalog, filters: dict[str, Any]) -> None:
     """Raises ApiError for filters that the catalogue can't apply."""
     with catalog_errors("filters", filters):
-        parse_filters(filters, catalog.attributes)
+        parse_filters(filters, catalog.attributes, lambda name: ())  # paths are looked up by the search
 
 
 def check_photo(photo: bytes | None, field: str) -> None:

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, model_validator
+
+from acebert.catalog import boosts
 
 ProductId = int | str
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -10,9 +12,9 @@ Photo = Annotated[Base64Bytes, Field(description="An image file (JPEG, PNG, WebP
 Filters = Annotated[
     dict[str, Any],
     Field(
-        description='Attribute to a value, a list of values, or bounds ("$gte", "$gt", "$lte", "$lt"), with "$and", '
-        '"$or" and "$not" around them.',
-        examples=[{"colour": ["red", "blue"], "price": {"$lte": 50}}],
+        description='Attribute to a value, a list of values, bounds ("$gte", "$gt", "$lte", "$lt"), or a category path '
+        'and all below it ("$under"), with "$and", "$or" and "$not" around them.',
+        examples=[{"colour": ["red", "blue"], "price": {"$lte": 50}, "category": {"$under": "Home > Kitchen"}}],
     ),
 ]
 Using = Annotated[
@@ -27,9 +29,28 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+GroupBy = Annotated[
+    str | Literal[False] | None,
+    Field(
+        description="Attribute of which each value is one hit, its best product; the catalogue's own if left out, "
+        "false for no groups."
+    ),
+]
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Searches
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+class Boost(Request):
+    """What an attribute adds to a score, in units of the score: 0.05 overturns small differences, 0.3 most of them."""
+
+    weight: FiniteFloat = Field(description="The most that it adds; negative to rank lower.")
+    pivot: FiniteFloat = Field(1.0, gt=0, description="The number that gains half of the weight.")
+    half_life: FiniteFloat | None = Field(
+        None, gt=0, description="For an attribute of days: so many days ago a day gains half of the weight."
+    )
 
 
 class PageRequest(Request):
@@ -39,20 +60,36 @@ class PageRequest(Request):
     offset: int = Field(0, ge=0, description="Hits to pass over, for the pages after the first.")
     filters: Filters = {}
     using: Using = "product"
-    group_by: str | Literal[False] | None = Field(
-        None,
-        description="Attribute of which each value is one hit, its best product; the catalogue's own if left out, "
-        "false for no groups.",
-    )
+    group_by: GroupBy = None
     min_score: float | None = Field(None, ge=0, le=1, description="Confidence that a hit needs.")
     sort_by: str | None = Field(None, description='Attribute of numbers to sort by, "-price" from high to low.')
+    boosts: dict[str, FiniteFloat | Boost] = Field(
+        {},
+        max_length=20,
+        description="Attribute to what it adds to the score: a weight for one that is true or false, "
+        "or a weight with a pivot for a number, or with a half-life for a day.",
+        examples=[
+            {"in_stock": 0.1, "sold": {"weight": 0.05, "pivot": 100}, "added": {"weight": 0.05, "half_life": 30}}
+        ],
+    )
+
+    def options(self) -> dict[str, Any]:
+        """What [`ProductCatalog.search`] takes by the same names."""
+        made = {
+            name: boosts.Boost(**boost.model_dump()) if isinstance(boost, Boost) else boost
+            for name, boost in self.boosts.items()
+        }
+        return {**dict(self), "boosts": made}
 
 
 class SearchRequest(PageRequest):
-    """A query by words, by a photo, or by both, whose vectors are then averaged."""
+    """A query by words, by a photo, by both, whose vectors are then averaged, or by a vector."""
 
     text: Text | None = Field(None, description="A shopper's words.", examples=["striped red t-shirt"])
     image: Photo | None = None
+    vector: list[FiniteFloat] | None = Field(
+        None, min_length=1, description="Instead of both: numbers that the catalogue's model made elsewhere."
+    )
     exact_words: bool = Field(True, description="Rank products higher that have the query's words, part numbers first.")
     correct: bool = Field(True, description="Replace words that nobody knows by the catalogue's nearest.")
     expand: bool = Field(True, description="Search also for what the catalogue says in place of words that it doesn't.")
@@ -63,8 +100,8 @@ class SearchRequest(PageRequest):
 
     @model_validator(mode="after")
     def _has_a_query(self) -> "SearchRequest":
-        if self.text is None and self.image is None:
-            raise ValueError("a search needs a text, an image or both")
+        if (self.text is None and self.image is None) == (self.vector is None):
+            raise ValueError("a search needs a text, an image or both, or else a vector")
         return self
 
 
@@ -80,6 +117,7 @@ class FacetsRequest(Request):
     attributes: list[str] = Field(min_length=1, max_length=50, examples=[["colour", "brand"]])
     filters: Filters = {}
     limit: int = Field(100, ge=1, le=1000, description="Values of each attribute, the most frequent first.")
+    group_by: GroupBy = None
 
 
 class Product(BaseModel):
@@ -130,6 +168,7 @@ class Count(BaseModel):
 class FacetsAnswer(BaseModel):
     facets: dict[str, list[Count]]
     products: int = Field(description="That meet the filters.")
+    groups: int | None = Field(description="Groups of them, by which the values are then counted; null for no groups.")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -181,6 +220,7 @@ class CatalogAnswer(BaseModel):
     id_type: Literal["string", "integer"]
     attributes: dict[str, str]
     using: list[str]
+    group: str | None = Field(description="The attribute that variants share, by which searches group.")
     model: str | None
 
 

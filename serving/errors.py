@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from transformers.utils import logging
 
@@ -61,12 +62,13 @@ class ApiError(HTTPException):
 
 
 @contextmanager
-def catalog_errors(field: str, value: Any = None) -> Iterator[None]:
+def catalog_errors(field: str, value: Any = None, body: BaseModel | None = None) -> Iterator[None]:
     """Turns what the catalogue raises into answers.
 
     Args:
         field: of the request that the catalogue is given.
         value: what it holds.
+        body: of the request; where the catalogue's message begins with another field of it, that one is meant.
 
     Raises:
         ApiError: for each of these errors.
@@ -80,6 +82,9 @@ def catalog_errors(field: str, value: Any = None) -> Iterator[None]:
     except KeyError as error:
         raise ApiError(404, str(error.args[0]), "Ask for the id of a product that is there.", field, value) from error
     except ValueError as error:
+        named = str(error).split()[0].rstrip(":")
+        if body is not None and named in type(body).model_fields:
+            field, value = named, getattr(body, named)
         # Most of the catalogue's messages end with the remedy, which goes on in lower case after a colon.
         problem, _, remedy = str(error).rpartition(": ")
         if not (problem and remedy[:1].islower()):

@@ -11,6 +11,7 @@ A product has a key (a UUID), up to three unit vectors (`VECTORS`), a title for 
 `{"attributes": {name: value}, ...}`, whose attributes filters ask about (`acebert.catalog.filters`).
 """
 
+import heapq
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,16 +118,30 @@ class CatalogIndex(Protocol):
         """Products by key, in the order of the keys; None where there is none."""
         ...
 
-    def facets(self, name: str, where: Filter | None = None, limit: int = 100) -> dict[Any, int]:
+    def facets(self, name: str, where: Filter | None = None, limit: int = 100, by: str | None = None) -> dict[Any, int]:
         """The values of an attribute among the products that meet the filter, with counts, most frequent first.
+
+        Args:
+            name: of the attribute.
+            where: from `parse_filters`.
+            limit: values wanted.
+            by: count the values of this attribute, groups of products, in place of products; a product that lacks it is
+                a group of its own.
 
         Raises:
             ValueError: the attribute doesn't exist, or is a "number", whose values aren't counted.
         """
         ...
 
-    def count(self, where: Filter | None = None) -> int:
-        """Products that meet the filter."""
+    def count(self, where: Filter | None = None, by: str | None = None) -> int:
+        """Products that meet the filter, or groups as [`CatalogIndex.facets`] counts them."""
+        ...
+
+    def count_values(self, name: str, values: Collection[str]) -> dict[str, int]:
+        """Of some values of an attribute of texts those that any product has, and how many products have each.
+
+        Whether there is such a product is told of this moment; how many there are may be told of the last minute.
+        """
         ...
 
     def flush(self) -> None:
@@ -241,4 +256,4 @@ def check_facet(name: str, schema: Mapping[str, str]) -> None:
 
 def most_frequent(counts: Iterable[tuple[Any, int]], limit: int) -> dict[Any, int]:
     """The `limit` highest counts, highest first; of equal counts the smaller value first."""
-    return dict(sorted(counts, key=lambda item: (-item[1], item[0]))[:limit])
+    return dict(heapq.nsmallest(limit, counts, key=lambda item: (-item[1], item[0])))

@@ -3,7 +3,7 @@
 import copy
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +69,9 @@ class MemoryIndex:
         # their tuple in the vocabulary. A filter looks at whole columns, never at products one by one.
         self._columns = {name: np.empty(0) for name in self._schema}
         self._vocabulary: dict[str, dict[tuple[str, ...], int]] = {name: {} for name in self._schema}
+        self._several: dict[str, list[tuple[str, ...]]] = {name: [] for name in self._schema}  # by their numbers
         self._having: dict[str, dict[Any, list[int]]] = {name: {} for name in self._schema}  # value -> their numbers
+        self._having_count: dict[str, Counter[str]] = {name: Counter() for name in self._schema}  # value -> products
         self._postings: dict[int, dict[int, float]] = {}  # token -> row -> weight of the token in the title
         self._titled = 0  # products whose title has words
 
@@ -183,23 +185,50 @@ class MemoryIndex:
             rows = [self._rows.get(key) for key in check_keys(keys)]
             return [None if row is None else self._match(row, 0.0, with_vectors) for row in rows]
 
-    def facets(self, name: str, where: Filter | None = None, limit: int = 100) -> dict[Any, int]:
+    def facets(self, name: str, where: Filter | None = None, limit: int = 100, by: str | None = None) -> dict[Any, int]:
         check_facet(name, self._schema)
+        texts = self._schema[name] in ("string", "strings")
         with self._lock:
-            column = self._columns[name][: len(self._products)][self._fits(where)]
-            values, counts = np.unique(column[~np.isnan(column)], return_counts=True)
-            if self._schema[name] in ("string", "strings"):
-                several = list(self._vocabulary[name])
-                total: Counter[str] = Counter()
+            if texts and where is None and by is None:
+                return most_frequent(self._having_count[name].items(), limit)
+            fits = self._fits(where) & ~np.isnan(self._columns[name][: len(self._products)])
+            column = self._columns[name][: len(self._products)][fits]
+            if by is not None:
+                pairs = np.unique(np.stack([column, self._groups(by, fits)]), axis=1)
+                column = pairs[0]
+            values, counts = np.unique(column, return_counts=True)
+            if not texts:
+                plain = values.astype(bool if self._schema[name] == "boolean" else int).tolist()
+                return most_frequent(zip(plain, counts.tolist(), strict=True), limit)
+            several = self._several[name]
+            total: Counter[str] = Counter()
+            if by is not None:  # of one group, several products may have a value among others
+                numbers, groups = pairs.astype(np.int64).tolist()
+                each = {(v, group) for number, group in zip(numbers, groups, strict=True) for v in several[number]}
+                total.update(value for value, _ in each)
+            else:
                 for value, count in zip(values.astype(int), counts.tolist(), strict=True):
                     total.update(dict.fromkeys(several[value], count))
-                return most_frequent(total.items(), limit)
-            plain = values.astype(bool if self._schema[name] == "boolean" else int).tolist()
-            return most_frequent(zip(plain, counts.tolist(), strict=True), limit)
+            return most_frequent(total.items(), limit)
 
-    def count(self, where: Filter | None = None) -> int:
+    def count(self, where: Filter | None = None, by: str | None = None) -> int:
         with self._lock:
-            return int(self._fits(where).sum())
+            fits = self._fits(where)
+            return int(fits.sum()) if by is None else len(np.unique(self._groups(by, fits)))
+
+    def count_values(self, name: str, values: Collection[str]) -> dict[str, int]:
+        with self._lock:
+            counts = self._having_count[name]
+            return {value: counts[value] for value in values if value in counts}
+
+    def _groups(self, by: str, fits: np.ndarray) -> np.ndarray:
+        """(fitting,) numbers of groups; a product without a group has one of its own."""
+        groups = self._columns[by][: len(self._products)][fits]
+        lacking = np.isnan(groups)
+        _, numbers = np.unique(groups[~lacking], return_inverse=True)
+        groups[~lacking] = numbers
+        groups[lacking] = len(numbers) + np.arange(lacking.sum())
+        return groups
 
     def flush(self) -> None:
         pass
@@ -218,8 +247,10 @@ class MemoryIndex:
                 del self._postings[token]
         self._titled -= bool(tokens)
         self._products[row] = None
-        for array in [*self._vectors.values(), *self._columns.values()]:
+        for array in self._vectors.values():
             array[row] = np.nan
+        for name in self._columns:
+            self._fill_column(name, row, None)
         self._free.append(row)
 
     def _product(self, row: int) -> _Product:
@@ -243,16 +274,29 @@ class MemoryIndex:
 
     def _fill_columns(self, row: int) -> None:
         attributes = self._product(row).payload["attributes"]
-        for name, column in self._columns.items():
-            value = attributes.get(name, np.nan)
-            if isinstance(value, str | list):
-                value = self._number(name, (value,) if isinstance(value, str) else tuple(value))
-            column[row] = value
+        for name in self._columns:
+            self._fill_column(name, row, attributes.get(name))
+
+    def _fill_column(self, name: str, row: int, value: Any) -> None:
+        column = self._columns[name]
+        if self._schema[name] in ("string", "strings"):
+            counts, several = self._having_count[name], self._several[name]
+            if not np.isnan(column[row]):
+                for gone in set(several[int(column[row])]):
+                    counts[gone] -= 1
+                    if not counts[gone]:
+                        del counts[gone]
+            if value is not None:
+                texts = (value,) if isinstance(value, str) else tuple(value)
+                counts.update(set(texts))
+                value = self._number(name, texts)
+        column[row] = np.nan if value is None else value
 
     def _number(self, name: str, several: tuple[str, ...]) -> int:
         numbers = self._vocabulary[name]
         if several not in numbers:
             numbers[several] = len(numbers)
+            self._several[name].append(several)
             for value in set(several):
                 self._having[name].setdefault(value, []).append(numbers[several])
         return numbers[several]

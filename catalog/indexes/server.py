@@ -1,12 +1,14 @@
 """An index on a Qdrant server or cluster."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from acebert.catalog.filters import OneOf
 from acebert.catalog.indexes.base import BM25, VECTORS, WORDS, check_keys
 from acebert.catalog.indexes.connection import Server, ServerOptions, parse_address
 from acebert.catalog.indexes.qdrant import FIELD_INDEXES, QdrantIndex, attribute_path
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 SERVER_BATCH = 256  # writes per request, if they are no larger than
 REQUEST_BYTES = 8 * 2**20  # of vectors and payloads in a request: a server takes 32 MiB, and JSON needs thrice as much
+SECONDS_KEPT = 60.0  # that it is remembered how many products have a value
+COUNTS_KEPT = 20_000
+COUNTS_AT_A_TIME = 8
 OWNER = "acebert"  # the key of a collection's metadata under which it is kept whose it is
 
 
@@ -40,6 +45,8 @@ class ServerIndex(QdrantIndex):
         self._hnsw_ef = server.options.hnsw_ef
         self._grpc: bool | None = None  # looked at when something is written
         self._uploads = ThreadPoolExecutor(server.options.parallel, thread_name_prefix="qdrant-upload")
+        self._counts = ThreadPoolExecutor(COUNTS_AT_A_TIME, thread_name_prefix="qdrant-count")
+        self._counted: dict[tuple[str, str], tuple[int, float]] = {}  # products that have a value, and until when
 
     @classmethod
     def create(
@@ -243,6 +250,20 @@ class ServerIndex(QdrantIndex):
             checked = check_keys(keys)
             self._call("delete from", lambda client: client.delete(self.collection, checked))
 
+    def count_values(self, name: str, values: Collection[str]) -> dict[str, int]:
+        # One request where none of the values is there, as of most phrases of a query, or all were lately.
+        now = time.monotonic()
+        if len(self._counted) > COUNTS_KEPT:
+            self._counted.clear()
+        kept = {value: self._counted.get((name, value), (0, 0.0)) for value in values}
+        found = {value: count for value, (count, until) in kept.items() if until > now}
+        others = [value for value in dict.fromkeys(values) if value not in found]
+        if others and self.count(OneOf(name, tuple(others))):
+            counts = list(self._counts.map(lambda value: self.count(OneOf(name, (value,))), others))
+            found |= {value: count for value, count in zip(others, counts, strict=True) if count}
+            self._counted |= {(name, value): (found[value], now + SECONDS_KEPT) for value in others if value in found}
+        return found
+
     def flush(self) -> None:
         pass  # the server has stored what it acknowledged
 
@@ -252,6 +273,7 @@ class ServerIndex(QdrantIndex):
 
     def close(self) -> None:
         self._uploads.shutdown()
+        self._counts.shutdown()
         self.server.close()
 
     def _call(self, operation: str, function: Any, grpc: bool = False) -> Any:

@@ -83,6 +83,36 @@ class TestEveryEngine:
             count for _, count in Counter(stocked.facets("sizes")).most_common(2)
         ]
 
+    @pytest.mark.parametrize("by", ["year", "gender"])
+    def test_counts_and_facets_of_groups(self, stocked: CatalogIndex, shop: Shop, by: str) -> None:
+        def groups(rows: list[int]) -> set[Any]:
+            attributes = {i: shop.payloads[i]["attributes"] for i in rows}
+            return {("group", of[by]) if of[by] is not None else ("product", i) for i, of in attributes.items()}
+
+        for filters in FILTERS:
+            where = parse_filters(filters, SCHEMA)
+            rows = shop.fitting(where)
+            assert stocked.count(where, by) == len(groups(rows)), filters
+            for name in ("sizes", "base.colour of it", "on_sale"):
+                having: dict[Any, list[int]] = {}
+                for i in rows:
+                    value = shop.payloads[i]["attributes"][name]
+                    for each in value if isinstance(value, list) else [value]:
+                        if each is not None:
+                            having.setdefault(each, []).append(i)
+                expected = {value: len(groups(each)) for value, each in having.items()}
+                assert stocked.facets(name, where, by=by) == expected, (filters, name)
+
+    def test_values_are_counted_as_they_are_now(self, filled: CatalogIndex, shop: Shop) -> None:
+        facets = filled.facets("sizes")
+        assert filled.count_values("sizes", ["M", "XXL", "S"]) == {"M": facets["M"], "S": facets["S"]}
+        assert filled.count_values("sizes", ["XXL", ""]) == filled.count_values("sizes", []) == {}
+        filled.set_attributes([shop.keys[1]], [{"sizes": ["XXL", "XXL"]}])
+        assert filled.count_values("sizes", ["XXL"]) == {"XXL": 1}
+        filled.set_attributes([shop.keys[1]], [{"sizes": None}])
+        filled.set_attributes([shop.keys[2]], [{"sizes": ["XS"]}])
+        assert filled.count_values("sizes", ["XS", "XL"]) == {"XS": 1}
+
     @pytest.mark.parametrize("name", ["price", "colour"])
     def test_only_attributes_with_countable_values_have_facets(self, stocked: CatalogIndex, name: str) -> None:
         with pytest.raises(ValueError, match=f"'{name}' is .*one of base.colour of it, gender, on_sale, sizes, year"):

@@ -13,7 +13,7 @@ VALUES = {
     "sizes": ["S", "M", "42"],
     "brand": ["Louis Vuitton", "Orange", "Red Tape"],
 }
-PARSER = QueryParser(ATTRIBUTES, VALUES, {"sleeve", "sleeves"}.__contains__)
+PARSER = QueryParser(ATTRIBUTES, VALUES, {"sleeve", "sleeves"}.intersection)
 
 
 def filters(text: str, **options: Any) -> tuple[str, list[dict[str, Any]]]:

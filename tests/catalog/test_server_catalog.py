@@ -376,3 +376,28 @@ def test_an_optimization_that_the_server_breaks_is_made_good(
 
 def _merge_here(path: Path, generation: int, upto: int) -> None:
     live_index.ProductStore(path).merge(upto, generation)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What a search costs
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_search_makes_few_requests(build: Build, qdrant: QdrantStandIn, url: str, rows: list[dict[str, Any]]) -> None:
+    """However many words a query has, and however many groups its page."""
+    catalog = build(index=url, index_options=QUICK)
+    text = f"{rows[0]['title']} with words of all kinds in it"
+
+    def requests(**options: Any) -> list[str]:
+        qdrant.requests.clear()
+        catalog.search(text, **options)
+        return [path.split("/", 3)[3] for _, path, _ in qdrant.requests]
+
+    requests()  # what the catalogue holds is read, for a minute
+    for options in ({}, {"filters": {"colour": "red"}}):
+        asked = requests(**options)
+        assert asked.count("points/query/batch") <= 3 and asked.count("points/count") <= 4 and len(asked) <= 8, asked
+    assert len(requests(group_by="colour")) <= 9
+    qdrant.requests.clear()
+    catalog.upsert([{"id": 900, "title": "Zorvex"}])
+    assert catalog.search("zorvex")[0].id == 900  # a word that nobody had is looked for each time

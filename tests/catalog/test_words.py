@@ -1,11 +1,11 @@
 """Exact words: how texts are divided, and what a word of a query is worth."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
 
 from acebert.catalog.exact_words import FIRST, NAME, WORD, read_query_words, weigh
-from acebert.catalog.filters import OneOf
 from acebert.catalog.words import find_runs, naming_attributes, product_words, split_words
 
 CODES = ["AB-1234-X", "ab1234x", "AB 1234 X", "Ab.1234.x", "ab_1234/x", "AB–1234–X"]
@@ -42,10 +42,8 @@ def test_names_count_as_a_whole_too() -> None:
 def read(text: str, products: Sequence[Sequence[str]], known: Sequence[str] = ()) -> tuple[list, list[float]]:
     """The query's words, and what each product gains."""
 
-    def count(where: OneOf) -> int:
-        return sum(not set(words).isdisjoint(where.values) for words in products)
-
-    words = read_query_words(text, count, len(products), set(known).__contains__)
+    counts = Counter(word for words in products for word in set(words))
+    words = read_query_words(text, lambda asked: counts, len(products), set(known).__contains__)
     return words, [weigh(words, product) for product in products]
 
 

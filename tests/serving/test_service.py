@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from helpers import draw
 
 from acebert import AceBertModel, AceBertProcessor, ProductCatalog
+from acebert.catalog.boosts import Boost
 from acebert.serving.app import create_app
 from acebert.serving.settings import Keys, Settings
 
@@ -26,6 +27,7 @@ def settings(tiny_config: Callable, tiny_processor: AceBertProcessor, catalog_fo
     AceBertModel(tiny_config()).save_pretrained(tmp_path / "model")
     tiny_processor.save_pretrained(tmp_path / "model")
     products = load_dataset(str(catalog_folder), split="train")
+    products = products.add_column("stock", [0] * len(products)).add_column("new", [False] * len(products))
     model = AceBertModel.from_pretrained(tmp_path / "model")
     ProductCatalog.build(model, tiny_processor, products, tmp_path / "catalog", index="memory").close()
     return Settings(str(tmp_path / "catalog"), str(tmp_path / "model"))
@@ -103,6 +105,40 @@ def test_pages_groups_and_what_was_read_in_a_query(client: TestClient) -> None:
     expect(client.post("/v1/search", json={**body, "sort_by": "colour"}), 422, problem="colour")
 
 
+def test_boosts_paths_and_vectors(client: TestClient) -> None:
+    catalog: ProductCatalog = client.app.state.catalog
+    new = [
+        {"id": i, "title": "red mug", "attributes": {"kind": f"Home > Kitchen > {i % 2}", "stock": i, "new": i == 3}}
+        for i in range(4)
+    ]
+    assert client.post("/v1/products/upsert", json={"products": new}, headers=WRITE).json() == {"changed": 4}
+    below = {"kind": {"$under": "home/kitchen"}}
+    plain = client.post("/v1/search", json={"text": "red mug", "filters": below}).json()
+    assert {hit["id"] for hit in plain["hits"]} == {0, 1, 2, 3} and plain["total"] == 4
+    assert client.post("/v1/facets", json={"attributes": ["kind"], "filters": below}).json()["products"] == 4
+    boosts: dict[str, Any] = {"stock": {"weight": 0.5, "pivot": 2}, "new": 0.25}
+    boosted = client.post("/v1/search", json={"text": "red mug", "filters": below, "boosts": boosts}).json()["hits"]
+    expected = catalog.search("red mug", filters=below, boosts={"stock": Boost(0.5, pivot=2), "new": 0.25})
+    assert [hit["id"] for hit in boosted] == [hit.id for hit in expected] == [3, 2, 1, 0]
+    assert boosted[0]["parts"] == pytest.approx(expected[0].parts) and boosted[0]["parts"]["new"] == 0.25
+    like = client.post("/v1/similar", json={"id": 0, "filters": below, "boosts": {"stock": 1}}).json()["hits"]
+    assert [hit["id"] for hit in like] == [3, 2, 1] and like[0]["parts"]["stock"] == pytest.approx(0.75)
+    vector = catalog.encode_queries(["red mug"])[0].tolist()
+    assert ids(client.post("/v1/search", json={"vector": vector, "top_k": 3})) == [
+        hit.id for hit in catalog.search(vector=vector, top_k=3)
+    ]
+
+
+def test_facets_of_groups(client: TestClient) -> None:
+    body = {"attributes": ["colour"], "filters": {"colour": ["red", "blue"]}}
+    answer = client.post("/v1/facets", json={**body, "group_by": "kind"}).json()
+    assert answer["facets"]["colour"] == [{"value": "blue", "count": 4}, {"value": "red", "count": 4}]
+    assert (answer["products"], answer["groups"]) == (32, 4)
+    assert client.post("/v1/facets", json=body).json()["groups"] is None
+    assert client.get("/v1/catalog").json()["group"] is None
+    expect(client.post("/v1/facets", json={**body, "group_by": "size"}), 422, field="group_by", value="size")
+
+
 def test_facets_products_and_photos(client: TestClient) -> None:
     answer = client.post("/v1/facets", json={"attributes": ["colour", "kind"], "filters": {"colour": "red"}}).json()
     assert answer["facets"]["colour"] == [{"value": "red", "count": 16}] and answer["products"] == 16
@@ -137,6 +173,15 @@ def test_changes_are_found_at_once_and_kept(client: TestClient, settings: Settin
         ("search", {"text": "mug", "topk": 3}, {"field": "topk", "value": "3"}),
         ("search", {"text": "mug", "using": "titel"}, {"field": "using", "value": "titel"}),
         ("search", {"text": "mug", "filters": {"color": "red"}}, {"field": "filters", "problem": "'color'"}),
+        ("search", {"text": "mug", "filters": {"colour": {"$under": 3}}}, {"field": "filters", "problem": "'colour'"}),
+        ("search", {"text": "mug", "vector": [1.0]}, {"problem": "or else a vector"}),
+        ("search", {"vector": [1.0]}, {"field": "vector", "value": "1.0"}),
+        ("search", {"text": "mug", "sort_by": "kind"}, {"field": "sort_by", "value": "kind"}),
+        ("search", {"text": "mug", "group_by": "stock level"}, {"field": "group_by", "value": "stock level"}),
+        ("search", {"text": "mug", "boosts": {"shade": 1}}, {"field": "boosts", "problem": "'shade'"}),
+        ("search", {"text": "mug", "boosts": {"kind": 1}}, {"field": "boosts", "problem": "'kind'"}),
+        ("search", {"text": "mug", "boosts": {"stock": {"weight": 1, "halflife": 3}}}, {"field": "boosts.stock"}),
+        ("search", {"text": "mug", "boosts": {"stock": {"weight": 1, "pivot": 0}}}, {"field": "boosts.stock"}),
         ("search", {"image": "no base64!"}, {"field": "image"}),
         ("search", {"image": encode(b"no photo")}, {"field": "image", "problem": "can't be read"}),
         ("similar", {"id": "100"}, {"field": "id", "problem": "type integer"}),
