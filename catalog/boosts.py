@@ -4,8 +4,9 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timezone
 from typing import Any
+
+from acebert.catalog.dates import read_date, to_moment
 
 SECONDS_A_DAY = 86_400
 PARTS = ("similarity", "bm25", "words", "understood")  # of a score beside boosts
@@ -77,13 +78,5 @@ def check_boosts(boosts: Mapping[str, Boost | float] | None, attributes: Mapping
 
 
 def _timestamp(value: Any) -> float:
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return -math.inf  # a text that is no day: long ago
-    if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp()
-    if isinstance(value, date):
-        return datetime(value.year, value.month, value.day, tzinfo=timezone.utc).timestamp()
-    return float(value)
+    day = read_date(value)
+    return -math.inf if day is None else to_moment(day).timestamp()  # a text that is no day: long ago

@@ -8,21 +8,23 @@ a tuple of two is a range with both ends in it, None for an open end. JSON has n
 nested and beside attributes. The operators have the names of MongoDB's query language
 (https://www.mongodb.com/docs/manual/reference/operator/query/), which many vector stores share.
 
+`{"added": {"$gte": "2026-01-01", "$lt": "2026-02-01"}}` is a range of dates; a day given as the last is in it, whole.
 `{"category": {"$under": "Home > Kitchen"}}` takes a category path and all below it, whatever sign divides the steps.
 
 A product that lacks an attribute meets no condition on it, and so meets the negation of each. An attribute with several
 values (the sizes of a shoe) meets "equal" and "one of" when any of its values does.
 """
 
-import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from acebert.catalog.dates import day_after, is_day, read_date, to_moment
 from acebert.processing_acebert import LONE_SURROGATE
 
 # Engines compare numbers as floats, which hold integers exactly up to 2^53. A longer code is a string.
@@ -32,6 +34,7 @@ KINDS = {
     "number": "a finite number",
     "boolean": "True or False",
     "strings": "a list of strings",
+    "date": "a day or a moment of ISO 8601, as '2026-01-31' or '2026-01-31T08:00:00'",
 }
 BOUNDS = ("gte", "gt", "lte", "lt")
 STEPS = re.compile(r"[>/|»]|::")  # between the steps of a category path
@@ -51,13 +54,13 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Range:
-    """The attribute's value lies between the bounds that aren't None."""
+    """The attribute's value lies between the bounds that aren't None: moments for a "date", else numbers."""
 
     name: str
-    gte: float | None = None
-    gt: float | None = None
-    lte: float | None = None
-    lt: float | None = None
+    gte: float | datetime | None = None
+    gt: float | datetime | None = None
+    lte: float | datetime | None = None
+    lt: float | datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -187,26 +190,42 @@ def _parse_part(name: str, value: Any, schema: Mapping[str, str], depth: int, va
             f"The filter on {name!r} is an empty list, which no product can meet: leave it out or name values."
         )
     checked = {_check_value(name, part, kind) for part in values}
+    if kind == "date":
+        ranges = tuple(_range(name, kind, {"gte": part, "lte": part}) for part in sorted(checked))
+        return ranges[0] if len(ranges) == 1 else Or(ranges)
     return OneOf(name, tuple(sorted(float(part) if kind == "number" else part for part in checked)))
 
 
 def _range(name: str, kind: str, bounds: dict[str, Any]) -> Range:
-    if kind not in ("integer", "number"):
-        values = [bound for bound in bounds.values() if bound is not None]
+    bounds = {key: bound for key, bound in bounds.items() if bound is not None}
+    if kind not in ("integer", "number", "date"):
         raise ValueError(
-            f"The filter on {name!r} is a range, but {name!r} is {KINDS[kind]}: "
-            f"ranges need numbers. For one of several values write a list: {values!r}."
+            f"The filter on {name!r} is a range, but {name!r} is {KINDS[kind]}: ranges need numbers or dates. "
+            f"For one of several values write a list: {list(bounds.values())!r}."
         )
-    bounds = {key: float(_check_value(name, bound, "number")) for key, bound in bounds.items() if bound is not None}
     if not bounds:
         raise ValueError(f"The range on {name!r} is open at both ends: give at least one bound, or leave it out.")
-    lowest = max((bounds[key] for key in ("gte", "gt") if key in bounds), default=-math.inf)
-    highest = min((bounds[key] for key in ("lte", "lt") if key in bounds), default=math.inf)
-    if lowest > highest:
-        raise ValueError(
-            f"The range on {name!r} is empty: its lowest value {lowest!r} is above its highest {highest!r}."
-        )
-    return Range(name, **bounds)
+    checked: dict[str, Any] = {}
+    for key, bound in bounds.items():
+        if kind == "date":
+            key, moment = _moment_bound(key, str(_check_value(name, bound, kind)))
+            stricter = max if key in ("gte", "gt") else min
+            checked[key] = stricter(moment, checked.get(key, moment))
+        else:
+            checked[key] = float(_check_value(name, bound, "number"))
+    lowest = max((checked[key] for key in ("gte", "gt") if key in checked), default=None)
+    highest = min((checked[key] for key in ("lte", "lt") if key in checked), default=None)
+    if lowest is not None and highest is not None and lowest > highest:
+        low, high = (str(end) if kind == "date" else repr(end) for end in (lowest, highest))
+        raise ValueError(f"The range on {name!r} is empty: its lowest value {low} is above its highest {high}.")
+    return Range(name, **checked)
+
+
+def _moment_bound(key: str, text: str) -> tuple[str, datetime]:
+    """A bound of a range of dates: up to a day is up to its end, and beyond a day is beyond its end."""
+    if is_day(text) and key in ("lte", "gt"):
+        return {"lte": "lt", "gt": "gte"}[key], day_after(text)
+    return key, to_moment(text)
 
 
 def _kind(name: str, schema: Mapping[str, str]) -> str:
@@ -225,6 +244,11 @@ def _check_value(name: str, value: Any, kind: str) -> Value:
         fits = isinstance(value, str)
     elif kind == "boolean":
         fits = isinstance(value, bool)
+    elif kind == "date":
+        value, given = read_date(value), value
+        if value is None:
+            raise ValueError(f"The attribute {name!r} is {KINDS[kind]}, got {str(given)[:80]!r}.")
+        return value
     elif kind == "integer":
         fits = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 2**53
     else:

@@ -262,7 +262,7 @@ class ProductCatalog:
 
     @property
     def attributes(self) -> dict[str, str]:
-        """Each attribute's type: "string", "integer", "number", "boolean" or "strings"."""
+        """Each attribute's type: "string", "integer", "number", "boolean", "strings" or "date"."""
         return self._store.settings.attributes
 
     def __len__(self) -> int:
@@ -387,8 +387,8 @@ class ProductCatalog:
                 has one. False doesn't group.
             min_score: confidence in [0, 1] that a hit needs: the share of meaningless queries whose best hit scores
                 lower (`acebert.catalog.calibration`).
-            sort_by: an attribute of numbers to sort by, "-price" from high to low; products that lack it come last.
-                Sorted are the best 1,000 matches with at least half of the best score or all exact words.
+            sort_by: an attribute of numbers or dates to sort by, "-price" from high to low; products that lack it come
+                last. Sorted are the best 1,000 matches with at least half of the best score or all exact words.
             boosts: attribute to what it adds to the score (`acebert.catalog.boosts`).
 
         Returns:

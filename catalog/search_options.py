@@ -54,7 +54,7 @@ class Options:
         if self.min_score is not None and not 0 <= self.min_score <= 1:
             raise ValueError(f"min_score is a confidence between 0 and 1, got {self.min_score!r}.")
         if self.sort_by is not None:
-            numbers = [name for name, kind in settings.attributes.items() if kind in ("integer", "number")]
+            numbers = [name for name, kind in settings.attributes.items() if kind in ("integer", "number", "date")]
             if self.sort_by.removeprefix("-") not in numbers:
                 raise ValueError(
                     f"sort_by must be one of {numbers}, or '-' and one of them, got {self.sort_by[:80]!r}."

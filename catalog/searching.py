@@ -13,6 +13,7 @@ import numpy as np
 
 from acebert.catalog import spelling
 from acebert.catalog.calibration import Calibration, Calibrations
+from acebert.catalog.dates import to_moment
 from acebert.catalog.exact_words import QueryWord, read_query_words, sought, weigh
 from acebert.catalog.filters import Filter, both, parse_filters
 from acebert.catalog.grouping import best_of_each, count_members, outside
@@ -266,6 +267,8 @@ class Searcher:
                 :SORTED
             ]
             values = [found.match.payload["attributes"].get(name) for found in fitting]
+            if self.settings.attributes[name] == "date":
+                values = [value and to_moment(value).timestamp() for value in values]
             order = sorted(range(len(values)), key=lambda i: (values[i] is None, sign * (values[i] or 0)))
             ranked = [fitting[i] for i in order]
         return ranked

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
 import datasets
 from transformers.utils import logging
 
+from acebert.catalog.dates import read_date
 from acebert.catalog.filters import KINDS, check_attributes
 from acebert.catalog.store import RESERVED, Settings
 from acebert.data.cleaning import (
@@ -28,6 +30,7 @@ from acebert.utils.words import cut
 
 logger = logging.get_logger(__name__)
 
+LOOKED_AT = 100  # first values of a column, before all of them are read
 Rows = Sequence[int] | slice | None  # all by default
 
 
@@ -94,7 +97,18 @@ class Source:
 
     def kinds(self) -> dict[str, str]:
         """Each attribute's type."""
-        return {name: str(column_kind(self.products.features[name])) for name in self.columns.attributes}
+        kinds = {name: str(column_kind(self.products.features[name])) for name in self.columns.attributes}
+        return kinds | dict.fromkeys(self._dates, "date")
+
+    @cached_property
+    def _dates(self) -> list[str]:
+        """The attributes whose texts are all days or moments of ISO 8601."""
+        texts = [name for name in self.columns.attributes if column_kind(self.products.features[name]) == "string"]
+        return [name for name in texts if self._holds_dates(name, slice(LOOKED_AT)) and self._holds_dates(name)]
+
+    def _holds_dates(self, name: str, rows: Rows = None) -> bool:
+        filled = [text for text in read_texts(self.products, name, rows) if text is not None]
+        return bool(filled) and all(map(read_date, filled))
 
     def ids(self, rows: Rows = None) -> list[Any]:
         return read_column(self.products, self.columns.id, rows)
@@ -108,7 +122,8 @@ class Source:
     def attribute(self, name: str, rows: Rows = None) -> list[Any]:
         """Values of an attribute in its column's type, None for a missing one. Infinity stays, to be refused."""
         if column_kind(self.products.features[name]) == "string":
-            return read_texts(self.products, name, rows)
+            texts = read_texts(self.products, name, rows)
+            return [text and read_date(text) for text in texts] if name in self._dates else texts
         values = read_column(self.products, name, rows)
         return [None if isinstance(value, float) and math.isnan(value) else value for value in values]
 
@@ -120,7 +135,7 @@ class Source:
         bad = find_bad_rows(self.products, self.columns, unique_ids=True)
         ids = self.ids()
         for name, kind in self.kinds().items():
-            if kind in ("string", "boolean"):  # a column of these holds nothing else
+            if kind in ("string", "boolean", "date"):  # a column of these holds nothing else
                 continue
             for row, value in enumerate(self.attribute(name)):
                 try:

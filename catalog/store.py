@@ -34,6 +34,7 @@ VALUE_TYPES = {
     "number": Value("float64"),
     "boolean": Value("bool"),
     "strings": List(Value("string")),
+    "date": Value("string"),  # of ISO 8601
 }
 RESERVED = (
     "id",

@@ -423,7 +423,7 @@ def refuse_most(bad: Sequence[BadRow], count: int, what: str = "rows") -> None:
     Raises:
         ValueError: naming the most frequent fault, with an example.
     """
-    if len(bad) > max(3, count / 2):
+    if len(bad) > count / 2:
         fault, frequency = Counter((found.field, found.reason.split(":")[0]) for found in bad).most_common(1)[0]
         example = next(found for found in bad if (found.field, found.reason.split(":")[0]) == fault)
         raise ValueError(

@@ -21,7 +21,14 @@ from pgvector import HalfVector, Vector
 from pgvector.psycopg import register_vector
 from psycopg import sql
 
-TYPES = {"string": "text", "integer": "int8", "number": "float8", "boolean": "bool", "strings": "text[]"}
+TYPES = {
+    "string": "text",
+    "integer": "int8",
+    "number": "float8",
+    "boolean": "bool",
+    "strings": "text[]",
+    "date": "timestamptz",
+}
 VECTORS = {"float32": ("vector", Vector), "float16": ("halfvec", HalfVector)}
 
 

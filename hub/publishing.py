@@ -41,7 +41,7 @@ PICTURE = re.compile(r"!\[[^\]]*\]\(([\w.-][\w./-]*\.(?:gif|jpe?g|png|svg|webp))
 SPACE_ROOT = ("app.py", "requirements.txt")
 SPACE_PARTS = ("static", "tabs", "templates", "uploads")
 SPACE_SUFFIXES = (".py", ".css", ".js", ".json", ".html", ".svg")
-SPACE_SETTINGS = ("split", "id_column", "title_column", "image_column", "attribute_columns", "examples")
+SPACE_SETTINGS = ("split", "id_column", "title_column", "image_column", "group_column", "attribute_columns", "examples")
 # A repository that holds this file was written by this module.
 MARKS: dict[RepoType, str] = {"model": "config.json", "space": "settings.json", "dataset": "catalog.json"}
 # Files of an earlier publication that would be loaded beside the new ones, or instead of them.

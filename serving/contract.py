@@ -12,7 +12,8 @@ Photo = Annotated[Base64Bytes, Field(description="An image file (JPEG, PNG, WebP
 Filters = Annotated[
     dict[str, Any],
     Field(
-        description='Attribute to a value, a list of values, bounds ("$gte", "$gt", "$lte", "$lt"), or a category path '
+        description='Attribute to a value, a list of values, bounds of a number or a date ("$gte", "$gt", "$lte", '
+        '"$lt"), or a category path '
         'and all below it ("$under"), with "$and", "$or" and "$not" around them.',
         examples=[{"colour": ["red", "blue"], "price": {"$lte": 50}, "category": {"$under": "Home > Kitchen"}}],
     ),
@@ -62,7 +63,9 @@ class PageRequest(Request):
     using: Using = "product"
     group_by: GroupBy = None
     min_score: float | None = Field(None, ge=0, le=1, description="Confidence that a hit needs.")
-    sort_by: str | None = Field(None, description='Attribute of numbers to sort by, "-price" from high to low.')
+    sort_by: str | None = Field(
+        None, description='Attribute of numbers or dates to sort by, "-price" from high to low.'
+    )
     boosts: dict[str, FiniteFloat | Boost] = Field(
         {},
         max_length=20,

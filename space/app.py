@@ -71,6 +71,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     setting("id_column", "Column of product ids")
     setting("title_column", "Column of titles")
     setting("image_column", "Column of photos")
+    setting("group_column", "Column that the variants of a product share, as their parent's id, to show them as one")
     setting(
         "attribute_columns",
         "Columns to show and to filter by, separated by commas; of a built catalogue all by default",
@@ -162,6 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         title_column=args.title_column,
         image_column=args.image_column,
         attributes=args.attribute_columns or (),
+        group_column=args.group_column,
     )
     # Encoding the catalogue used all cores for one batch; searches are many and small, each does best on one.
     torch.set_num_threads(1)

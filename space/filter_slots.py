@@ -7,16 +7,19 @@ from typing import Any, TypeAlias
 import gradio as gr
 import numpy as np
 
+from acebert.catalog.dates import read_date
 from acebert.catalog.product_catalog import ProductCatalog
 from acebert.space.cards import label
+from acebert.space.shop import read_text
 
 CHOICE_SLOTS = 20  # filters by value
 RANGE_SLOTS = 6  # filters by number, each from and to
+DATE_SLOTS = 2  # filters by date, each from and to
 VALUES = 1_000  # of a filter that are listed; others may be typed
-SLOTS = CHOICE_SLOTS + 2 * RANGE_SLOTS
+SLOTS = CHOICE_SLOTS + 2 * RANGE_SLOTS + 2 * DATE_SLOTS
 
 Filters: TypeAlias = dict[str, Any]
-"""Attribute to a list of values, or to the lowest and the highest number."""
+"""Attribute to a list of values, or to the lowest and the highest number or date."""
 
 
 @dataclass(frozen=True)
@@ -26,38 +29,44 @@ class FilterSlots:
     Args:
         choices: attributes filtered by value, at most `CHOICE_SLOTS`.
         ranges: numbers, filtered by lowest and highest, at most `RANGE_SLOTS`.
+        dates: filtered by first and last, at most `DATE_SLOTS`.
     """
 
     choices: tuple[str, ...] = ()
     ranges: tuple[str, ...] = ()
+    dates: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, catalog: ProductCatalog, attributes: Sequence[str]) -> "FilterSlots":
         numbers = [name for name in attributes if catalog.attributes[name] in ("integer", "number")]
-        others = [name for name in attributes if name not in numbers]
-        return cls(tuple(others[:CHOICE_SLOTS]), tuple(numbers[:RANGE_SLOTS]))
+        dates = [name for name in attributes if catalog.attributes[name] == "date"]
+        others = [name for name in attributes if name not in (*numbers, *dates)]
+        return cls(tuple(others[:CHOICE_SLOTS]), tuple(numbers[:RANGE_SLOTS]), tuple(dates[:DATE_SLOTS]))
 
     @staticmethod
     def left_out(catalog: ProductCatalog, attributes: Sequence[str]) -> list[str]:
         """The attributes that there is no slot for."""
         slots = FilterSlots.of(catalog, attributes)
-        return [name for name in attributes if name not in (*slots.choices, *slots.ranges)]
+        return [name for name in attributes if name not in (*slots.choices, *slots.ranges, *slots.dates)]
 
     def read(self, values: Sequence[Any]) -> Filters:
-        """The filters that the slots' values make: a list for each choice, then two numbers for each range."""
-        filters = {name: chosen for name, chosen in zip(self.choices, values, strict=False) if chosen}
-        bounds = values[CHOICE_SLOTS:]
-        for name, low, high in zip(self.ranges, bounds[::2], bounds[1::2], strict=False):
-            if (low, high) != (None, None):
-                filters[name] = (low, high)
+        """The filters that the slots' values make: a list for each choice, then two ends of each range."""
+        filters: Filters = {name: chosen for name, chosen in zip(self.choices, values, strict=False) if chosen}
+        numbers, days = values[CHOICE_SLOTS:][: 2 * RANGE_SLOTS], values[CHOICE_SLOTS + 2 * RANGE_SLOTS :]
+        for names, ends in ((self.ranges, numbers), (self.dates, [read_text(day) or None for day in days])):
+            for name, low, high in zip(names, ends[::2], ends[1::2], strict=False):
+                if (low, high) != (None, None):
+                    filters[name] = (low, high)
         return filters
 
     def orders(self) -> list[tuple[str, str]]:
-        """The ways to sort by a number, and how each is called in an address."""
+        """The ways to sort by a number or a date, and how each is called in an address."""
+        ways = {name: ("low to high", "high to low") for name in self.ranges}
+        ways |= {name: ("oldest first", "newest first") for name in self.dates}
         return [
             (f"{label(name)}, {way}", sign + name)
-            for name in self.ranges
-            for way, sign in (("low to high", ""), ("high to low", "-"))
+            for name, both in ways.items()
+            for way, sign in zip(both, ("", "-"), strict=True)
         ]
 
     def write(self, filters: Filters) -> list[Any]:
@@ -66,7 +75,10 @@ class FilterSlots:
         values += [[]] * (CHOICE_SLOTS - len(values))
         for name in self.ranges:
             values += filters.get(name, (None, None))
-        return values + [None] * (SLOTS - len(values))
+        values += [None] * (SLOTS - 2 * DATE_SLOTS - len(values))
+        for name in self.dates:
+            values += [day or "" for day in filters.get(name, ("", ""))]
+        return values + [""] * (SLOTS - len(values))
 
     def parse(self, catalog: ProductCatalog, fields: Mapping[str, Sequence[str]]) -> Filters:
         """The filters in an address; what can be none is left out."""
@@ -84,14 +96,18 @@ class FilterSlots:
                 continue
             if low is None or high is None or low <= high:
                 filters[name] = (low, high)
+        for name in self.dates:
+            first, last = (read_date(fields.get(f"{name}.{end}", [""])[0]) for end in ("min", "max"))
+            if (first or last) and (not first or not last or first <= last):
+                filters[name] = (first, last)
         return filters
 
     def updates(self, catalog: ProductCatalog, filters: Filters) -> list[dict[str, Any]]:
-        """What changes in the slots: each value with the number of products it would leave, given the other filters."""
+        """What changes in the slots: each value with how many products, or groups, it would leave by the others."""
         updates = []
         for name in self.choices:
             others = {other: value for other, value in filters.items() if other != name}
-            counts = catalog.facets(name, others, limit=VALUES, group_by=False)
+            counts = catalog.facets(name, others, limit=VALUES)
             # Chosen ones stay, or the shopper couldn't take them away.
             counts |= {value: 0 for value in filters.get(name, ()) if value not in counts}
             choices = [(f"{value} ({count:,})", value) for value, count in counts.items()]
@@ -100,6 +116,9 @@ class FilterSlots:
             updates.append(gr.update(choices=choices, label=named, visible=True, allow_custom_value=more))
         updates += [gr.update(visible=False)] * (CHOICE_SLOTS - len(updates))
         for name in self.ranges:
+            updates += [gr.update(label=f"{label(name)} {end}", visible=True) for end in ("from", "to")]
+        updates += [gr.update(visible=False)] * (SLOTS - 2 * DATE_SLOTS - len(updates))
+        for name in self.dates:
             updates += [gr.update(label=f"{label(name)} {end}", visible=True) for end in ("from", "to")]
         return updates + [gr.update(visible=False)] * (SLOTS - len(updates))
 

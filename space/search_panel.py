@@ -14,7 +14,7 @@ from acebert.catalog.product_catalog import Product, ProductCatalog
 from acebert.catalog.query_parsing import Chip
 from acebert.catalog.records import Results
 from acebert.space.cards import card, label, notice, show_title
-from acebert.space.filter_slots import CHOICE_SLOTS, RANGE_SLOTS, SLOTS, Filters, FilterSlots
+from acebert.space.filter_slots import CHOICE_SLOTS, DATE_SLOTS, RANGE_SLOTS, SLOTS, Filters, FilterSlots
 from acebert.space.gradio_compat import replace_preprocess
 from acebert.space.rendering import read_script, render
 from acebert.space.shop import Shop, find_product, read_text, search_one
@@ -48,7 +48,11 @@ def address(query: str, like: str, count: int, filters: Filters, as_words: Seque
     for name, value in filters.items():
         if isinstance(value, tuple):
             ends = zip(("min", "max"), value, strict=True)
-            fields += [(f"{name}.{end}", f"{bound:.10g}") for end, bound in ends if bound is not None]
+            fields += [
+                (f"{name}.{end}", bound if isinstance(bound, str) else f"{bound:.10g}")
+                for end, bound in ends
+                if bound is not None
+            ]
         else:
             fields += [(name, part) for part in value]
     return "?" + urlencode(fields) if fields else "."
@@ -233,11 +237,15 @@ class SearchPanel:
         ):
             self.choices = [gr.Dropdown(multiselect=True, visible=False, min_width=120) for _ in range(CHOICE_SLOTS)]
             self.bounds = [gr.Number(visible=False, min_width=100) for _ in range(2 * RANGE_SLOTS)]
+            self.days = [
+                gr.Textbox("", visible=False, min_width=120, max_length=30, placeholder="2026-01-31")
+                for _ in range(2 * DATE_SLOTS)
+            ]
             self.count = gr.Dropdown(COUNTS, value=DEFAULT_COUNT, label="Results", filterable=False, min_width=120)
             self.sort = gr.Dropdown([BEST_FIRST], value="", label="Order", filterable=False, min_width=140)
 
     def _connect_events(self) -> None:
-        slots, shown = [*self.choices, *self.bounds], [self.results, self.question]
+        slots, shown = [*self.choices, *self.bounds, *self.days], [self.results, self.question]
         view = [self.count, self.sort]
         common = {
             "api_visibility": "private",
@@ -254,7 +262,7 @@ class SearchPanel:
         )
         # A phone's keypad for numbers has no Enter: leaving the box counts, too.
         refined = [part.input for part in (*view, *self.choices)]
-        refined += [bound.submit for bound in self.bounds] + [bound.blur for bound in self.bounds]
+        refined += [event for end in (*self.bounds, *self.days) for event in (end.submit, end.blur)]
         gr.on(
             refined,
             self.refine,
@@ -291,6 +299,7 @@ class SearchPanel:
             self.sort,
             *self.choices,
             *self.bounds,
+            *self.days,
             self.drawer,
             self.results,
             self.question,
@@ -324,7 +333,7 @@ class SearchPanel:
         query, like = read_text(fields.get("q", [""])[0]), fields.get("like", [""])[0]
         as_words = [part for part in fields.get("typed", ()) if part in query]
         asked = Asked(query, None, like, as_words, count, sort, filters)
-        drawer = gr.update(open=bool(filters or sort), visible=bool(slots.choices or slots.ranges))
+        drawer = gr.update(open=bool(filters or sort), visible=slots != FilterSlots())
         order = gr.update(choices=orders, value=sort, visible=len(orders) > 1)
         return like, list(asked.as_words), count, order, *updates, drawer, *self._show(catalog, asked)
 

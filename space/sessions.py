@@ -14,6 +14,7 @@ from gradio.utils import get_upload_folder
 from transformers import PreTrainedModel, ProcessorMixin
 
 from acebert.catalog.product_catalog import ProductCatalog
+from acebert.data.exports import GROUP
 from acebert.data.tables import RowProblem
 from acebert.space.guard import remove_upload
 from acebert.space.uploads import Upload, open_upload
@@ -165,6 +166,7 @@ class Sessions:
             sides=False,  # half the time
             index="memory",  # nothing to write, and at this size as quick
             on_bad_row="skip",
+            group_column=GROUP if GROUP in columns.attributes else None,
         )
         assert catalog is not None  # as it is to all but the first of several processes
         for file in products.cache_files:

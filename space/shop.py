@@ -208,6 +208,7 @@ def open_catalog(
     title_column: str = "title",
     image_column: str = "image",
     attributes: Sequence[str] = (),
+    group_column: str | None = None,
 ) -> ProductCatalog:
     """Opens the shop's catalogue, read-only; a dataset is encoded first, once.
 
@@ -220,6 +221,7 @@ def open_catalog(
         split: of the dataset.
         id_column, title_column, image_column: of the dataset.
         attributes: the dataset's columns to show and to filter by.
+        group_column: the dataset's column that the variants of a product share, which are shown as one.
 
     Raises:
         ValueError: for a missing column, a column of photos that holds none, or a catalogue that another model made.
@@ -227,17 +229,19 @@ def open_catalog(
     if Path(source, "catalog.json").exists() or is_catalog_on_hub(source, revision):
         return ProductCatalog.load(source, model, processor, revision=revision, read_only=True)
     dataset = load_dataset(source, split=split, revision=revision)
-    for column in (id_column, title_column, image_column, *attributes):
+    for column in (id_column, title_column, image_column, *attributes, *([group_column] if group_column else [])):
         if column not in dataset.column_names:
             raise ValueError(
                 f"The catalogue has no column {column!r}; it has {dataset.column_names}. "
-                "Name the right ones with --id_column, --title_column, --image_column and --attribute_columns."
+                "Name the right ones with --id_column, --title_column, --image_column, --attribute_columns and "
+                "--group_column."
             )
     if not isinstance(dataset.features[image_column], Image):
         raise ValueError(f"Column {image_column!r} holds {dataset.features[image_column]}, and not photos.")
     # `_fingerprint` is what datasets keys its own caches on: the data files' content and every transform since.
     parts = [product_weights_sha256(model), processor_sha256(processor), code_sha256(model, processor)]
     parts += [dataset._fingerprint, id_column, title_column, image_column, *attributes]
+    parts += [f"group {group_column}"] if group_column else []
     path = cache / content_sha256("|".join(map(str, parts)))[:32]
     if not (path / "catalog.json").exists():
         built = ProductCatalog.build(
@@ -251,6 +255,7 @@ def open_catalog(
             attribute_columns=attributes,
             index="memory",
             on_bad_row="skip",
+            group_column=group_column,
         )
         assert built is not None  # as it is to all but the first of several processes
         built.close()

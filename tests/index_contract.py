@@ -13,6 +13,7 @@ import pytest
 from helpers import unit_vectors
 from qdrant_server import qdrant_name
 
+from acebert.catalog.dates import to_moment
 from acebert.catalog.filters import And, Filter, Not, OneOf, Or, Range
 from acebert.catalog.indexes.base import VECTORS, CatalogIndex
 from acebert.catalog.indexes.edge import EdgeIndex
@@ -27,6 +28,7 @@ SCHEMA = {
     "year": "integer",
     "on_sale": "boolean",
     "sizes": "strings",
+    "added": "date",
 }
 COLOURS, KINDS = ("red", "blue", "green"), ("shirt", "bag", "mug")
 
@@ -54,6 +56,7 @@ class Shop:
                 "price": int(i // 2) if i % 4 == 0 else float(rng.integers(0, 100)) / 2,
                 "year": None if i % 10 == 0 else 2000 + int(rng.integers(0, 9)),
                 "on_sale": (True, False, None)[i % 7 % 3],
+                "added": (None, f"2024-01-{1 + i % 28:02d}", f"2024-02-{1 + i % 28:02d}T12:30:00+02:00")[i % 3],
                 "sizes": [str(size) for size in rng.choice(["S", "M", "L"], i % 4, replace=False)] if i % 6 else None,
             }
             self.payloads.append({"id": i, "attributes": attributes})
@@ -101,6 +104,7 @@ def meets(attributes: dict[str, Any], where: Filter) -> bool:
     if isinstance(where, OneOf):
         return any(part in where.values for part in (value if isinstance(value, list) else [value]))
     assert isinstance(where, Range)
+    value = to_moment(value) if isinstance(value, str) else value
     bounds = [(operator.ge, where.gte), (operator.gt, where.gt), (operator.le, where.lte), (operator.lt, where.lt)]
     return all(bound is None or compare(value, bound) for compare, bound in bounds)
 
@@ -123,6 +127,12 @@ FILTERS: list[dict[str, Any] | None] = [
     {"on_sale": [True, False]},
     {"sizes": "M"},
     {"sizes": ["S", "L"]},
+    {"added": {"$gte": "2024-01-20", "$lte": "2024-02-03"}},
+    {"added": ("2024-01-20", "2024-02-03T10:30:00Z")},
+    {"added": {"$gt": "2024-02-03"}},
+    {"added": {"$lt": "2024-01-04"}},
+    {"added": ["2024-01-05", "2024-02-06", "2024-02-09T10:30:00+00:00", "2024-02-09T12:30:00"]},
+    {"$not": {"added": (None, "2024-02-10")}},
     {"$not": {"gender": "Men"}},
     {"$not": {"sizes": ["S", "M"]}},
     {"$not": {"price": (0, 30), "on_sale": True}},

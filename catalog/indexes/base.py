@@ -23,6 +23,7 @@ import qdrant_edge
 from acebert.catalog.filters import Filter, check_attributes
 
 VECTORS = ("product", "title", "image")  # title and image: the product encoder on one side alone
+UNCOUNTED = ("number", "date")  # kinds of attributes without facets
 WORDS = "words"  # name of the sparse vectors for BM25
 
 # Words, stems and term weights of BM25 (Robertson & Zaragoza 2009); engines multiply by the inverse document frequency.
@@ -129,7 +130,7 @@ class CatalogIndex(Protocol):
                 a group of its own.
 
         Raises:
-            ValueError: the attribute doesn't exist, or is a "number", whose values aren't counted.
+            ValueError: the attribute doesn't exist, or is a "number" or a "date", whose values aren't counted.
         """
         ...
 
@@ -248,9 +249,9 @@ def check_top_k(top_k: int) -> None:
 
 def check_facet(name: str, schema: Mapping[str, str]) -> None:
     """Raises ValueError if the attribute's values can't be counted."""
-    if schema.get(name, "number") == "number":
-        fit = ", ".join(sorted(other for other, kind in schema.items() if kind != "number"))
-        what = "a number, whose values aren't counted" if name in schema else "unknown"
+    if (kind := schema.get(name, "number")) in UNCOUNTED:
+        fit = ", ".join(sorted(other for other, kind in schema.items() if kind not in UNCOUNTED))
+        what = f"a {kind}, whose values aren't counted" if name in schema else "unknown"
         raise ValueError(f"The attribute {name!r} is {what}: ask for one of {fit or '(there are none)'}.")
 
 

@@ -5,10 +5,12 @@ import threading
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 
+from acebert.catalog.dates import to_moment
 from acebert.catalog.filters import And, Filter, Not, OneOf, Or
 from acebert.catalog.indexes.base import (
     BM25,
@@ -290,6 +292,8 @@ class MemoryIndex:
                 texts = (value,) if isinstance(value, str) else tuple(value)
                 counts.update(set(texts))
                 value = self._number(name, texts)
+        elif self._schema[name] == "date" and value is not None:
+            value = to_moment(value).timestamp()
         column[row] = np.nan if value is None else value
 
     def _number(self, name: str, several: tuple[str, ...]) -> int:
@@ -327,7 +331,7 @@ class MemoryIndex:
         bounds = {np.greater_equal: where.gte, np.greater: where.gt, np.less_equal: where.lte, np.less: where.lt}
         for compare, bound in bounds.items():
             if bound is not None:
-                meets &= compare(column, bound)
+                meets &= compare(column, bound.timestamp() if isinstance(bound, datetime) else bound)
         return meets
 
     def _best(self, scores: np.ndarray, fits: np.ndarray, top_k: int, with_vectors: Sequence[str]) -> list[Match]:

@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import qdrant_edge
 
-from acebert.catalog.filters import And, Filter, Not, OneOf, Or, Range, both
+from acebert.catalog.filters import BOUNDS, And, Filter, Not, OneOf, Or, Range, both
 from acebert.catalog.indexes.base import (
     BM25,
     WORDS,
@@ -22,7 +23,14 @@ from acebert.catalog.indexes.base import (
     most_frequent,
 )
 
-FIELD_INDEXES = {"string": "Keyword", "strings": "Keyword", "integer": "Integer", "number": "Float", "boolean": "Bool"}
+FIELD_INDEXES = {
+    "string": "Keyword",
+    "strings": "Keyword",
+    "integer": "Integer",
+    "number": "Float",
+    "boolean": "Bool",
+    "date": "Datetime",
+}
 
 MOST_GROUPS = 1_000_000  # that are counted
 
@@ -62,8 +70,11 @@ def to_conditions(where: Filter, models: Any) -> Any:
     key = attribute_path(where.name)
     between = models.RangeFloat if models is qdrant_edge else models.Range
     if isinstance(where, Range):
-        bounds = between(gte=where.gte, gt=where.gt, lte=where.lte, lt=where.lt)
-        return models.FieldCondition(key=key, range=bounds)
+        bounds = {bound: getattr(where, bound) for bound in BOUNDS}
+        if any(isinstance(bound, datetime) for bound in bounds.values()):
+            between = models.RangeDateTime if models is qdrant_edge else models.DatetimeRange
+            bounds = {name: bound and bound.isoformat() for name, bound in bounds.items()}
+        return models.FieldCondition(key=key, range=between(**bounds))
     if isinstance(where.values[0], float):  # Qdrant matches no floats
         ranges = [between(gte=value, lte=value) for value in where.values]
         return models.Filter(should=[models.FieldCondition(key=key, range=bounds) for bounds in ranges])

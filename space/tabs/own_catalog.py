@@ -20,6 +20,7 @@ from acebert.space.uploads import Upload
 from acebert.space.uploads.columns import UploadColumns, guess_columns
 from acebert.space.uploads.limits import MB
 
+TABLE_ENDINGS = [".csv", ".tsv", ".txt", ".xlsx", ".xls", ".json", ".jsonl", ".parquet", ".gz"]
 PREVIEW_ROWS = 3
 PREVIEW_CHARACTERS = 60
 REPORTED_REASONS = 100
@@ -137,8 +138,8 @@ class OwnCatalogTab:
 
     def _lay_out_files(self) -> None:
         self.table = gr.File(
-            label="Products: CSV, TSV, JSON or Parquet",
-            file_types=[".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet"],
+            label="Products: CSV, TSV, Excel, JSON or Parquet",
+            file_types=TABLE_ENDINGS,
             type="filepath",
             height=120,
             min_width=240,
@@ -266,7 +267,7 @@ class OwnCatalogTab:
         """Opens a catalogue of your own and guesses which column is what. It is visible in this session alone.
 
         Args:
-            table: a CSV, TSV, JSON, JSON Lines or Parquet file with a row for each product.
+            table: a CSV, TSV, Excel, JSON, JSON Lines or Parquet file, perhaps as .gz, with a row for each product.
             photos: a zip of the products' photos.
             dataset: instead of a table, "owner/name" of a public dataset on the Hugging Face Hub.
 

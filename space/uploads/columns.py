@@ -36,7 +36,7 @@ IMAGE_NAMES = (
     "afbeelding billede zdjecie фото изображение 图片 商品图片 画像 商品画像 이미지 상품이미지"
 )
 
-Kind = Literal["text", "number"]
+Kind = Literal["text", "number", "date"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class UploadColumns:
         title (`str`, *optional*): None for products without titles.
         image (`str`, *optional*): a column of photos or of their names in the zip. With None a product's photo is the
             one in the zip that has the product's id for a name, without its extension.
-        attributes (`dict[str, str]`): "text" or "number" by name.
+        attributes (`dict[str, str]`): "text", "number" or "date" by name.
     """
 
     id: str | None
@@ -101,14 +101,14 @@ class _Profile:
     def of(cls, name: str, values: Sequence[str | None]) -> "_Profile":
         filled = [value for value in values if value is not None]
         count = max(1, len(filled))
-        is_number = not is_code(name) and read_values(name, values).kind == "number"
+        read = "text" if is_code(name) else read_values(name, values).kind
         return cls(
             len(filled),
             len(set(filled)),
             sum(map(len, filled)) / count,
             sum(" " in value for value in filled) / count,
             all(re.fullmatch(r"\w[\w-]*", value) for value in filled),
-            "number" if is_number else "text",
+            read if read in ("number", "date") else "text",
         )
 
     @property
@@ -120,7 +120,7 @@ class _Profile:
     @property
     def is_attribute(self) -> bool:
         return self.distinct > 1 and (
-            self.kind == "number" or (self.length <= 40 and self.distinct <= max(12, 0.2 * self.filled))
+            self.kind != "text" or (self.length <= 40 and self.distinct <= max(12, 0.2 * self.filled))
         )
 
 

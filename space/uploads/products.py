@@ -28,8 +28,8 @@ def read_products(upload: Upload, columns: UploadColumns) -> tuple[Dataset, list
         `tuple[Dataset, list[RowProblem]]`: the products, in order, kept in a file of their own in the upload's
         folder; and the bad rows in order. Products and skipped rows together are `upload.num_rows`. The dataset has the
         columns `id` (string, unique), `title` (string or None), `image` (`Image(decode=False)`, its bytes or None;
-        every photo has been decoded once and is none of the bad ones), and each attribute under its own name: string,
-        float64, or int64 where all its numbers are whole.
+        every photo has been decoded once and is none of the bad ones), and each attribute under its own name: string
+        (dates as ISO 8601), float64, or int64 where all its numbers are whole.
 
     Raises:
         `ValueError`: where the columns can't be right, or the photos together are over the limit.
@@ -39,10 +39,11 @@ def read_products(upload: Upload, columns: UploadColumns) -> tuple[Dataset, list
     features = Features({"id": Value("string"), "title": Value("string"), "image": Image(decode=False)})
     attributes: dict[str, list[Any]] = {}
     for name, kind in columns.attributes.items():
-        numbers = kind == "number"
-        attributes[name], features[name] = (
-            _numbers(upload, name, bad) if numbers else (upload.texts[name], Value("string"))
-        )
+        attributes[name], features[name] = upload.texts[name], Value("string")
+        if kind == "number":
+            attributes[name], features[name] = _numbers(upload, name, bad)
+        elif kind == "date":
+            attributes[name] = _dates(upload, name)
     ids = upload.texts[columns.id] if columns.id else [str(number) for number in upload.rows]
     titles = upload.texts[columns.title] if columns.title else [None] * len(upload.rows)
     first_rows: dict[str, int] = {}
@@ -90,8 +91,8 @@ def _check_columns(upload: Upload, columns: UploadColumns) -> None:
     for name, kind in columns.attributes.items():
         if name in CANONICAL:
             raise ValueError(f"An attribute can't be named {name!r}: rename the column or leave it out.")
-        if kind not in ("text", "number"):
-            raise ValueError(f"The attribute {name!r} is of type {kind!r}: take 'text' or 'number'.")
+        if kind not in ("text", "number", "date"):
+            raise ValueError(f"The attribute {name!r} is of type {kind!r}: take 'text', 'number' or 'date'.")
 
 
 def _numbers(upload: Upload, name: str, bad: list[RowProblem]) -> tuple[list[float | int | None], Value]:
@@ -107,6 +108,14 @@ def _numbers(upload: Upload, name: str, bad: list[RowProblem]) -> tuple[list[flo
         )
     bad += [RowProblem(upload.rows[i], name, texts[i] or "", "it is not a number", skipped=False) for i in read.unread]
     return read.values, read.feature
+
+
+def _dates(upload: Upload, name: str) -> list[str | None]:
+    """A column's dates in ISO 8601."""
+    read = read_values(name, upload.texts[name])
+    if read.kind != "date":
+        raise ValueError(f"Not all values of {cut(name)!r} are dates: take the column as text.")
+    return read.values
 
 
 def _photo(upload: Upload, column: str | None, index: int, product_id: str, bad: list[RowProblem]) -> bytes | None:

@@ -113,7 +113,7 @@ class TestEveryEngine:
         filled.set_attributes([shop.keys[2]], [{"sizes": ["XS"]}])
         assert filled.count_values("sizes", ["XS", "XL"]) == {"XS": 1}
 
-    @pytest.mark.parametrize("name", ["price", "colour"])
+    @pytest.mark.parametrize("name", ["price", "added", "colour"])
     def test_only_attributes_with_countable_values_have_facets(self, stocked: CatalogIndex, name: str) -> None:
         with pytest.raises(ValueError, match=f"'{name}' is .*one of base.colour of it, gender, on_sale, sizes, year"):
             stocked.facets(name)

@@ -30,7 +30,7 @@ from transformers import BertTokenizer
 from acebert.configuration_acebert import AceBertConfig
 from acebert.image_processing_acebert import AceBertImageProcessor
 from acebert.processing_acebert import AceBertProcessor
-from acebert.space.filter_slots import CHOICE_SLOTS, RANGE_SLOTS
+from acebert.space.filter_slots import CHOICE_SLOTS, DATE_SLOTS, RANGE_SLOTS
 from acebert.space.guard import UNUSED, WAITING, Guard, measure, remove_upload, sweep
 from acebert.space.page import build_page, launch
 from acebert.space.search_panel import read_photo
@@ -277,6 +277,7 @@ DEEP: Any = {}
 for _ in range(300):
     DEEP = {"$not": DEEP}
 LONG = "red " * 1000
+UNFILTERED = [[]] * CHOICE_SLOTS + [None] * 2 * RANGE_SLOTS + [""] * 2 * DATE_SLOTS
 HALF = "red \ud800"
 ODD = ([], {"a": [1]}, True, 1e308, -1, "\0", "9" * 5000, "<script>")
 
@@ -317,7 +318,16 @@ def test_no_argument_breaks_the_server(space: Any) -> None:
 
 
 def test_no_event_breaks_the_page(space: Any) -> None:
-    view = ["", None, [], 24, "", *[[]] * CHOICE_SLOTS, *[None] * 2 * RANGE_SLOTS]  # the query first
+    view = [
+        "",
+        None,
+        [],
+        24,
+        "",
+        *[[]] * CHOICE_SLOTS,
+        *[None] * 2 * RANGE_SLOTS,
+        *[""] * 2 * DATE_SLOTS,
+    ]  # the query first
     for odd in ODD:
         page = call(space, "follow", view, event_data={"product": odd})
         assert "That didn't work" in html.unescape(json.dumps(page)) and "<script>" not in json.dumps(page)
@@ -351,7 +361,11 @@ def test_an_event_without_a_session_holds_up_nobody(space: Any) -> None:
 def test_half_a_character_is_searched_as_a_question_mark(space: Any) -> None:
     found = call(space, "search", [HALF, None, 3, {}])[0]
     assert [hit["id"] for hit in found] == [hit.id for hit in space.shop.catalog.search("red ?", top_k=3)]
-    page = call(space, "start_over", [HALF, None, 24, "", *[[]] * CHOICE_SLOTS, *[None] * 2 * RANGE_SLOTS])
+    page = call(
+        space,
+        "start_over",
+        [HALF, None, 24, "", *UNFILTERED],
+    )
     assert "“red ?”" in json.dumps(page, ensure_ascii=False)
 
 
@@ -372,7 +386,7 @@ def test_one_user_s_catalogue_is_another_s_nothing(space: Any) -> None:
     assert call(space, "build_catalog", ["sku", "name", "", ["kind"]], "anna")[0]["products"] == 2
     searches = [fn for fn in space.page.fns.values() if fn.name == "start_over"]
     own = searches[1]  # the first is the shop's
-    query = ["shirt", None, 24, "", *[[]] * CHOICE_SLOTS, *[None] * 2 * RANGE_SLOTS]
+    query = ["shirt", None, 24, "", *UNFILTERED]
 
     def search(session: str) -> str:
         body = {"fn_index": own._id, "session_hash": session, "data": query}

@@ -34,7 +34,7 @@ from acebert.modeling_acebert import AceBertModel
 from acebert.processing_acebert import AceBertProcessor
 from acebert.space import app
 from acebert.space.cards import label, show_facts
-from acebert.space.filter_slots import CHOICE_SLOTS, RANGE_SLOTS, SLOTS, FilterSlots
+from acebert.space.filter_slots import CHOICE_SLOTS, DATE_SLOTS, RANGE_SLOTS, SLOTS, FilterSlots
 from acebert.space.page import build_page, launch
 from acebert.space.search_panel import DEFAULT_COUNT, SearchPanel, address, look_around
 from acebert.space.shop import ENTRY_BYTES, Shop, find_product, load_model, open_catalog
@@ -55,7 +55,7 @@ FEATURES = Features(
 )
 NASTY = '<svg src=x onerror="alert(1)"> ${alert(2)} {{value}} & co'
 ATTRIBUTES = ("colour", "kind", "price")
-UNFILTERED = [[]] * CHOICE_SLOTS + [None] * 2 * RANGE_SLOTS
+UNFILTERED = [[]] * CHOICE_SLOTS + [None] * 2 * RANGE_SLOTS + [""] * 2 * DATE_SLOTS
 
 
 def plain_photo(colour: str) -> PILImage.Image:
@@ -148,7 +148,7 @@ def shown(
 
 def ranges(*bounds: Any) -> list[Any]:
     """Values of the slots: none chosen, and bounds of the first numbers."""
-    return [*UNFILTERED[:CHOICE_SLOTS], *bounds, *[None] * (2 * RANGE_SLOTS - len(bounds))]
+    return [*UNFILTERED[:CHOICE_SLOTS], *bounds, *UNFILTERED[CHOICE_SLOTS + len(bounds) :]]
 
 
 def ids_in(page: str) -> list[int]:
@@ -396,6 +396,48 @@ def test_filters_say_how_many_products_each_value_would_leave(shop: Shop) -> Non
     assert (low["label"], high["label"]) == ("Price from", "Price to")
     # What was chosen stays, so that it can be taken away.
     assert ("blue (0)", "blue") in slots.updates(shop.catalog, {"colour": ["blue"], "price": (None, 10)})[0]["choices"]
+
+
+def test_filters_count_groups_where_products_are_grouped(shop: Shop, tmp_path: Path) -> None:
+    rows = [{"id": str(i), "title": "mug", "colour": ("red", "blue")[i % 2], "style": str(i // 4)} for i in range(8)]
+    rows[7]["style"] = None
+    catalog = ProductCatalog.build(
+        shop.encoder.model,
+        shop.encoder.processor,
+        Dataset.from_list(rows),
+        tmp_path / "grouped",
+        image_column=None,
+        index="memory",
+        group_column="style",
+    )
+    with catalog:
+        choices = FilterSlots.of(catalog, ["colour"]).updates(catalog, {})[0]["choices"]
+        assert choices == [("blue (3)", "blue"), ("red (2)", "red")]
+        found = find(shop, catalog, Asked("mug"))
+        assert found.products.total == 3 and sorted(hit.group_size for hit in found.products) == [1, 3, 4]
+
+
+def test_dates_are_filtered_from_and_to(shop: Shop, tmp_path: Path) -> None:
+    rows = [{"id": str(i), "title": "mug", "added": f"2026-01-{1 + i:02d}"} for i in range(9)]
+    model, processor = shop.encoder.model, shop.encoder.processor
+    products = Dataset.from_list(rows)
+    with ProductCatalog.build(
+        model, processor, products, tmp_path / "dated", image_column=None, index="memory"
+    ) as catalog:
+        slots = FilterSlots.of(catalog, ["added"])
+        assert slots == FilterSlots(dates=("added",)) and FilterSlots.left_out(catalog, ["added"]) == []
+        filters = {"added": ("2026-01-03", "2026-01-05")}
+        assert slots.read(slots.write(filters)) == filters and slots.read(slots.write({})) == {}
+        assert [update["label"] for update in slots.updates(catalog, {})[-4:-2]] == ["Added from", "Added to"]
+        panel = SearchPanel(shop, lambda _: catalog, "dated", shareable=True)
+        link = address("mug", "", 24, filters, sort="-added")
+        assert link.endswith("sort=-added&added.min=2026-01-03&added.max=2026-01-05")
+        _, _, _, sort, *values, drawer, page, _ = panel.open(request(link))
+        assert sort["value"] == "-added" and ("Added, newest first", "-added") in sort["choices"] and drawer["open"]
+        assert [value["value"] for value in values[-4:]] == ["2026-01-03", "2026-01-05", "", ""]
+        assert "3 of 3 products" in page and re.findall(r'data-why="(\d)"', page) == ["4", "3", "2"]
+        wrong = shown(panel, "mug", None, "", 24, *UNFILTERED[:-4], "soon", "", "", "")
+        assert "&#39;added&#39; is a day or a moment" in wrong
 
 
 @pytest.mark.parametrize("filters", [{}, {"kind": ["bag"]}, {"colour": ["red", "blue"], "price": (10.5, None)}])
