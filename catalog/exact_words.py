@@ -25,6 +25,7 @@ WORD = 0.2
 NAME = 0.5
 FIRST = 2.0
 LONGEST_NAME = 4  # words of a brand
+LEAST_PART = 3  # letters of each word that another is made of
 CODE_LENGTH = 4
 FEW_PRODUCTS = 20  # that may share a code, or
 FEW_SHARE = 0.01  # of all products
@@ -73,15 +74,25 @@ def read_query_words(
     counts = {**count_words(sorted(single)), **count_words(sorted(rare))}
     counted: dict[tuple[str, ...], tuple[int, int]] = {}  # spellings, to products and those of this name
     used: set[int] = set()
+    absent = {word for word in words if not any(form in counts for form in spellings(word))}
+    parts = _split(absent, count_words)
+
+    def count(forms: tuple[str, ...]) -> int:
+        return max(counts.get(form, 0) for form in forms)
+
     for joined, (first, last) in candidates.items():
         if not used.isdisjoint(range(first, last)):
             continue
         forms = spellings(joined) if last - first == 1 else (joined,)
-        forms = (*forms, NAME_MARK + joined)
-        found = max(counts.get(form, 0) for form in forms)
-        if found or last - first == 1:
-            counted[forms] = found, counts.get(forms[-1], 0)
+        if words[first + 1 : last] == ["s"]:  # "men's" is of men, too
+            forms += spellings(words[first])
+        forms += (NAME_MARK + joined,)
+        if count(forms):
+            counted[forms] = count(forms), counts.get(forms[-1], 0)
             used.update(range(first, last))
+        elif last - first == 1:
+            for part in parts.get(joined, {joined: 0}).items():
+                counted[spellings(part[0])] = part[1], 0
     rarities = [math.log(1 + (size - found + 0.5) / (found + 0.5)) for found, _ in counted.values()]
     read = []
     for (forms, (found, named)), rarity in zip(counted.items(), rarities, strict=True):
@@ -94,6 +105,28 @@ def read_query_words(
             seek = code or name or found <= COMMON * size
             read.append(QueryWord(forms, found, share, worth, seek))
     return read
+
+
+def _split(words: Collection[str], count_words: Callable[[Collection[str]], Mapping[str, int]]) -> dict[str, dict]:
+    """Of words that no product has those that are two which products have: "trackpants" is "track" and "pants".
+
+    Returns:
+        The word to its two parts and how many products have each, those that both are most frequent.
+    """
+    pairs = {
+        word: [(word[:at], word[at:]) for at in range(LEAST_PART, len(word) - LEAST_PART + 1)]
+        for word in words
+        if not has_digit(word)
+    }
+    wanted = {form for several in pairs.values() for pair in several for part in pair for form in spellings(part)}
+    counts = count_words(sorted(wanted)) if wanted else {}
+    found = {}
+    for word, several in pairs.items():
+        counted = [{part: max(counts.get(form, 0) for form in spellings(part)) for part in pair} for pair in several]
+        best = max(counted, key=lambda pair: min(pair.values()), default={"": 0})
+        if min(best.values()):
+            found[word] = best
+    return found
 
 
 def _candidates(chunks: Sequence[Sequence[str]], words: Sequence[str]) -> dict[str, tuple[int, int]]:

@@ -164,7 +164,7 @@ def _parse_part(name: str, value: Any, schema: Mapping[str, str], depth: int, va
             raise ValueError(f"{name} takes a list of at least one filter, got {value!r}.")
         parts = tuple(_parse_all(part, schema, f"each part of {name}", depth, values_of) for part in value)
         return And(parts) if name == "$and" else Or(parts)
-    if isinstance(name, str) and name.startswith("$"):
+    if isinstance(name, str) and name.startswith("$") and name not in schema:
         raise ValueError(f"Unknown operator {name!r}: it must be $and, $or or $not, or an attribute's name.")
     kind = _kind(name, schema)
     if isinstance(value, Mapping) and list(value) == ["$under"]:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from acebert.catalog.words import WORDS_ATTRIBUTE, spellings, split_words
+from acebert.catalog.words import WORDS_ATTRIBUTE, has_digit, naming_attributes, spellings, split_words
 
 PRICE_NAMES = ("price", "preis", "prix", "precio", "prezzo", "cost")
 _CURRENCY = r"[$€£¥₹]|(?:eur|euros?|usd|dollars?|bucks|gbp|pounds?|quid|rupees?|rs\.?|inr|chf|yen)(?![\w])"
 _AMOUNT = (
-    rf"(?P<{{before}}>(?:{_CURRENCY})\s*)?(?P<{{name}}>\d+(?:[.,]\d+)*)(?P<{{after}}>\s*(?:{_CURRENCY}))?(?![\w%])"
+    rf"(?P<{{before}}>(?:{_CURRENCY})\s*)?(?P<{{name}}>\d+(?:[.,]\d+)*k?)(?P<{{after}}>\s*(?:{_CURRENCY}))?(?![\w%])"
 )
 # A number that one of these follows is no price.
 _UNIT = (
@@ -30,14 +30,19 @@ def _amount(name: str = "number") -> str:
     return _AMOUNT.format(name=name, before=f"{name}_before", after=f"{name}_after") + _UNIT
 
 
-_UNDER = r"(?:under|below|less\s+than|cheaper\s+than|lower\s+than|<(?!=))"
-_UP_TO = r"(?:up\s+to|at\s+most|(?:not|no)\s+more\s+than|max(?:imum)?\.?|within|not\s+over|<=|≤)"
-_OVER = r"(?:over|above|more\s+than|higher\s+than|>(?!=))"
-_FROM = r"(?:at\s+least|from|starting\s+at|min(?:imum)?\.?|not\s+under|>=|≥)"
+# English, and German, whose prices look as "1.299,00 €".
+_UNDER = r"(?:under|below|less\s+than|cheaper\s+than|lower\s+than|unter|(?:weniger|günstiger|billiger)\s+als|<(?!=))"
+_UP_TO = (
+    r"(?:up\s+to|at\s+most|(?:not|no)\s+more\s+than|max(?:imum|imal)?\.?|within|not\s+over|bis(?:\s+zu)?|"
+    r"höchstens|<=|≤)"
+)
+_OVER = r"(?:over|above|more\s+than|higher\s+than|über|mehr\s+als|>(?!=))"
+_FROM = r"(?:at\s+least|from|starting\s+at|min(?:imum|destens)?\.?|not\s+under|ab|>=|≥)"
 _PRICED = r"(?<![\w-])(?:(?P<priced>(?:for|costing|priced?(?:\s+at)?)\s+))?"
 
 RANGE = re.compile(
-    rf"{_PRICED}(?P<cue>between\s+|from\s+)?{_amount('low')}\s*(?:-|–|—|\bto\b|\band\b|\bbis\b)\s*{_amount('high')}",
+    rf"{_PRICED}(?P<cue>between\s+|from\s+|zwischen\s+|von\s+)?{_amount('low')}\s*"
+    rf"(?:-|–|—|\bto\b|\band\b|\bbis\b|\bund\b)\s*{_amount('high')}",
     re.IGNORECASE,
 )
 ONE_SIDED: tuple[tuple[re.Pattern, str], ...] = tuple(
@@ -52,14 +57,20 @@ ONE_SIDED: tuple[tuple[re.Pattern, str], ...] = tuple(
     )
 )
 EXCLUDED = re.compile(
-    r"(?<![\w-])(?P<cue>(?:but\s+)?not|without|w/o|except(?:\s+for)?|excluding|anything\s+but|no|non)[\s-]+(?=\w)"
-    r"|(?<!\S)-(?=[^\W\d_])",
+    r"(?<![\w-])(?:(?:that|which)(?:['’]s|\s+(?:is|are|has|have))\s+)?(?:but\s+)?"
+    r"(?P<cue>not|without|w/o|except(?:\s+for)?|excluding|(?:other|rather)\s+than|apart\s+from|anything\s+but|minus|"
+    r"no|non)[\s-]+(?=\w)"
+    r"|(?<!\S)[-!](?=[^\W\d_])",
     re.IGNORECASE,
 )
 AND_ALSO = re.compile(r"\s*(?:,\s*(?:or|and|nor)?|/|\b(?:or|and|nor)\b)\s*(?:not\s+|without\s+|no\s+)?", re.IGNORECASE)
-ARTICLE = re.compile(r"(?:any|a|an|the|in)\s+", re.IGNORECASE)
+BETWEEN = re.compile(r"(?:any|a|an|the|in|for|from|by|of|with|made)\s+", re.IGNORECASE)  # not and what is excluded
+LEFT_OVER = re.compile(r"[(\[]\s*[)\]]|(?<=\s)[,;]+(?=\s)|^[\s,;]+|[\s,;]+$")  # of the signs around what was read
+POSSESSIVE = re.compile(r"(?<=\w)['’]s\b|(?<=s)['’](?!\w)", re.IGNORECASE)
+APOSTROPHE = re.compile("['’]")
 WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
 LONGEST_VALUE = 4  # words of an attribute value in a query
+LEAST_JOINED = 4  # letters of words that are written as one, or apart: "flipflops", "t shirt"
 
 
 @dataclass(frozen=True)
@@ -119,17 +130,26 @@ class QueryParser:
         self.price = _find_price(attributes)
         self.find_words = find_words
         self.values: dict[str, list[tuple[str, str]]] = {}  # a value's words to attribute and value
+        self.joined: dict[str, list[tuple[str, str]]] = {}  # likewise its words as one
         self.containing: dict[str, list[tuple[str, str]]] = {}  # likewise each word and pair of words in it
         for name, several in values.items():
             for value in several:
-                words = _plain_words(value)
-                if words:
-                    self.values.setdefault(" ".join(words), []).append((name, value))
-                for length in range(1, min(LONGEST_VALUE, len(words)) + 1):
-                    for first in range(len(words) - length + 1):
-                        part = " ".join(words[first : first + length])
-                        self.containing.setdefault(part, []).append((name, value))
+                # "Levi's" is typed as "levi's", "levi" and "levis".
+                for words in {tuple(_plain_words(value)), tuple(_plain_words(APOSTROPHE.sub("", value)))}:
+                    self._add(name, value, words)
+        self.naming = set(naming_attributes(attributes))
         self.names = {" ".join(_plain_words(_spaced(name))): name for name in values}
+
+    def _add(self, name: str, value: str, words: Sequence[str]) -> None:
+        """Makes a value of an attribute known by its words."""
+        pair = name, value
+        if words:
+            self.values.setdefault(" ".join(words), []).append(pair)
+        for joined in _joined(words):
+            self.joined.setdefault(joined, []).append(pair)
+        for length in range(1, min(LONGEST_VALUE, len(words)) + 1):
+            for first in range(len(words) - length + 1):
+                self.containing.setdefault(" ".join(words[first : first + length]), []).append(pair)
 
     def parse(self, text: str, as_words: Collection[str] = ()) -> Understood:
         """Takes a query apart.
@@ -143,6 +163,7 @@ class QueryParser:
         left = text
         for read in (self._read_range, self._read_bounds, self._read_exclusions, self._read_named):
             left = read(left, kept, chips)
+        left = " ".join(LEFT_OVER.sub(" ", left).split()) if chips else left
         left = " ".join(left.split())
         chips += self._read_values(left, kept)
         return Understood(left if WORD.search(left) else text, tuple(chips))
@@ -165,7 +186,10 @@ class QueryParser:
         for pattern, bound in ONE_SIDED:
 
             def read(match: re.Match, bound: str = bound) -> str:
-                if self.price is None or _is_kept(match[0], kept):
+                # "air max 90" and "AB 1234" say no price where products are called so.
+                name = "".join(_plain_words(match[0]))
+                named = not name.isdigit() and self.find_words([name])
+                if self.price is None or named or _is_kept(match[0], kept):
                     return match[0]
                 number = _number(match["number"])
                 label = f"{_spaced(self.price)} {words[bound]} {number:g}"
@@ -197,22 +221,32 @@ class QueryParser:
         return text
 
     def _excluded_term(self, text: str, start: int, surely: bool) -> tuple[dict[str, Any], int] | None:
-        """What is excluded at a place, and where it ends: attribute values, or else a word that titles have."""
-        if article := ARTICLE.match(text, start):
-            start = article.end()
+        """What is excluded at a place, and where it ends: attribute values, and words that titles have."""
+        while between := BETWEEN.match(text, start):
+            start = between.end()
         for phrase, end in _phrases(text, start):
             for words in _spelled(phrase):
                 if words in self.containing:
                     # Of "not blue", navy blue is one too; but Red Tape is no colour, where another attribute has red.
                     named = {name for name, _ in self.values.get(words, ())}
                     found = [pair for pair in self.containing[words] if not named or pair[0] in named]
+                    # A brand, or a word that is no whole value, may stand in the title of a product without the value.
+                    if named <= self.naming and (titled := self._titled(phrase)):
+                        return {"$or": [_any_of(found), titled]}, end
                     return _any_of(found), end
         phrase, end = next(reversed(list(_phrases(text, start))), ((), start))
-        if surely and phrase:
-            forms = self.find_words(sorted({*spellings(phrase[0]), f"{phrase[0]}s"}))
-            if forms:
-                return {WORDS_ATTRIBUTE: sorted(forms)}, end
-        return None
+        titled = self._titled(phrase) if surely else None
+        return None if titled is None else (titled, end)
+
+    def _titled(self, phrase: Sequence[str]) -> dict[str, Any] | None:
+        """A filter for products with all words of a phrase; None where no product has one of them."""
+        parts = []
+        for word in phrase:
+            forms = self.find_words(sorted({*spellings(word), *_plurals(word)}))
+            if not forms:
+                return None
+            parts.append({WORDS_ATTRIBUTE: sorted(forms)})
+        return {"$and": parts} if len(parts) > 1 else parts[0] if parts else None
 
     def _read_named(self, text: str, kept: Collection[str], chips: list[Chip]) -> str:
         """Values that are named: "size M", "colour: red"."""
@@ -226,7 +260,7 @@ class QueryParser:
             while cue := re.compile(pattern, re.IGNORECASE).search(text, start):
                 start = cue.end()
                 for phrase, end in _phrases(text, cue.end()):
-                    values = [value for other, value in self.values.get(" ".join(phrase), ()) if other == name]
+                    values = self._values_called(phrase, name)
                     part = text[cue.start() : end].strip()
                     if values and not _is_kept(part, kept):
                         label = f"{_spaced(name)} {', '.join(values)}"
@@ -235,6 +269,14 @@ class QueryParser:
                         break
         return text
 
+    def _values_called(self, phrase: Sequence[str], name: str) -> list[str]:
+        """The values of an attribute that a phrase says: whole, or a number in them, as "8" in "UK 8"."""
+        found = [*self.values.get(" ".join(phrase), ()), *self.joined.get("".join(phrase), ())]
+        if not found and len(phrase) == 1 and phrase[0].isdigit():
+            alone = re.compile(rf"(?<![\d.,]){phrase[0]}(?![.,]?\d)")
+            found = [pair for pair in self.containing.get(phrase[0], ()) if alone.search(pair[1])]
+        return list(dict.fromkeys(value for other, value in found if other == name))
+
     def _read_values(self, text: str, kept: Collection[str]) -> list[Chip]:
         """Values that are said without their attribute's name: a boost, for the same word may mean something else."""
         chips, start = [], 0
@@ -242,6 +284,10 @@ class QueryParser:
             start = word.end()
             for phrase, end in _phrases(text, word.start()):
                 found = next((self.values[form] for form in _spelled(phrase) if form in self.values), None)
+                if found is None:
+                    *first, last = phrase or [""]
+                    joined = ("".join((*first, form)) for form in (*spellings(last), *_plurals(last)))
+                    found = next((self.joined[form] for form in joined if form in self.joined), None)
                 part = text[word.start() : end]
                 if found and not _is_kept(part, kept):
                     label = " or ".join(f"{_spaced(name)} {value}" for name, value in found)
@@ -290,11 +336,25 @@ def _spelled(words: Sequence[str]) -> list[str]:
     if not words:
         return []
     *first, last = words
-    return [" ".join((*first, form)) for form in dict.fromkeys((*spellings(last), f"{last}s"))]
+    return [" ".join((*first, form)) for form in dict.fromkeys((*spellings(last), *_plurals(last)))]
+
+
+def _plurals(word: str) -> tuple[str, ...]:
+    """How the plural of an English word may be written."""
+    return (f"{word}s", f"{word}es", f"{word[:-1]}ies" if word.endswith("y") else f"{word}s")
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """A value's words as one, where that isn't too short to be meant; a size of two words also the other way round."""
+    whole = "".join(words)
+    if any(map(has_digit, words)):
+        return [whole, "".join(words[::-1])] if len(words) == 2 else [whole]
+    return [whole] if len(whole) >= LEAST_JOINED else []
 
 
 def _plain_words(text: str) -> list[str]:
-    return [word for chunk in split_words(text) for word in chunk]
+    """The words of a text, in lower case, without accents and the s of possession."""
+    return [word for chunk in split_words(POSSESSIVE.sub("", text)) for word in chunk]
 
 
 def _spaced(name: str) -> str:
@@ -308,6 +368,8 @@ def _is_kept(part: str, kept: Collection[str]) -> bool:
 
 def _number(text: str) -> float:
     """A number as a shopper types it: the last sign is the decimal one where it has one or two digits after it."""
-    decimals = re.search(r"[.,](\d{1,2})$", text)
-    whole = text[: decimals.start()] if decimals else text
-    return float(re.sub(r"[.,]", "", whole) + (f".{decimals[1]}" if decimals else ""))
+    digits = text.rstrip("kK")
+    decimals = re.search(r"[.,](\d{1,2})$", digits)
+    whole = digits[: decimals.start()] if decimals else digits
+    number = float(re.sub(r"[.,]", "", whole) + (f".{decimals[1]}" if decimals else ""))
+    return number * 1_000 if digits != text else number

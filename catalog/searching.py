@@ -330,6 +330,8 @@ class Searcher:
         """Whether neither words nor vectors say that the best hits are more than chance."""
         if not options.exact_words or options.using != "product" or sum(word.share for word in words) >= SAID:
             return False
+        if any("understood" in found.parts for found in ranked):
+            return False
         typed = [word for chunk in split_words(text) for word in chunk]
         if not words and not any(map(self._in_vocabulary, typed)):
             return True

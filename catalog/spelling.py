@@ -38,7 +38,7 @@ def correct(
         find_known: of words in lower case those that the catalogue or the encoder knows.
 
     Returns:
-        Each word as typed, to the nearest word; of several one that ends alike, then the one that most products have.
+        Each word as typed, to the nearest word; of several the one that most products have, rather one that ends alike.
     """
     corrections = {}
     words = {
@@ -53,8 +53,14 @@ def correct(
         alike = [other for other in counts if other[0] == word[0] and abs(len(other) - len(word)) <= errors]
         near = process.extract(word, alike, scorer=OSA.distance, score_cutoff=errors, limit=None)
         if near:
-            best = min((found[1], found[0][-2:] != word[-2:], -counts[found[0]], found[0]) for found in near)
-            corrections[typed] = best[-1]
+            closest = min(distance for _, distance, _ in near)
+            # A word that ends alike is as likely as one that three times as many products have.
+            weights = {
+                other: counts[other] * (3 if other[-2:] == word[-2:] else 1)
+                for other, distance, _ in near
+                if distance == closest
+            }
+            corrections[typed] = min(weights, key=lambda other: (-weights[other], other))
     return corrections
 
 

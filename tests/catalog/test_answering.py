@@ -120,6 +120,13 @@ def test_exclusions_prices_and_sizes_are_filters(shop: ProductCatalog) -> None:
     assert plain.chips == [] and plain.text == "mug under 30"
     without = shop.search("gift without mug", top_k=60)
     assert without.total == sum("mug" not in row["title"] for row in ROWS)
+    zoned = {row["id"] for row in ROWS if row["brand"] == "zorvex"}
+    assert not zoned & set(ids(shop.search("mug not zorvex", top_k=60)))
+    shop.upsert([{"id": "plain", "title": "velvet mug"}])
+    assert "plain" in ids(shop.search("mug", top_k=61))
+    for text in ("mug without velvet", "mug not velvet or blue"):  # a word that no attribute has
+        assert "plain" not in ids(shop.search(text, top_k=61))
+    shop.delete(["plain"])
     boosted = next(hit for hit in shop.search("red", top_k=60) if hit.attributes["colour"] == "Red")
     assert boosted.parts["understood"] == pytest.approx(0.05)
 
@@ -129,6 +136,7 @@ def test_nonsense_fits_nothing(shop: ProductCatalog) -> None:
         results = shop.search(nonsense)
         assert results.nothing_fits and len(results) == 10  # the nearest, for who wants to show them
     assert not shop.search("red mug").nothing_fits
+    assert not shop.search("Kalimos").nothing_fits  # no title says it, but an attribute does
     assert shop.search("mug", filters={"colour": "Pink"}).nothing_fits
 
 

@@ -10,10 +10,11 @@ ATTRIBUTES = {"baseColour": "string", "price": "number", "pattern": "string", "s
 VALUES = {
     "baseColour": ["Red", "Navy Blue", "Blue", "Green"],
     "pattern": ["Striped", "Plain"],
-    "sizes": ["S", "M", "42"],
-    "brand": ["Louis Vuitton", "Orange", "Red Tape"],
+    "sizes": ["S", "M", "42", "UK 8", "UK 8.5", "UK 18"],
+    "brand": ["Louis Vuitton", "Orange", "Red Tape", "Nike", "Air Max"],
 }
-PARSER = QueryParser(ATTRIBUTES, VALUES, {"sleeve", "sleeves"}.intersection)
+TITLED = {"sleeve", "sleeves", "cotton", "nike", "air", "max", "max90", "ab1234"}
+PARSER = QueryParser(ATTRIBUTES, VALUES, TITLED.intersection)
 
 
 def filters(text: str, **options: Any) -> tuple[str, list[dict[str, Any]]]:
@@ -39,6 +40,16 @@ def filters(text: str, **options: Any) -> tuple[str, list[dict[str, Any]]]:
         ("bag between 20 and 30", {"$gte": 20, "$lte": 30}),
         ("bag $20 to $30", {"$gte": 20, "$lte": 30}),
         ("bag price 20-30", {"$gte": 20, "$lte": 30}),
+        ("bag <50", {"$lt": 50}),
+        ("bag > $50", {"$gt": 50}),
+        ("bag under20", {"$lt": 20}),
+        ("bag under 1k", {"$lt": 1000}),
+        ("bag under 1.5k", {"$lt": 1500}),
+        ("bag unter 1.000,00 €", {"$lt": 1000}),
+        ("bag bis 20,50 €", {"$lte": 20.5}),
+        ("bag ab 50 euro", {"$gte": 50}),
+        ("bag zwischen 20 und 30 €", {"$gte": 20, "$lte": 30}),
+        ("bag, under ₹ 500", {"$lt": 500}),
     ],
 )
 def test_prices(text: str, price: dict[str, float]) -> None:
@@ -56,6 +67,8 @@ def test_prices(text: str, price: dict[str, float]) -> None:
         "ring size",
         "cut 20-30",
         "jacket no hood",
+        "nike air max 90",
+        "AB 1234 mug",
     ],
 )
 def test_numbers_and_words_that_say_nothing_else(text: str) -> None:
@@ -74,6 +87,22 @@ def test_numbers_and_words_that_say_nothing_else(text: str) -> None:
         ("dress without sleeves", "dress", {"$words": ["sleeve", "sleeves"]}),
         ("dress except louis vuitton", "dress", {"brand": ["Louis Vuitton"]}),
         ("not red or green dress", "dress", {"$or": [{"baseColour": ["Red"]}, {"baseColour": ["Green"]}]}),
+        ("dress other than red", "dress", {"baseColour": ["Red"]}),
+        ("dress that's not red", "dress", {"baseColour": ["Red"]}),
+        ("dress which is not red", "dress", {"baseColour": ["Red"]}),
+        ("dress (not red)", "dress", {"baseColour": ["Red"]}),
+        ("dress, no red", "dress", {"baseColour": ["Red"]}),
+        ("dress minus red", "dress", {"baseColour": ["Red"]}),
+        ("dress !red", "dress", {"baseColour": ["Red"]}),
+        ("dress not made of cotton", "dress", {"$words": ["cotton"]}),
+        # Of a brand, or of a word that no value is alone, products are left out that have it in their titles.
+        ("shoes not nike", "shoes", {"$or": [{"brand": ["Nike"]}, {"$words": ["nike"]}]}),
+        ("bag not vuitton", "bag", {"brand": ["Louis Vuitton"]}),
+        (
+            "shoes not air max",
+            "shoes",
+            {"$or": [{"brand": ["Air Max"]}, {"$and": [{"$words": ["air"]}, {"$words": ["max"]}]}]},
+        ),
     ],
 )
 def test_exclusions(text: str, words: str, excluded: dict[str, Any] | None) -> None:
@@ -87,6 +116,11 @@ def test_exclusions(text: str, words: str, excluded: dict[str, Any] | None) -> N
         ("shirts in size 42", "shirts", {"sizes": ["42"]}),
         ("colour: red shirt", "shirt", {"baseColour": ["Red"]}),
         ("brand louis vuitton bag", "bag", {"brand": ["Louis Vuitton"]}),
+        ("shoes size 8", "shoes", {"sizes": ["UK 8"]}),
+        ("size 8 shoes", "shoes", {"sizes": ["UK 8"]}),
+        ("shoes in size uk 8", "shoes", {"sizes": ["UK 8"]}),
+        ("shoes size uk8", "shoes", {"sizes": ["UK 8"]}),
+        ("shoes, size 8 uk", "shoes", {"sizes": ["UK 8"]}),
     ],
 )
 def test_named_values(text: str, words: str, named: dict[str, Any]) -> None:
@@ -102,6 +136,29 @@ def test_values_without_a_name_are_boosts_and_stay_words() -> None:
     ]
     blue, _ = understood.chips
     assert blue.met_by({"baseColour": "Navy Blue"}) and not blue.met_by({"baseColour": "Blue"}) and not blue.met_by({})
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("t shirt", {"kind": ["Tshirts"]}),
+        ("tshirt", {"kind": ["Tshirts"]}),
+        ("T-Shirts", {"kind": ["Tshirts"]}),
+        ("flipflops", {"kind": ["Flip Flops"]}),
+        ("flip-flop", {"kind": ["Flip Flops"]}),
+        ("watch", {"kind": ["Watches"]}),
+        ("men's", {"gender": ["Men"]}),
+        ("men’s", {"gender": ["Men"]}),
+        ("mens", {"gender": ["Men"]}),
+        ("levis", {"brand": ["Levi's"]}),
+        ("levi's", {"brand": ["Levi's"]}),
+        ("8.5", {}),
+    ],
+)
+def test_values_are_known_joined_apart_in_the_plural_and_by_possession(text: str, values: dict[str, Any]) -> None:
+    kinds = {"kind": ["Tshirts", "Shirts", "Flip Flops", "Watches"], "gender": ["Men", "Women"], "brand": ["Levi's"]}
+    parser = QueryParser(dict.fromkeys(kinds, "string"), kinds)
+    assert [chip.filters for chip in parser.parse(text).chips] == ([values] if values else [])
 
 
 def test_what_was_taken_away_is_words() -> None:

@@ -33,6 +33,12 @@ def test_what_is_left_alone(typed: str) -> None:
     assert correct(typed, lambda: COUNTS, {"boot", "known"}.intersection) == {}
 
 
+def test_of_words_as_near_the_one_that_most_products_have() -> None:
+    counts = {"perfume": 40, "parfum": 2, "perfect": 90}
+    assert correct("perfum", lambda: counts, lambda words: ()) == {"perfum": "perfume"}
+    assert correct("perfum", lambda: {**counts, "parfum": 20}, lambda words: ()) == {"perfum": "parfum"}  # ends alike
+
+
 def test_the_catalogue_is_read_where_a_word_is_unknown_alone() -> None:
     def fail() -> dict[str, int]:
         raise AssertionError

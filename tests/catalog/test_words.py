@@ -59,6 +59,16 @@ def test_what_words_are_worth() -> None:
     assert read("nothing", shop)[0] == []
 
 
+def test_words_that_are_typed_as_one_and_words_of_possession() -> None:
+    shop = [product_words(["Track Pants"]), product_words(["pants"]), product_words(["Men shirt"]), *[["x"]] * 20]
+    words, gains = read("trackpants", shop)
+    assert [word.spellings[0] for word in words] == ["track", "pants"] and gains[0] > gains[1] > gains[2] == 0
+    assert read("trackpant", shop)[1][0] == pytest.approx(gains[0])
+    assert read("trackhats", shop)[0] == read("pantspants2", shop)[0] == []
+    assert read("men's shirt", shop)[1][2] == max(read("men's shirt", shop)[1]) > 0
+    assert len(read("men's shirt", shop)[0]) == 2
+
+
 def test_a_brand_of_common_words_is_a_name() -> None:
     shop = [product_words(["old fossil"]), product_words(["watch"], ["Fossil"]), product_words(["watch"], ["Red Tape"])]
     words, gains = read("red tape watch", shop, ["red", "tape", "fossil", "watch"])

@@ -36,7 +36,7 @@ from acebert.space import app
 from acebert.space.cards import label, show_facts
 from acebert.space.filter_slots import CHOICE_SLOTS, DATE_SLOTS, RANGE_SLOTS, SLOTS, FilterSlots
 from acebert.space.page import build_page, launch
-from acebert.space.search_panel import DEFAULT_COUNT, SearchPanel, address, look_around
+from acebert.space.search_panel import DEFAULT_COUNT, Asked, SearchPanel, address, find, look_around
 from acebert.space.shop import ENTRY_BYTES, Shop, find_product, load_model, open_catalog
 from acebert.space.why import Question, Reasons, find_reasons, why_page
 
