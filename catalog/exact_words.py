@@ -149,7 +149,15 @@ def sought(words: Sequence[QueryWord]) -> Filter | None:
     return OneOf(WORDS_ATTRIBUTE, tuple(sorted(set(forms)))) if forms else None
 
 
-def weigh(words: Sequence[QueryWord], product_words: Collection[str]) -> float:
-    """What a product's exact words add to its score."""
-    has = set(product_words)
-    return sum(word.worth for word in words if not has.isdisjoint(word.spellings))
+def weigher(words: Sequence[QueryWord]) -> Callable[[Collection[str]], float]:
+    """From a product's exact words to what they add to its score."""
+    asked: dict[str, list[int]] = {}
+    for number, word in enumerate(words):
+        for form in word.spellings:
+            asked.setdefault(form, []).append(number)
+
+    def weigh(product_words: Collection[str]) -> float:
+        found = {number for form in product_words if form in asked for number in asked[form]}
+        return sum(words[number].worth for number in sorted(found))
+
+    return weigh

@@ -311,7 +311,7 @@ def _any_of(found: Sequence[tuple[str, str]]) -> dict[str, Any]:
     by_name: dict[str, list[str]] = {}
     for name, value in found:
         by_name.setdefault(name, []).append(value)
-    parts = [{name: sorted(values)} for name, values in by_name.items()]
+    parts = [{name: sorted(set(values))} for name, values in by_name.items()]
     return parts[0] if len(parts) == 1 else {"$or": parts}
 
 

@@ -123,7 +123,11 @@ class NewProducts:
 
 def to_product(match: Match) -> Product:
     payload = match.payload
-    attributes = {name: value for name, value in payload["attributes"].items() if name != WORDS_ATTRIBUTE}
+    attributes = {
+        name: list(value) if isinstance(value, list) else value  # the index keeps its own
+        for name, value in payload["attributes"].items()
+        if name != WORDS_ATTRIBUTE
+    }
     return Product(payload["id"], payload["title"], attributes, tuple(payload["location"]))
 
 

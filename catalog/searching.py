@@ -14,7 +14,7 @@ import numpy as np
 from acebert.catalog import spelling
 from acebert.catalog.calibration import Calibration, Calibrations
 from acebert.catalog.dates import to_moment
-from acebert.catalog.exact_words import QueryWord, read_query_words, sought, weigh
+from acebert.catalog.exact_words import QueryWord, read_query_words, sought, weigher
 from acebert.catalog.filters import Filter, both, parse_filters
 from acebert.catalog.grouping import best_of_each, count_members, outside
 from acebert.catalog.indexes.base import CatalogIndex, Match
@@ -238,13 +238,14 @@ class Searcher:
         self, matches: Collection[Match], words: Sequence[QueryWord], chips: Sequence[Chip], options: Options
     ) -> list[Candidate]:
         """Candidates by the sum of what their scores are made of, best first; equal ones as they came."""
-        candidates = []
+        candidates, weigh = [], weigher(words)
+        understood = [chip for chip in chips if chip.effect == "boost"]
         for match in matches:
             attributes = match.payload["attributes"]
             parts = {"similarity": match.score}
-            if exact := weigh(words, attributes.get(WORDS_ATTRIBUTE, ())):
+            if exact := weigh(attributes.get(WORDS_ATTRIBUTE, ())):
                 parts["words"] = exact
-            if met := sum(chip.met_by(attributes) for chip in chips if chip.effect == "boost"):
+            if met := sum(chip.met_by(attributes) for chip in understood):
                 parts["understood"] = UNDERSTOOD * met
             candidates.append(Candidate(match, parts | self._boosts(match, options)))
         return sorted(candidates, key=lambda candidate: -candidate.score)

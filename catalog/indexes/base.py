@@ -38,7 +38,7 @@ class Match:
     Args:
         key: UUID.
         score: cosine similarity to the query, or BM25 score; 0 where nothing was asked (`get`).
-        payload: as stored.
+        payload: as stored. Lists in it may be the index's own: they aren't to be changed.
         vectors: those that were asked for and are there, each (dim,) float32.
     """
 

@@ -67,6 +67,7 @@ class MemoryIndex:
         self._free: list[int] = []  # rows of deleted products
         self._products: list[_Product | None] = []  # by row, None where deleted
         self._vectors: dict[str, np.ndarray] = {}  # (capacity, dim), NaN where a product lacks one
+        self._has: dict[str, np.ndarray] = {}  # (capacity,) booleans: whether it has one, which is quicker to read
         # A column per attribute, (capacity,), NaN where lacking: numbers as they are, and for strings the number of
         # their tuple in the vocabulary. A filter looks at whole columns, never at products one by one.
         self._columns = {name: np.empty(0) for name in self._schema}
@@ -91,6 +92,7 @@ class MemoryIndex:
             for name, unit in units.items():
                 if name not in self._vectors:
                     self._vectors[name] = np.full((self._capacity(), unit.shape[1]), np.nan, np.float32)
+                    self._has[name] = np.zeros(self._capacity(), dtype=bool)
             for i, key in enumerate(keys):
                 self._remove(key)
                 row = self._rows[key] = self._new_row()
@@ -101,6 +103,7 @@ class MemoryIndex:
                     self._postings.setdefault(token, {})[row] = weight
                 for name, unit in units.items():
                     self._vectors[name][row] = unit[i]
+                    self._has[name][row] = not np.isnan(unit[i, 0])
                 self._fill_columns(row)
 
     def set_attributes(self, keys: Sequence[str], attributes: Sequence[Mapping[str, Any]]) -> None:
@@ -111,7 +114,8 @@ class MemoryIndex:
                 row = self._rows[key]
                 product = self._product(row)
                 merged = product.payload["attributes"] | change
-                product.payload["attributes"] = {name: value for name, value in merged.items() if value is not None}
+                merged = {name: value for name, value in merged.items() if value is not None}
+                product.payload = product.payload | {"attributes": merged}  # those that were found keep theirs
                 self._fill_columns(row)
 
     def delete(self, keys: Sequence[str]) -> None:
@@ -141,7 +145,7 @@ class MemoryIndex:
             for each in asked:
                 self._asked.remove(each)
             vectors = self._vectors[using][: len(self._products)]
-            fits = self._fits(where) & ~np.isnan(vectors[:, 0])
+            fits = self._fits(where) & self._has[using][: len(self._products)]
             if asked:
                 return [self._best(self._scores(asked[0]), fits, top_k, with_vectors)]
             step = ranking.queries_per_chunk(len(vectors))
@@ -249,8 +253,9 @@ class MemoryIndex:
                 del self._postings[token]
         self._titled -= bool(tokens)
         self._products[row] = None
-        for array in self._vectors.values():
+        for name, array in self._vectors.items():
             array[row] = np.nan
+            self._has[name][row] = False
         for name in self._columns:
             self._fill_column(name, row, None)
         self._free.append(row)
@@ -268,9 +273,10 @@ class MemoryIndex:
             return self._free.pop()
         self._products.append(None)
         if len(self._products) > self._capacity():
-            for arrays in (self._vectors, self._columns):
+            for arrays in (self._vectors, self._has, self._columns):
                 for name, array in arrays.items():
-                    more = np.full((max(64, len(array)), *array.shape[1:]), np.nan, array.dtype)
+                    lacking = False if array.dtype == bool else np.nan
+                    more = np.full((max(64, len(array)), *array.shape[1:]), lacking, array.dtype)
                     arrays[name] = np.concatenate([array, more])
         return len(self._products) - 1
 
@@ -309,7 +315,7 @@ class MemoryIndex:
         """(rows,) booleans: which products meet the filter."""
         if not self._products:
             return np.zeros(0, dtype=bool)
-        there = ~np.isnan(self._vectors["product"][: len(self._products), 0])
+        there = self._has["product"][: len(self._products)]
         return there if where is None else there & self._meets(where)
 
     def _meets(self, where: Filter) -> np.ndarray:
@@ -341,6 +347,8 @@ class MemoryIndex:
 
     def _match(self, row: int, score: float, with_vectors: Sequence[str]) -> Match:
         product = self._product(row)
-        vectors = {name: self._vectors[name][row].copy() for name in with_vectors if name in self._vectors}
-        vectors = {name: vector for name, vector in vectors.items() if not np.isnan(vector[0])}
-        return Match(product.key, score, copy.deepcopy(product.payload), vectors)
+        held = [name for name in with_vectors if name in self._has and self._has[name][row]]
+        vectors = {name: self._vectors[name][row].copy() for name in held}
+        # No deep copy: of the hundreds of matches that a search ranks it takes as long as the search.
+        payload = product.payload | {"attributes": dict(product.payload["attributes"])}
+        return Match(product.key, score, payload, vectors)

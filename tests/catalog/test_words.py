@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from acebert.catalog.exact_words import FIRST, NAME, WORD, read_query_words, weigh
+from acebert.catalog.exact_words import FIRST, NAME, WORD, read_query_words, weigher
 from acebert.catalog.words import find_runs, naming_attributes, product_words, split_words
 
 CODES = ["AB-1234-X", "ab1234x", "AB 1234 X", "Ab.1234.x", "ab_1234/x", "AB–1234–X"]
@@ -44,7 +44,7 @@ def read(text: str, products: Sequence[Sequence[str]], known: Sequence[str] = ()
 
     counts = Counter(word for words in products for word in set(words))
     words = read_query_words(text, lambda asked: counts, len(products), set(known).__contains__)
-    return words, [weigh(words, product) for product in products]
+    return words, [weigher(words)(product) for product in products]
 
 
 def test_what_words_are_worth() -> None:
