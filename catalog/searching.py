@@ -95,15 +95,24 @@ class Searcher:
         corrections: dict[str, str] = {}
         expansions: dict[str, str] = {}
         if text is not None and options.using != "words":
-            if options.understand:
-                understood = self.vocabulary.parser(index).parse(text, options.as_words)
+            parser = self.vocabulary.parser(index) if options.understand else None
+            if parser is not None:
+                understood = parser.parse(text, options.as_words)
                 text, chips = understood.text, understood.chips
             kept = {word for part in options.as_words for word in part.casefold().split()}
             if options.correct:
-                corrections = spelling.correct(
-                    text, lambda: self.vocabulary.words(index), lambda words: kept | self._known(index, words)
-                )
+                values = parser.containing if parser is not None else {}
+
+                def find_known(words: Collection[str]) -> set[str]:
+                    known = {word for word in words if word in kept or word in values}
+                    return known | self._known(index, [word for word in words if word not in known])
+
+                corrections = spelling.correct(text, lambda: self.vocabulary.words(index), find_known)
                 text = spelling.apply(text, corrections)
+                if corrections and parser is not None:
+                    understood = parser.parse(text, options.as_words)
+                    chips = [*(chip for chip in chips if chip.effect == "filter"), *understood.chips]
+                    text = understood.text
             if options.expand:
                 found = self.vocabulary.expand(index, text)
                 expansions = {term: said for term, said in found.items() if not set(term.split()) & kept}

@@ -19,6 +19,7 @@ from acebert.space.shop import Shop
 from acebert.space.uploads import Upload
 from acebert.space.uploads.columns import UploadColumns, guess_columns
 from acebert.space.uploads.limits import MB
+from acebert.utils.words import cut
 
 TABLE_ENDINGS = [".csv", ".tsv", ".txt", ".xlsx", ".xls", ".json", ".jsonl", ".parquet", ".gz"]
 PREVIEW_ROWS = 3
@@ -67,7 +68,7 @@ def preview(upload: Upload) -> Markup:
     )
 
 
-def report(products: int, bad_rows: Sequence[RowProblem]) -> Markup:
+def report(products: int, bad_rows: Sequence[RowProblem], unused_photos: Sequence[str] = ()) -> Markup:
     """What became of an upload, as HTML: the numbers, and the bad rows by reason, the most frequent first."""
     skipped = sum(bad.skipped for bad in bad_rows)
     kept = len({bad.row for bad in bad_rows} - {bad.row for bad in bad_rows if bad.skipped})
@@ -76,6 +77,10 @@ def report(products: int, bad_rows: Sequence[RowProblem]) -> Markup:
         sentences.append(f"{skipped:,} row{'s were' if skipped != 1 else ' was'} left out.")
     if kept:
         sentences.append(f"{kept:,} product{'s lack' if kept != 1 else ' lacks'} a value that can't be used.")
+    if unused_photos:
+        named = ", ".join(map(cut, unused_photos[:3])) + (" …" if len(unused_photos) > 3 else "")
+        several = "s are" if len(unused_photos) != 1 else " is"
+        sentences.append(f"{len(unused_photos):,} photo{several} not used: {named}.")
     groups: dict[tuple[str, str, bool], list[RowProblem]] = defaultdict(list)
     for bad in bad_rows:
         groups[bad.field, bad.reason, bad.skipped].append(bad)
@@ -253,7 +258,8 @@ class OwnCatalogTab:
             built = self.build_catalog(id, title, image, attributes, request, progress)
         except gr.Error as error:
             return notice("That didn't work", error.message), gr.Column(visible=False)
-        return report(built["products"], [RowProblem(**bad) for bad in built["bad_rows"]]), gr.Column(visible=True)
+        bad_rows = [RowProblem(**bad) for bad in built["bad_rows"]]
+        return report(built["products"], bad_rows, built["unused_photos"]), gr.Column(visible=True)
 
     def leave(self, request: gr.Request) -> None:
         """After the page was closed."""
@@ -307,7 +313,8 @@ class OwnCatalogTab:
             attribute_columns: what to filter by and to show.
 
         Returns:
-            The number of products, and the rows that could not be used, each with the reason.
+            The number of products, the rows that could not be used, each with the reason, and the photos in the zip
+            that no product has.
         """
         progress(None, desc="Reading the products")
         session = _session_of(request)
@@ -322,7 +329,11 @@ class OwnCatalogTab:
                 raise ValueError(REMOVED)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        return {"products": len(catalog), "bad_rows": [vars(bad) for bad in bad_rows]}
+        return {
+            "products": len(catalog),
+            "bad_rows": [vars(bad) for bad in bad_rows],
+            "unused_photos": upload.unused_photos,
+        }
 
     def download_catalog(self, request: gr.Request) -> str:
         """The catalogue of this session as a zip of Parquet files with its vectors, for `ProductCatalog.load`."""

@@ -65,6 +65,11 @@ class Upload:
         """Rows that were dropped, those that could not be read included."""
         return len(self.rows) + len(self.unread)
 
+    @property
+    def unused_photos(self) -> list[str]:
+        """Photos in the zip that were read for no product, after the products were read."""
+        return self.zip.unread_names if self.zip is not None else []
+
     def close(self) -> None:
         """Closes the zip of photos."""
         if self.zip is not None:

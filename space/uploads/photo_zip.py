@@ -60,10 +60,16 @@ class PhotoZip:
             if PHOTO_NAME.search(entry) and (numbered := NUMBERED.fullmatch(stem.casefold())):
                 self._numbered[numbered[1]].append(entry)
         self.names = sorted(entry for entry in self._infos if PHOTO_NAME.search(entry))
+        self.read_names: set[str] = set()
 
     def close(self) -> None:
         """Closes the file; no photo can be read from then on."""
         self._opened.close()
+
+    @property
+    def unread_names(self) -> list[str]:
+        """The photos that nobody has read so far."""
+        return [name for name in self.names if name not in self.read_names]
 
     def find(self, name: str) -> str | None:
         """The path in the zip of the photo with this path, base name or web address, or None.
@@ -104,6 +110,7 @@ class PhotoZip:
         Raises:
             `ValueError`: where it is too large or damaged.
         """
+        self.read_names.add(name)
         info = self._infos[name]
         # zipfile unpacks these two step by step and checks that the size is the declared one; others it may not.
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

@@ -35,6 +35,8 @@ def read_products(upload: Upload, columns: UploadColumns) -> tuple[Dataset, list
         `ValueError`: where the columns can't be right, or the photos together are over the limit.
     """
     _check_columns(upload, columns)
+    if upload.zip is not None:
+        upload.zip.read_names.clear()
     bad = list(upload.unread)
     features = Features({"id": Value("string"), "title": Value("string"), "image": Image(decode=False)})
     attributes: dict[str, list[Any]] = {}

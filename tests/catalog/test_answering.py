@@ -108,6 +108,12 @@ def test_words_that_the_catalogue_hardly_says(shop: ProductCatalog) -> None:
     assert shop.search("red backpack").expansions == {}
 
 
+def test_what_was_corrected_is_understood(shop: ProductCatalog) -> None:
+    results = shop.search("bakcpack Blck undr 30", top_k=60)
+    assert results.corrections["Blck"] == "black" and "Black" in str([chip.filters for chip in results.chips])
+    assert shop.search("Kalimo").corrections == {}  # of an attribute, and of no title
+
+
 def test_exclusions_prices_and_sizes_are_filters(shop: ProductCatalog) -> None:
     results = shop.search("dress not red", top_k=60)
     assert results.text == "dress" and [chip.effect for chip in results.chips] == ["filter"]

@@ -76,6 +76,17 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 class TestSessions:
+    def test_variants_are_grouped_and_dates_are_dates(self, sessions: Sessions, tmp_path: Path) -> None:
+        rows = [f"{i},mug {i},{i // 3},{1 + i}.3.2026" for i in range(9)]
+        (tmp_path / "t.csv").write_text("\n".join(["id,title,item_group_id,added", *rows]))
+        upload = sessions.open("anna", str(tmp_path / "t.csv"), None, None)
+        columns = guess_columns(upload)
+        assert columns.attributes == {"item_group_id": "text", "added": "date"}
+        assert sessions.build("anna", columns) == []
+        catalog = sessions.catalog("anna")
+        assert catalog.settings.group == "item_group_id" and catalog.attributes["added"] == "date"
+        assert catalog.search("mug", filters={"added": {"$lte": "2026-03-04"}}).total == 2
+
     def test_a_catalogue_is_its_users_alone(self, sessions: Sessions, files: tuple[str, str]) -> None:
         sessions.open("anna", *files, None)
         bad_rows = sessions.build("anna", COLUMNS)
@@ -268,6 +279,9 @@ class TestPage:
         assert (
             "1,200 products are searchable. 1 row was left out. 3 products lack a value that can&#39;t be used." in page
         )
+        unused = ["a.jpg", "<b>.jpg", "c.jpg", "d.jpg"]
+        assert "4 photos are not used: a.jpg, &lt;b&gt;.jpg, c.jpg …." in report(1, [], unused)
+        assert "1 photo is not used: a.jpg." in report(1, [], unused[:1])
         cells = "<td>4</td><td>price</td><td>it is not a number</td><td>kept without it</td>"
         assert f"{cells}<td>2 (&lt;2&gt;), 3 (&lt;3&gt;), 4 (&lt;4&gt;) …</td>" in page
         assert "<td>1</td><td>–</td><td>it has neither a title nor a photo</td><td>left out</td><td>9 (x)</td>" in page
@@ -286,7 +300,7 @@ def test_the_endpoints(shop: Any, files: tuple[str, str], tmp_path: Path) -> Non
         assert found["rows"] == 5 and found["columns"] == ["sku", "name", "file", "colour", "price"]
         assert (found["title_column"], found["image_column"]) == ("name", "file") == (guess.title, guess.image)
         built = client.predict("sku", "name", "file", ["colour"], api_name="/build_catalog")
-        assert built["products"] == 3
+        assert built["products"] == 3 and built["unused_photos"] == ["a3.png"]  # of a row that is left out
         assert [(bad["row"], bad["value"]) for bad in built["bad_rows"] if bad["skipped"]] == [(4, "a2"), (5, "a4")]
         with zipfile.ZipFile(client.predict(api_name="/download_catalog")) as archive:
             assert "catalogue/catalog.json" in archive.namelist()

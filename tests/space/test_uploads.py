@@ -442,6 +442,7 @@ class TestProducts:
         products, bad = read(upload, TITLED)
         assert not bad
         assert [row["image"]["bytes"][len(photo()) :].decode() for row in products] == ["A_2.jpg", "B (1).jpg", "C.jpg"]
+        assert upload.unused_photos == ["A_10.jpg", "C-9.jpg"]
 
     def test_a_placeholder_is_told(self, drop: Drop) -> None:
         rows = "".join(f"{i},t{i},none.png\n" for i in range(4))
