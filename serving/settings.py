@@ -1,10 +1,9 @@
 """What a service serves, and its limits: flags of `acebert serve`, which every worker process reads."""
 
+import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import ClassVar
-
-from pydantic import TypeAdapter
 
 from acebert.utils.arguments import Count, check_bounds
 
@@ -44,11 +43,12 @@ class Settings:
 
     def to_environment(self) -> None:
         """Leaves the settings where worker processes find them."""
-        os.environ[VARIABLE] = TypeAdapter(Settings).dump_json(self).decode()
+        os.environ[VARIABLE] = json.dumps(asdict(self))
 
     @classmethod
     def from_environment(cls) -> "Settings":
-        return TypeAdapter(Settings).validate_json(os.environ[VARIABLE])
+        # Not by pydantic: the parser of flags changes the types of the fields, in a single worker's process too.
+        return cls(**json.loads(os.environ[VARIABLE]))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from helpers import free_port
 
 from acebert import AceBertModel, AceBertProcessor, ProductCatalog
 from acebert.commands import serve
+from acebert.serving.settings import Settings
 
 KEY = "to write"
 
@@ -91,6 +92,17 @@ def test_two_workers_see_each_other_s_changes_and_stop_gracefully(
     assert process.wait(60) in (0, -signal.SIGTERM)
     with ProductCatalog.load(flags[0]) as catalog:
         assert len(catalog) == 64 + 40
+
+
+def test_a_single_worker_has_the_flags_of_its_own_process(flags: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no process of its own: what parsing the flags did to the settings' class is still there."""
+    read: list[Settings] = []
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setattr(serve.uvicorn, "run", lambda *_, **__: read.append(Settings.from_environment()))
+    serve.main([*flags, "--allow_origins", "https://shop.example", "--max_top_k", "7"])
+    (settings,) = read
+    assert (settings.catalog, settings.revision, settings.max_top_k) == (flags[0], None, 7)
+    assert settings.allow_origins == ["https://shop.example"]
 
 
 def test_wrong_flags_are_named_before_anything_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
