@@ -67,7 +67,7 @@ def write_products(store_path: Path, settings: Settings, real: np.ndarray, title
         products = Products(
             ids=rows.tolist(),
             titles=[titles[row % len(titles)] for row in rows],
-            photos=[None] * len(rows),
+            photos=[[]] * len(rows),
             attributes={
                 "category": [f"c{value}" for value in rng.integers(CATEGORIES, size=len(rows))],
                 "price": rng.uniform(0, 100, size=len(rows)).round(2).tolist(),

@@ -123,7 +123,7 @@ def make(folder: Path, products: int, model: str) -> None:
         vectors = {name: numbers.normal(size=(len(ids), encoder.dim)).astype(np.float32) for name in settings.vectors}
         vectors = {name: array / np.linalg.norm(array, axis=1, keepdims=True) for name, array in vectors.items()}
         colours = [title.split()[0] for title in titles]
-        table = Products(ids, titles, [None] * len(ids), {"colour": colours}, vectors).to_table(settings)
+        table = Products(ids, titles, [[]] * len(ids), {"colour": colours}, vectors).to_table(settings)
         write_table(table, part_path(place, part))
     ProductStore.create(folder, settings)
 

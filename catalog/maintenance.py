@@ -69,7 +69,10 @@ def put(index: CatalogIndex, products: Products, locations: Sequence[Location], 
             name: values[row] for name, values in products.attributes.items() if values[row] not in (None, [])
         }
         attributes[WORDS_ATTRIBUTE] = find_words(title, product_id, attributes, settings)
-        payloads.append({"id": product_id, "title": title, "attributes": attributes, "location": list(locations[row])})
+        payload = {"id": product_id, "title": title, "attributes": attributes, "location": list(locations[row])}
+        if products.num_photos and products.num_photos[row] is not None:
+            payload["photos"] = products.num_photos[row]
+        payloads.append(payload)
     index.upsert([to_key(product_id) for product_id in products.ids], products.vectors, products.titles, payloads)
 
 

@@ -41,7 +41,7 @@ class Batches(torch.utils.data.Dataset):
         rows, bad = list(self.batches[index]), []
         titles, photos = self.source.titles(rows), self.source.photos(rows)
         try:
-            kept = [keep_photo(photo, self.photo_size) for photo in photos]
+            kept = [keep_photos(photo, self.photo_size) for photo in photos]
             inputs = prepare(self.processor, titles, photos)
         except Exception:  # Pillow's decoders raise errors of many kinds for broken files
             ids = self.source.ids(rows)
@@ -57,7 +57,7 @@ class Batches(torch.utils.data.Dataset):
                 raise
             left = [i for i in range(len(rows)) if titles[i] is not None or photos[i] is not None]
             rows, titles, photos = [rows[i] for i in left], [titles[i] for i in left], [photos[i] for i in left]
-            kept = [keep_photo(photo, self.photo_size) for photo in photos]
+            kept = [keep_photos(photo, self.photo_size) for photo in photos]
             inputs = prepare(self.processor, titles, photos) if rows else {}
         return {"rows": rows, "titles": titles, "photos": kept, "bad": bad, "inputs": inputs}
 
@@ -133,16 +133,17 @@ def _write_part(batches: list[dict[str, Any]], source: Source, settings: Setting
     write_table(products.to_table(settings), file)
 
 
-def keep_photo(photo: Any | None, size: int) -> bytes | None:
-    """An image file to show the product by.
+def keep_photos(photos: Any | None, size: int) -> list[bytes]:
+    """Image files to show a product by.
 
     Args:
-        photo: anything that the processor reads; of several photos the first.
+        photos: anything that the processor reads, or a list of it; None for none.
         size: longest side in pixels; 0 keeps nothing. A file within it is kept as it is, a larger photo as a JPEG.
     """
-    photo = next(iter(as_photos(photo)), None)
-    if photo is None or not size:
-        return None
+    return [_keep_photo(photo, size) for photo in as_photos(photos)] if size else []
+
+
+def _keep_photo(photo: Any, size: int) -> bytes:
     if isinstance(photo, dict):
         photo = photo["bytes"] if photo.get("bytes") is not None else photo.get("path")
     if isinstance(photo, str | Path):

@@ -29,7 +29,7 @@ from acebert.catalog.grouping import check_group
 from acebert.catalog.indexes.base import CatalogIndex, Match
 from acebert.catalog.live_index import SHARED_WAIT, UNREACHABLE, LiveIndex
 from acebert.catalog.maintenance import to_key
-from acebert.catalog.parts import keep_photo
+from acebert.catalog.parts import keep_photos
 from acebert.catalog.records import (
     NewProducts,
     Photo,
@@ -103,7 +103,7 @@ class ProductCatalog:
             attribute_columns: texts, numbers, booleans or lists of texts, to filter by and to show; by default all.
             sides: also encode title and photo alone, so that hits tell which side they match by and `using` may search
                 one. Takes about twice the time and three times the space.
-            photo_size: longest side of the photos kept for showing, in pixels, each product's first; 0 keeps none.
+            photo_size: longest side of the photos kept for showing, in pixels; 0 keeps none.
             index: "edge", embedded in this process; "memory"; or "http://host:6333/name" for a Qdrant server, several
                 addresses of which are joined by commas.
             index_options: of a server's index: shards, replicas, quantization, timeouts and others, by the names of
@@ -283,6 +283,14 @@ class ProductCatalog:
         except FileNotFoundError:  # the files were merged since the product was read
             current = self.get(product.id)
             return None if current is None else self._store.read_photos([current.location])[0]
+
+    def photos(self, product: Product) -> list[bytes]:
+        """All of a product's photos as encoded image files, as far as they were kept; none where it has none."""
+        try:
+            return self._store.read_all_photos(product.location)
+        except FileNotFoundError:
+            current = self.get(product.id)
+            return [] if current is None else self._store.read_all_photos(current.location)
 
     def count(self, filters: Mapping[str, Any] | None = None) -> int:
         """How many products match the filters."""
@@ -481,7 +489,7 @@ class ProductCatalog:
                 raise
             for name, array in encoded.items():
                 vectors[name].append(array)
-        photos = [keep_photo(photo, self.settings.photo_size) for photo in new.photos]
+        photos = [keep_photos(photo, self.settings.photo_size) for photo in new.photos]
         arrays = {name: np.concatenate(parts) for name, parts in vectors.items()}
         return Products(new.ids, new.titles, photos, new.attributes, arrays)
 

@@ -30,13 +30,15 @@ class Product:
         id: as in the dataset.
         title: None where it has none.
         attributes: those that it has.
-        location: where its photo lies, of several the first.
+        location: where its photos lie.
+        num_photos: how many of them the catalogue keeps; None where it doesn't say, as it didn't when there was one.
     """
 
     id: Any
     title: str | None
     attributes: dict[str, Any]
     location: Location
+    num_photos: int | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ def to_product(match: Match) -> Product:
         for name, value in payload["attributes"].items()
         if name != WORDS_ATTRIBUTE
     }
-    return Product(payload["id"], payload["title"], attributes, tuple(payload["location"]))
+    location, photos = tuple(payload["location"]), payload.get("photos")
+    return Product(payload["id"], payload["title"], attributes, location, num_photos=photos)
 
 
 def to_hit(match: Match, parts: Mapping[str, float], query: np.ndarray | None = None, group: int | None = None) -> Hit:

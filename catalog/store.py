@@ -36,10 +36,13 @@ VALUE_TYPES = {
     "strings": List(Value("string")),
     "date": Value("string"),  # of ISO 8601
 }
+PHOTOS = ("image", "more_images")  # columns that are read for a single product at a time
 RESERVED = (
     "id",
     "title",
     "image",
+    "more_images",
+    "num_images",
     "product_vector",
     "title_vector",
     "image_vector",
@@ -94,6 +97,8 @@ class Settings:
         """Of the products' files; its metadata tells `datasets` that the photos are photos."""
         id_value = Value("string" if self.id_type == "string" else "int64")
         features = {"id": id_value, "title": Value("string"), "image": Image()}
+        if self.max_images > 1:
+            features |= {"more_images": List(Image()), "num_images": Value("int32")}
         features |= {name: VALUE_TYPES[kind] for name, kind in self.attributes.items()}
         # Half precision: a score changes in its fourth digit, the files are half as large.
         features |= {f"{name}_vector": List(Value("float16"), length=self.dim) for name in self.vectors}
@@ -107,27 +112,30 @@ class Products:
     Args:
         ids: strings or integers.
         titles: None where a product has none.
-        photos: encoded image files, of several photos the first; None where a product has none or they aren't kept.
+        photos: encoded image files of each product, none where it has none or they aren't kept, or aren't read.
+        num_photos: how many each has.
         attributes: name to values.
         vectors: name to (products, dim) float32; a row of NaN where a product lacks the side.
     """
 
     ids: list[Any]
     titles: list[str | None]
-    photos: list[bytes | None]
+    photos: list[list[bytes]]
     attributes: dict[str, list[Any]]
     vectors: dict[str, np.ndarray]
+    num_photos: list[int | None] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @classmethod
     def from_table(cls, table: pa.Table, settings: Settings) -> "Products":
-        """Reads all columns but the photos."""
+        """Reads all columns but the photos themselves."""
         return cls(
             ids=table["id"].to_pylist(),
             titles=table["title"].to_pylist(),
-            photos=[None] * len(table),
+            photos=[[]] * len(table),
+            num_photos=table["num_images"].to_pylist() if settings.max_images > 1 else [None] * len(table),
             attributes={name: table[name].to_pylist() for name in settings.attributes},
             vectors={name: _to_array(table[f"{name}_vector"], settings.dim) for name in settings.vectors},
         )
@@ -137,12 +145,18 @@ class Products:
         columns: dict[str, Any] = {
             "id": self.ids,
             "title": self.titles,
-            "image": [photo and {"bytes": photo, "path": None} for photo in self.photos],
+            "image": [_to_image(photos[0]) if photos else None for photos in self.photos],
+            "more_images": [[_to_image(photo) for photo in photos[1:]] for photos in self.photos],
+            "num_images": [len(photos) for photos in self.photos],
             **{name: self.attributes[name] for name in settings.attributes},
         }
-        arrays = [pa.array(values, schema.field(name).type) for name, values in columns.items()]
+        arrays = [pa.array(columns[name], schema.field(name).type) for name in schema.names if name in columns]
         arrays += [_to_column(self.vectors[name]) for name in settings.vectors]
         return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _to_image(photo: bytes) -> dict[str, Any]:
+    return {"bytes": photo, "path": None}
 
 
 def _to_column(vectors: np.ndarray) -> pa.Array:
@@ -232,7 +246,7 @@ class ProductStore:
 
     def read_products(self, generation: int) -> Iterator[tuple[list[Location], Products]]:
         """All products of a generation without their photos, and where each lies."""
-        columns = [name for name in self.settings.arrow_schema().names if name != "image"]
+        columns = [name for name in self.settings.arrow_schema().names if name not in PHOTOS]
         for part in self.parts(generation):
             name, row = part.relative_to(self.path).as_posix(), 0
             for batch in pq.ParquetFile(part).iter_batches(batch_size=4 * ROW_GROUP, columns=columns):
@@ -286,8 +300,18 @@ class ProductStore:
         write_table(table, self._change(self.last_change + 1))
         self.last_change += 1
 
+    def read_all_photos(self, location: Location) -> list[bytes]:
+        """All photos of the product that lies there, as encoded image files."""
+        photos = self.read_photos([location])
+        if self.settings.max_images > 1:
+            name, row = location
+            with pq.ParquetFile(self.path / name) as file:
+                several = file.read_row_group(row // ROW_GROUP, columns=["more_images"])["more_images"]
+            photos += [image["bytes"] for image in several[row % ROW_GROUP].as_py() or ()]
+        return [photo for photo in photos if photo is not None]
+
     def read_photos(self, locations: Sequence[Location]) -> list[bytes | None]:
-        """The photos that lie there, as encoded image files."""
+        """The photos that lie there, of several the first, as encoded image files."""
         photos: list[bytes | None] = [None] * len(locations)
         by_group: dict[tuple[str, int], list[int]] = {}
         for i, (name, row) in enumerate(locations):
@@ -426,7 +450,7 @@ def part_path(folder: Path, number: int) -> Path:
 def read_change(file: Path) -> tuple[str, pa.Table]:
     """A change's kind, "upsert", "delete" or "attributes", and its rows without photos."""
     schema = pq.read_schema(file)
-    table = pq.read_table(file, columns=[name for name in schema.names if name != "image"])
+    table = pq.read_table(file, columns=[name for name in schema.names if name not in PHOTOS])
     return schema.metadata[b"change"].decode(), table
 
 

@@ -11,7 +11,7 @@ from accelerate.utils import broadcast_object_list
 from transformers.utils import logging
 
 from acebert.catalog.source import Source
-from acebert.catalog.store import Products, ProductStore, Settings
+from acebert.catalog.store import PHOTOS, Products, ProductStore, Settings
 from acebert.catalog.vector_files import VectorFiles
 from acebert.data.cleaning import BadRow, OnBadRow, clean_text, drop_broken_photos, keep_first, write_bad_rows
 from acebert.data.columns import Columns
@@ -111,7 +111,7 @@ def export_catalog(path: Path, folder: Path, *, overwrite: bool = False, **optio
     files = VectorFiles(folder, store.settings, **options)
     plan = json_sha256([vars(store.settings), upto, _plan(files)], sort_keys=True)
     if files.start(plan, overwrite):
-        tables = store.read_tables(upto, without=["image"])
+        tables = store.read_tables(upto, without=PHOTOS)
         files.write((Products.from_table(table, store.settings) for table in tables), total)
     return total
 
@@ -154,4 +154,4 @@ def _read(
         positions = [place[clean_text(product_id) or ""] for product_id in ids]
         attributes = {name: source.attribute(name, some) for name in source.columns.attributes}
         found = {name: array[positions] for name, array in vectors.items()}
-        yield Products(ids, source.titles(some), [None] * len(some), attributes, found)
+        yield Products(ids, source.titles(some), [[]] * len(some), attributes, found)

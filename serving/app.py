@@ -9,10 +9,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from prometheus_client.multiprocess import mark_process_dead
 from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
@@ -184,12 +184,14 @@ def add_searches(app: FastAPI) -> None:
         return contract.FacetsAnswer(facets=values, products=products, groups=groups)
 
     @app.get("/v1/products/{product_id:path}/photo", tags=["search"], response_class=Response, **search_routes)
-    def photo(product_id: str, catalog: ProductCatalog = Catalog) -> Response:
-        """A product's photo, as an image file."""
+    def photo(product_id: str, number: Annotated[int, Query(ge=0)] = 0, catalog: ProductCatalog = Catalog) -> Response:
+        """A product's photo, as an image file; of several the first, or that with a number."""
         product = find(catalog, product_id)
-        found = catalog.photo(product)
+        photos = catalog.photos(product) if number else [catalog.photo(product)]
+        found = photos[number] if number < len(photos) else None
         if found is None:
-            raise ApiError(404, "The product has no photo.", "Show it without one.", "product_id", product_id)
+            what = f"photo {number}" if number else "photo"
+            raise ApiError(404, f"The product has no {what}.", "Show it without one.", "product_id", product_id)
         # What a file holds decides what it is, and never a browser's guess.
         headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "max-age=300"}
         return Response(found, media_type=image_type(found), headers=headers)
@@ -214,10 +216,13 @@ def add_changes(app: FastAPI) -> None:
         """Adds products, or replaces those whose ids are there; all of them, or none if one of them is wrong."""
         check_count(body.products, "products")
         for position, new in enumerate(body.products):
-            if taken := new.attributes.keys() & {"id", "title", "image"}:
+            if taken := new.attributes.keys() & {"id", "title", "image", "images"}:
                 field = f"products.{position}.attributes.{min(taken)}"
                 raise ApiError(422, f"{min(taken)} is no attribute.", "Give it beside the attributes.", field)
-        products = [{"id": new.id, "title": new.title, "image": new.image, **new.attributes} for new in body.products]
+        products = [
+            {"id": new.id, "title": new.title, "image": new.images or new.image, **new.attributes}
+            for new in body.products
+        ]
         with catalog_errors("products"):
             return contract.ChangeAnswer(changed=catalog.upsert(products))
 

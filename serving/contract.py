@@ -129,6 +129,7 @@ class Product(BaseModel):
     id: ProductId
     title: str | None
     attributes: dict[str, Any]
+    num_photos: int | None = Field(description="Photos, which can be had by their number; null where it isn't known.")
 
 
 class Hit(Product):
@@ -185,7 +186,14 @@ class NewProduct(Request):
     id: ProductId
     title: Text | None = None
     image: Photo | None = None
+    images: list[Photo] = Field([], max_length=20, description="Instead of image: several photos, the first to show.")
     attributes: dict[str, Any] = Field({}, examples=[{"colour": "red", "price": 9.5}])
+
+    @model_validator(mode="after")
+    def _has_photos_once(self) -> "NewProduct":
+        if self.image is not None and self.images:
+            raise ValueError("a product has image or images, not both")
+        return self
 
 
 class UpsertRequest(Request):

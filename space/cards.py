@@ -58,6 +58,11 @@ def show_parts(hit: Hit) -> str:
     )
 
 
+def photo_addresses(shop: Shop, catalog: ProductCatalog, product: Product) -> list[str]:
+    """Where the page finds a product's photos; of one that has none, what is shown in their place."""
+    return [shop.photo_address(catalog, product, number) for number in range(max(product.num_photos or 0, 1))]
+
+
 def card(shop: Shop, catalog: ProductCatalog, product: Product, attributes: Sequence[str]) -> Markup:
     """One product; a search hit with its score, which side carried the match, and a button to ask why."""
     hit = product if isinstance(product, Hit) else None
@@ -65,7 +70,7 @@ def card(shop: Shop, catalog: ProductCatalog, product: Product, attributes: Sequ
         "card",
         product=product,
         title=show_title(product),
-        photo=shop.photo_address(catalog, product),
+        photos=photo_addresses(shop, catalog, product),
         facts=show_facts(product, attributes),
         hit=hit,
         carried_by=CARRIED_BY.get(hit.carried_by or "") if hit else None,

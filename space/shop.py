@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 import torch
-from datasets import Image, load_dataset
+from datasets import Image, List, load_dataset
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
 from PIL.Image import Image as Photo
@@ -40,7 +40,7 @@ class KeptPhotos:
     """Photos of one catalogue as files, the first that was read first.
 
     Args:
-        files: by product and place; None for a product without a photo.
+        files: by product, place and number; None for a product without a photo.
         size: of all of them, in bytes.
     """
 
@@ -105,13 +105,15 @@ class Shop:
         """What the match of a (dim,) query and a product, of whose photo the catalogue has this file, rests on."""
         return explain(self.encoder.model, self.encoder.processor, torch.tensor(query), product.title, photo)
 
-    def photo_address(self, catalog: ProductCatalog, product: Product) -> str:
-        """Where the page finds a product's photo. The catalogue is known by its folder's name for as long as it lives.
+    def photo_address(self, catalog: ProductCatalog, product: Product, number: int = 0) -> str:
+        """Where the page finds a product's photo, of several the one with a number.
 
+        The catalogue is known by its folder's name for as long as it lives.
         So the folder of a catalogue that isn't for everyone needs a name that can't be guessed.
         """
         self._shown[catalog.path.name] = catalog
-        return "photo?" + urlencode({"catalog": catalog.path.name, "product": product.id})
+        fields = {"catalog": catalog.path.name, "product": product.id} | ({"number": number} if number else {})
+        return "photo?" + urlencode(fields)
 
     async def serve_photo(self, request: Request) -> Response:
         """Answers a request for an address that [`Shop.photo_address`] gave."""
@@ -121,7 +123,7 @@ class Shop:
             if catalog is not None:
                 product = find_product(catalog, request.query_params.get("product", ""))
             if catalog is not None and product is not None:
-                photo = await self._photo(catalog, product)
+                photo = await self._photo(catalog, product, read_number(request.query_params.get("number", "0")))
         except (RuntimeError, OSError):  # it was closed, and its folder removed, a moment ago
             product = None
         if product is None:
@@ -130,14 +132,20 @@ class Shop:
         headers = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"}
         return Response(photo or NO_PHOTO, media_type=media_type, headers=headers)
 
-    async def _photo(self, catalog: ProductCatalog, product: Product) -> bytes | None:
+    async def _photo(self, catalog: ProductCatalog, product: Product, number: int) -> bytes | None:
         kept = self._photos.setdefault(catalog, KeptPhotos())
-        key = product.id, product.location
+        key = product.id, product.location, number
         if key in kept.files:
             return kept.files[key]
+        if number >= max(product.num_photos or 0, 1):
+            return None  # and nothing to keep: there is no end to such numbers
         # Only reading a photo is worth a thread.
-        photo = await run_in_threadpool(catalog.photo, product)
-        kept.add(key, photo)
+        if number:
+            for place, each in enumerate(await run_in_threadpool(catalog.photos, product)):
+                kept.add((*key[:2], place), each)
+        else:
+            kept.add(key, await run_in_threadpool(catalog.photo, product))
+        photo = kept.files.get(key)
         while sum(kept.size for kept in self._photos.values()) > PHOTO_BYTES:
             # Nobody's catalogue pushes the others' photos out.
             max(self._photos.values(), key=lambda kept: kept.size).drop_first()
@@ -152,6 +160,11 @@ def search_one(catalog: ProductCatalog, **query: Any) -> Results:
 def read_text(typed: str | None) -> str:
     """What was typed, without surrounding spaces and halves of characters, which JSON may hold."""
     return (typed or "").encode(errors="replace").decode().strip()
+
+
+def read_number(text: str) -> int:
+    """The number of a photo as it stands in an address, 0 for anything else."""
+    return int(text) if text.isdecimal() and len(text) < 4 else 0
 
 
 def find_product(catalog: ProductCatalog, written: str) -> Product | None:
@@ -236,8 +249,9 @@ def open_catalog(
                 "Name the right ones with --id_column, --title_column, --image_column, --attribute_columns and "
                 "--group_column."
             )
-    if not isinstance(dataset.features[image_column], Image):
-        raise ValueError(f"Column {image_column!r} holds {dataset.features[image_column]}, and not photos.")
+    feature = dataset.features[image_column]
+    if not isinstance(feature.feature if isinstance(feature, List) else feature, Image):
+        raise ValueError(f"Column {image_column!r} holds {feature}, and not photos.")
     # `_fingerprint` is what datasets keys its own caches on: the data files' content and every transform since.
     parts = [product_weights_sha256(model), processor_sha256(processor), code_sha256(model, processor)]
     parts += [dataset._fingerprint, id_column, title_column, image_column, *attributes]

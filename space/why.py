@@ -12,7 +12,7 @@ from PIL.Image import Image as Photo
 
 from acebert.catalog.product_catalog import Product, ProductCatalog
 from acebert.encoding.explain import Explanation, heat_map
-from acebert.space.cards import show_title
+from acebert.space.cards import photo_addresses, show_title
 from acebert.space.rendering import render
 from acebert.space.shop import Shop, find_product
 
@@ -43,12 +43,14 @@ class Reasons:
         explanation: what the match rests on.
         alone: the scores of its "title" and "image" alone; of a side that it has.
         map: its photo with what spoke for the match in orange, against it in blue; None without a photo.
+        chosen: number of that photo, of several the one that fits best; the explanation is by it.
     """
 
     product: Product
     explanation: Explanation
     alone: dict[str, float]
     map: Photo | None
+    chosen: int = 0
 
     @property
     def title_percent(self) -> int | None:
@@ -106,15 +108,19 @@ def find_reasons(shop: Shop, catalog: ProductCatalog, question: Question, produc
     if query is None:
         liked = _get(catalog, question.like)
         query = _encode(shop, catalog, liked)["product"]
-    photo = catalog.photo(product)
-    if product.title is None and photo is None:
+    photos = catalog.photos(product)
+    if product.title is None and not photos:
         raise ValueError(
             "The catalogue keeps no photo of this product, and it has no title: nothing is left to look at."
         )
+    chosen = 0
+    if len(photos) > 1 and shop.encoder.model.config.vision_config is not None:  # one stream reads the first alone
+        chosen = int(np.argmax(shop.encoder.encode_products([None] * len(photos), photos, ["image"])["image"] @ query))
+    photo = photos[chosen] if photos else None
     explanation = shop.explain(query, product, photo)
     alone = {name: float(vector @ query) for name, vector in _encode(shop, catalog, product).items()}
     del alone["product"]
-    return Reasons(product, explanation, alone, heat_map(photo, explanation) if photo else None)
+    return Reasons(product, explanation, alone, heat_map(photo, explanation) if photo else None, chosen)
 
 
 def _get(catalog: ProductCatalog, product_id: str) -> Product:
@@ -127,7 +133,7 @@ def _get(catalog: ProductCatalog, product_id: str) -> Product:
 def _encode(shop: Shop, catalog: ProductCatalog, product: Product) -> dict[str, np.ndarray]:
     """The (dim,) vectors of a product and of those of its sides that it has."""
     names = ("product", "title", "image")
-    vectors = shop.encoder.encode_products([product.title], [catalog.photo(product)], names)
+    vectors = shop.encoder.encode_products([product.title], [catalog.photos(product) or None], names)
     return {name: rows[0] for name, rows in vectors.items() if not np.isnan(rows[0, 0])}
 
 
@@ -137,7 +143,8 @@ def why_page(shop: Shop, catalog: ProductCatalog, reasons: Reasons) -> Markup:
     return render(
         "why",
         title=show_title(reasons.product),
-        photo=shop.photo_address(catalog, reasons.product),
+        photos=photo_addresses(shop, catalog, reasons.product),
+        chosen=reasons.chosen,
         map=reasons.map,
         map_address=reasons.map and _data_address(reasons.map),
         words=words,

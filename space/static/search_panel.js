@@ -17,6 +17,17 @@ dialog.querySelector("button").addEventListener("click", () => dialog.close());
 dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
 dialog.addEventListener("close", () => opener?.focus());
 
+// Another photo of the product, in its card or in the dialog.
+function showPhoto(event) {
+  const button = event.target.closest("[data-photo]");
+  if (!button) return;
+  const photos = button.closest(".card, .photos");
+  photos.querySelector(".photo img").src = button.dataset.photo;
+  photos.querySelectorAll("[data-photo]").forEach((other) => other.setAttribute("aria-pressed", String(other === button)));
+}
+element.addEventListener("click", showPhoto);
+dialog.addEventListener("click", showPhoto);
+
 element.addEventListener("click", (event) => {
   const why = event.target.closest("[data-why]");
   if (why) {

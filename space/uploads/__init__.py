@@ -20,6 +20,7 @@ from huggingface_hub import HfFileSystem
 
 from acebert.data.exports import read_export
 from acebert.data.photo_cells import ADDRESS, PHOTO_ENDING, find_placeholder, split_photos
+from acebert.data.photo_columns import MAX_IMAGES
 from acebert.data.tables import RowProblem, Table, read_table
 from acebert.data.tables.parquet import add_parquet
 from acebert.data.texts import clean_words
@@ -137,7 +138,7 @@ def _note_photos(name: str, cells: Sequence[Sequence[str]]) -> list[str]:
     """What is to be said of a column's cells, each of which names photos."""
     notes = []
     if several := sum(len(photos) > 1 for photos in cells):
-        notes.append(f"{several:,} products have several photos in {cut(name)!r}: the first that is there is used.")
+        notes.append(f"{several:,} products have several photos in {cut(name)!r}: up to {MAX_IMAGES} of each are used.")
     if shared := find_placeholder(photos[0] for photos in cells):
         notes.append(
             f"{shared[1]:,} products have the same photo in {cut(name)!r}, {cut(shared[0])!r}. If it is a placeholder, "

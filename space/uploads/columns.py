@@ -101,7 +101,7 @@ class _Profile:
     def of(cls, name: str, values: Sequence[str | None]) -> "_Profile":
         filled = [value for value in values if value is not None]
         count = max(1, len(filled))
-        read = "text" if is_code(name) else read_values(name, values).kind
+        read = "text" if is_code(name) or name == GROUP else read_values(name, values).kind
         return cls(
             len(filled),
             len(set(filled)),

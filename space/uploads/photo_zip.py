@@ -91,9 +91,11 @@ class PhotoZip:
         Raises:
             `ValueError`: where several photos have the name.
         """
-        found = self._only(_stem_keys(_entry_name(stem)))
-        numbered = self._numbered.get(_entry_name(stem).casefold(), [])
-        return found or min(numbered, key=_by_number, default=None)
+        return self._only(_stem_keys(_entry_name(stem))) or next(iter(self.numbered(stem)), None)
+
+    def numbered(self, stem: str) -> list[str]:
+        """The paths in the zip of the photos that have a number behind `stem`, in the order of these."""
+        return sorted(self._numbered.get(_entry_name(stem).casefold(), []), key=_by_number)
 
     def _only(self, keys: list[tuple[str, str]]) -> str | None:
         for key in keys:

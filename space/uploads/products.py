@@ -1,7 +1,8 @@
 """An upload's rows as products with clean values, and a list of what could not be used."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pyarrow as pa
 from datasets import Dataset, Features, Image, Value
 
 from acebert.data.photo_cells import decode_photo_text, is_address, split_photos
+from acebert.data.photo_columns import MAX_IMAGES, PHOTOS
 from acebert.data.tables import RowProblem
 from acebert.data.tables.table import megabytes
 from acebert.data.values import parse_numbers, read_values
@@ -27,9 +29,9 @@ def read_products(upload: Upload, columns: UploadColumns) -> tuple[Dataset, list
     Returns:
         `tuple[Dataset, list[RowProblem]]`: the products, in order, kept in a file of their own in the upload's
         folder; and the bad rows in order. Products and skipped rows together are `upload.num_rows`. The dataset has the
-        columns `id` (string, unique), `title` (string or None), `image` (`Image(decode=False)`, its bytes or None;
-        every photo has been decoded once and is none of the bad ones), and each attribute under its own name: string
-        (dates as ISO 8601), float64, or int64 where all its numbers are whole.
+        columns `id` (string, unique), `title` (string or None), `image` (`Image(decode=False)`, its bytes or None, or a
+        list of them where a product has several; every photo has been decoded once and is none of the bad ones), and
+        each attribute under its own name: string (dates as ISO 8601), float64, or int64 where all numbers are whole.
 
     Raises:
         `ValueError`: where the columns can't be right, or the photos together are over the limit.
@@ -38,7 +40,9 @@ def read_products(upload: Upload, columns: UploadColumns) -> tuple[Dataset, list
     if upload.zip is not None:
         upload.zip.read_names.clear()
     bad = list(upload.unread)
-    features = Features({"id": Value("string"), "title": Value("string"), "image": Image(decode=False)})
+    several = _have_several(upload, columns)
+    image_feature = PHOTOS if several else Image(decode=False)
+    features = Features({"id": Value("string"), "title": Value("string"), "image": image_feature})
     attributes: dict[str, list[Any]] = {}
     for name, kind in columns.attributes.items():
         attributes[name], features[name] = upload.texts[name], Value("string")
@@ -62,15 +66,16 @@ def read_products(upload: Upload, columns: UploadColumns) -> tuple[Dataset, list
                 bad.append(RowProblem(row, columns.id or "", product_id, reason, skipped=True))
                 continue
             first_rows[product_id] = row
-            photo = _photo(upload, columns.image, index, product_id, bad)
-            if photo is None and title is None:
+            photos = _photos(upload, columns.image, index, product_id, bad)
+            if not photos and title is None:
                 bad.append(RowProblem(row, "", product_id, "it has neither a title nor a photo", skipped=True))
                 continue
-            photo_bytes += len(photo or b"")
+            photo_bytes += sum(map(len, photos))
             if photo_bytes > upload.limits.unpacked_bytes:
                 most = megabytes(upload.limits.unpacked_bytes)
                 raise ValueError(f"The products' photos are larger than {most} together: drop fewer or smaller ones.")
-            image = None if photo is None else {"bytes": photo, "path": None}
+            images = [{"bytes": photo, "path": None} for photo in photos]
+            image = images if several else next(iter(images), None)
             facts = {name: values[index] for name, values in attributes.items()}
             yield {"id": product_id, "title": title, "image": image, **facts}
 
@@ -120,43 +125,57 @@ def _dates(upload: Upload, name: str) -> list[str | None]:
     return read.values
 
 
-def _photo(upload: Upload, column: str | None, index: int, product_id: str, bad: list[RowProblem]) -> bytes | None:
-    """The first photo of a product that can be had, or None where it has none or bad ones, which are listed."""
-    shown, value = column or "", ""
+def _have_several(upload: Upload, columns: UploadColumns) -> bool:
+    """Whether a product may have several photos."""
+    if columns.image in upload.texts:
+        return any(len(split_photos(cell)) > 1 for cell in upload.texts[columns.image] if cell)
+    if columns.image is None and upload.zip is not None:
+        ids = upload.texts[columns.id] if columns.id else map(str, upload.rows)
+        return any(upload.zip.numbered(product_id) for product_id in ids if product_id)
+    return False
+
+
+def _photos(upload: Upload, column: str | None, index: int, product_id: str, bad: list[RowProblem]) -> list[bytes]:
+    """The first photos of a product that can be had, at most `MAX_IMAGES`; those that can't be had are listed."""
+    photos: list[bytes] = []
+
+    def tell(value: str, error: ValueError) -> None:
+        bad.append(RowProblem(upload.rows[index], column or "", value, str(error), skipped=False))
+
     try:
-        if column in upload.photos:
-            photo = upload.photos[column][index].as_py()
-            value = f"{len(photo or b''):,} bytes"
-        elif column is not None:
-            value = upload.texts[column][index] or ""
-            photo = _read_first(upload.zip, value)
-        elif upload.zip is not None:
-            value = product_id
-            name = upload.zip.find_stem(product_id)
-            if name is None:
-                raise ValueError("no photo in the zip has the product's id for its name")
-            photo = upload.zip.read(name)
-        else:
-            photo = None
-        if photo is not None:
-            check_photo(photo, upload.limits)
+        named = _name_photos(upload, column, index, product_id)
     except ValueError as error:
-        bad.append(RowProblem(upload.rows[index], shown, value, str(error), skipped=False))
-        return None
-    return photo
-
-
-def _read_first(archive: PhotoZip | None, cell: str) -> bytes | None:
-    """The first of the photos that a cell names which the zip has; None for an empty cell."""
-    reason: ValueError | None = None
-    for name in split_photos(cell):
+        tell(product_id, error)
+        return photos
+    for name, read in named:
+        if len(photos) == MAX_IMAGES:
+            break
         try:
-            return _read_named(archive, name)
+            photo = read()
+            check_photo(photo, upload.limits)
+            photos.append(photo)
         except ValueError as error:
-            reason = reason or error
-    if reason:
-        raise reason
-    return None
+            tell(name, error)
+    return photos
+
+
+def _name_photos(
+    upload: Upload, column: str | None, index: int, product_id: str
+) -> list[tuple[str, Callable[[], bytes]]]:
+    """What the photos of a product are called, and how each is read."""
+    if column in upload.photos:
+        photo = upload.photos[column][index].as_py()
+        return [] if photo is None else [(f"{len(photo):,} bytes", lambda: photo)]
+    archive = upload.zip
+    if column is not None:
+        names = split_photos(upload.texts[column][index] or "")
+        return [(name, partial(_read_named, archive, name)) for name in names]
+    if archive is None:
+        return []
+    first = archive.find_stem(product_id)
+    if first is None:
+        raise ValueError("no photo in the zip has the product's id for its name")
+    return [(name, partial(archive.read, name)) for name in dict.fromkeys([first, *archive.numbered(product_id)])]
 
 
 def _read_named(archive: PhotoZip | None, name: str) -> bytes:

@@ -66,6 +66,8 @@ def test_all_photos_of_a_product_make_its_vector(
         made = expected(model, tiny_processor, photos[i], title_of(i))
         np.testing.assert_allclose(vector(catalog, i), made, atol=1e-3)
     assert catalog.photo(catalog.get(3)) == BLUE and catalog.photo(catalog.get(2)) is None
+    assert [catalog.photos(catalog.get(i)) for i in range(4)] == [list(some) for some in photos]
+    assert [catalog.get(i).num_photos for i in range(4)] == [2, 1, 0, 3]
     assert catalog.settings.max_images == 4
     hit = catalog.search(image=[[BLUE, MUG, RED]], using="image")[0][0]
     assert hit.id == 3 and hit.score == pytest.approx(1, abs=1e-3)
@@ -89,6 +91,11 @@ def test_order_changes_nothing_and_later_changes_read_all(
     for product_id in (1, 7):
         np.testing.assert_allclose(vector(catalog, product_id), vector(catalog, 0), atol=1e-3)
     assert catalog.photo(catalog.get(1)) == BLUE
+    old = catalog.get(7)
+    for _ in range(2):  # the second time after the changes are merged
+        assert catalog.photos(catalog.get(1)) == [BLUE, RED] and catalog.photos(old) == [RED, BLUE]
+        assert [catalog.get(i).num_photos for i in (0, 1, 7)] == [2, 2, 2]
+        catalog.optimize()
     with pytest.raises(ValueError, match=r"product 0 \(id 8\): image 2 of 2 can't be read"):
         catalog.upsert([{"id": 8, "title": "mug", "image": [RED, BROKEN]}])
 
@@ -128,6 +135,7 @@ def test_a_catalogue_of_before_goes_on_with_one_photo(
     with ProductCatalog.load(tmp_path / "catalog", model, tiny_processor) as catalog:
         catalog.upsert([{"id": 1, "title": title_of(0), "image": [RED, BLUE]}])
         np.testing.assert_allclose(vector(catalog, 1), vector(catalog, 0), atol=1e-3)
+        assert catalog.photos(catalog.get(1)) == [RED] and catalog.get(1).num_photos is None
 
 
 def test_encode_writes_the_same_vectors(

@@ -146,9 +146,20 @@ def test_facets_products_and_photos(client: TestClient) -> None:
     assert client.get("/v1/products/100").json()["title"] == "a shirt a"
     photo = client.get("/v1/products/100/photo")
     assert photo.headers["content-type"] == "image/png" and photo.content.startswith(b"\x89PNG")
+    assert client.get("/v1/products/100").json()["num_photos"] == 1
     assert client.get("/v1/catalog").json()["products"] == 64
     for path in ("/v1/products/7", "/v1/products/x", "/v1/products/7/photo"):
         expect(client.get(path), 404, field="product_id", problem="no such product")
+    both = [png(draw("mug", colour, 0)) for colour in ("red", "blue")]
+    new = {"id": 1, "title": "mug", "images": [encode(photo) for photo in both]}
+    assert client.post("/v1/products/upsert", json={"products": [new]}, headers=WRITE).json() == {"changed": 1}
+    assert client.get("/v1/products/1").json()["num_photos"] == 2
+    for number, content in enumerate(both):
+        assert client.get(f"/v1/products/1/photo?number={number}").content == content
+    expect(client.get("/v1/products/1/photo?number=2"), 404, problem="no photo 2")
+    expect(client.get("/v1/products/1/photo?number=-1"), 422, field="number")
+    new["image"] = new["images"][0]
+    expect(client.post("/v1/products/upsert", json={"products": [new]}, headers=WRITE), 422, problem="image or images")
 
 
 def test_changes_are_found_at_once_and_kept(client: TestClient, settings: Settings) -> None:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +18,8 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Features, Image, Value
+from catalog_products import png
+from datasets import Dataset, Features, Image, List, Value
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image as PILImage
@@ -627,10 +628,56 @@ def test_the_summary_says_what_the_match_rests_on(reasons: Reasons, percent: int
     assert json.loads(json.dumps(reasons.to_json(), allow_nan=False))["words"] == [["red", None]]
 
 
+@pytest.fixture
+def gallery(tiny_config: Any, tiny_processor: AceBertProcessor, tmp_path: Path) -> Iterator[Shop]:
+    """Products with two photos, one and none."""
+    eye = {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 40}
+    eye |= {"patch_size": 8, "initializer_range": 0.2}
+    torch.manual_seed(0)
+    model, processor = AceBertModel(tiny_config(vision_config=eye)).eval(), tiny_processor
+    red, blue = (png(plain_photo(colour)) for colour in ("red", "blue"))
+    rows = [{"id": str(i), "title": NASTY, "image": some} for i, some in enumerate(([red, blue], [red], []))]
+    features = Features({"id": Value("string"), "title": Value("string"), "image": List(Image())})
+    products = Dataset.from_list(rows, features=features)
+    with ProductCatalog.build(model, processor, products, tmp_path / "gallery", index="memory") as catalog:
+        yield Shop(catalog, tmp_path / "cache")
+
+
+def test_several_photos_are_a_strip_of_buttons(gallery: Shop) -> None:
+    page = shown(SearchPanel(gallery, lambda _: gallery.catalog, "gallery"), "shirt")
+    assert page.count('<div class="strip"') == 1 and page.count("data-photo=") == 2
+    assert re.findall(r'aria-pressed="(\w+)" aria-label="([^"]+)"', page) == [
+        ("true", "Photo 1 of 2"),
+        ("false", "Photo 2 of 2"),
+    ]
+    assert page.count("<svg src=x") == 0
+    product = gallery.catalog.get("0")
+    files = [photo_at(gallery, gallery.photo_address(gallery.catalog, product, number)).body for number in range(2)]
+    assert files == gallery.catalog.photos(product) and files[0] != files[1]
+    for number in ("2", "999", "-1", "x", "9" * 5000):
+        address = gallery.photo_address(gallery.catalog, product) + f"&number={number}"
+        assert photo_at(gallery, address).status_code == 200
+    assert photo_at(gallery, gallery.photo_address(gallery.catalog, product, 2)).media_type == "image/svg+xml"
+
+
+def test_the_photo_that_fits_best_explains_a_match(gallery: Shop) -> None:
+    product = gallery.catalog.get("0")
+    alone = gallery.encoder.encode_products([None] * 2, gallery.catalog.photos(product), ["image"])["image"]
+    for number, vector in enumerate(alone):
+        reasons = find_reasons(gallery, gallery.catalog, Question(vector), "0")
+        assert reasons.chosen == number and reasons.alone.keys() == {"title", "image"}
+        page = why_page(gallery, gallery.catalog, reasons)
+        pressed = re.findall(r'aria-pressed="(\w+)"', page)
+        assert pressed.index("true") == number and len(pressed) == 2
+        assert "The photo that fits best with what mattered in colour" in page
+    alone_page = why_page(gallery, gallery.catalog, find_reasons(gallery, gallery.catalog, Question(alone[0]), "1"))
+    assert "strip" not in alone_page and "The same photo" in alone_page
+
+
 def test_the_panel_shows_words_photo_and_scores_as_text(shop: Shop) -> None:
     page = why_page(shop, shop.catalog, find_reasons(shop, shop.catalog, Question(shop.encode("blue bag")), "105"))
     assert "<svg src=x" not in page and "onerror=" in page and 'onerror="' not in page
-    assert page.count("<figure>") == 2 and 'src="data:image/webp;base64,' in page
+    assert page.count("<figure") == 2 and 'src="data:image/webp;base64,' in page
     assert len(re.findall(r"<dd>-?\d\.\d\d</dd>", page)) == 3
 
 

@@ -428,21 +428,28 @@ class TestProducts:
             check_photo(header, Limits(pixels=899))
 
     @pytest.mark.parametrize("cell", ["1a.jpg, 1b.jpg", "1a.jpg;1b.jpg", "1a.jpg|1b.jpg", '[""1a.jpg"", ""1b.jpg""]'])
-    def test_the_first_of_several_photos_that_is_there(self, drop: Drop, cell: str) -> None:
-        zipped = {"1a.jpg": photo("red"), "1b.jpg": photo("blue")}
-        for given, expected in ((zipped, photo("red")), ({"1b.jpg": photo("blue")}, photo("blue"))):
-            upload = drop(f'id,title,image\n1,one,"{cell}"\n', given)
-            assert "1 products have several photos in 'image'" in upload.notes[0]
-            products, bad = read(upload, PICTURED)
-            assert products[0]["image"]["bytes"] == expected and not bad
+    def test_several_photos_that_are_there(self, drop: Drop, cell: str) -> None:
+        red, blue = photo("red"), photo("blue")
+        upload = drop(f'id,title,image\n1,one,"{cell}"\n2,two,1b.jpg\n3,three,', {"1a.jpg": red, "1b.jpg": blue})
+        assert "1 products have several photos in 'image': up to 4 of each are used" in upload.notes[0]
+        products, bad = read(upload, PICTURED)
+        assert [[image["bytes"] for image in row["image"]] for row in products] == [[red, blue], [blue], []] and not bad
+        products, bad = read(drop(f'id,title,image\n1,one,"{cell}"\n', {"1b.jpg": blue}), PICTURED)
+        assert [image["bytes"] for image in products[0]["image"]] == [blue]
+        assert bad == [(2, "image", "1a.jpg", False)]
+
+    def test_no_more_photos_than_are_used(self, drop: Drop) -> None:
+        names = [f"{i}.jpg" for i in range(6)]
+        upload = drop(f"id,title,image\n1,one,{'|'.join(names)}\n", dict.fromkeys(names, photo()))
+        assert len(read(upload, PICTURED)[0][0]["image"]) == 4 and upload.unused_photos == ["4.jpg", "5.jpg"]
 
     def test_numbered_photos_by_id(self, drop: Drop) -> None:
         names = ["A_10.jpg", "A_2.jpg", "B (1).jpg", "C-9.jpg", "C.jpg"]
         upload = drop("id,title\nA,one\nB,two\nC,three", {name: photo() + name.encode() for name in names})
         products, bad = read(upload, TITLED)
         assert not bad
-        assert [row["image"]["bytes"][len(photo()) :].decode() for row in products] == ["A_2.jpg", "B (1).jpg", "C.jpg"]
-        assert upload.unused_photos == ["A_10.jpg", "C-9.jpg"]
+        found = [[image["bytes"][len(photo()) :].decode() for image in row["image"]] for row in products]
+        assert found == [["A_2.jpg", "A_10.jpg"], ["B (1).jpg"], ["C.jpg", "C-9.jpg"]] and upload.unused_photos == []
 
     def test_a_placeholder_is_told(self, drop: Drop) -> None:
         rows = "".join(f"{i},t{i},none.png\n" for i in range(4))
