@@ -544,7 +544,7 @@ class TestProducts:
             (UploadColumns("id", None, None), "A product needs one"),
             (UploadColumns("id", "title", "photo"), "'photo' is not there"),
             (UploadColumns("id", "name", None, {"title": "text"}), "can't be named 'title'"),
-            (UploadColumns("id", "title", None, {"name": "colour"}), "take 'text' or 'number'"),
+            (UploadColumns("id", "title", None, {"name": "colour"}), "take 'text', 'number' or 'date'"),
         ],
     )
     def test_roles_that_no_column_can_play(self, drop: Drop, columns: UploadColumns, message: str) -> None:
