@@ -120,6 +120,17 @@ def test_what_the_photos_were_encoded_to_is_what_the_model_gives(
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_titles_alone_are_not_asked_for_photos_that_stay(
+    align: Callable[..., list[str]], flags: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    script.main(align(max_train_steps=1))
+    start = {"backbone": None, "model_name_or_path": tmp_path / "aligned", **NEW, "max_num_patches": None}
+    titles = {**start, "freeze_image_encoder": True, "query_templates": None, "max_train_steps": 1}
+    with pytest.raises(SystemExit, match="A model of --stage align is complete"):
+        script.main(flags(**titles))
+    script.main(flags(**titles, title_query_probability=1))
+
+
 def test_a_model_without_an_image_encoder_has_none_to_freeze(flags: Callable[..., list[str]]) -> None:
     with pytest.raises(SystemExit, match="--freeze_image_encoder needs a model with a pre-trained image encoder"):
         script.main(flags(freeze_image_encoder=True))

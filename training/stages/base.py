@@ -75,11 +75,15 @@ class Stage(ABC, Generic[ArgumentsT]):
             held_out = len(splits.held_out_log.queries) if splits.held_out_log else 0
             accelerator.print(f"{len(splits.log.queries)} logged queries to train on, {held_out} to validate on.")
         elif self.learns_from_pairs and not any(text for texts in queries for text in texts):
-            accelerator.print("No product has a query: titles alone are asked for, each for its photo.")
+            self.ask_titles_alone()
         validation_size = len(self.validation_data) if self.validation_data else 0
         accelerator.print(f"{len(train)} products to train on, {validation_size} to validate on.")
         self._fit_batch()
         return splits.fingerprints
+
+    def ask_titles_alone(self) -> None:
+        """Called where no product has a query but its title."""
+        self.accelerator.print("No product has a query: titles alone are asked for, each for its photo.")
 
     def _fit_batch(self) -> None:
         """Makes a batch that nobody asked for no larger than the training split.

@@ -22,6 +22,21 @@ class Finetuning(Contrast[FinetuningArguments]):
             "drop_image_probability": args.drop_image_probability,
         }
 
+    def ask_titles_alone(self) -> None:
+        """Refuses to train titles alone against photos that stay where they are, unless that was asked for.
+
+        Raises:
+            SystemExit: since it harms (docs/training.md).
+        """
+        if self.args.freeze_image_encoder and "title_query_probability" not in self.args.given:
+            raise SystemExit(
+                "No product has a query but its title, and with --freeze_image_encoder titles would only move to "
+                "photos that stay where they are, which makes searches worse. A model of --stage align is complete "
+                "without this stage; or give queries: --query_log, --query_column, or attributes for "
+                "--query_templates. --title_query_probability 1 trains on titles all the same."
+            )
+        super().ask_titles_alone()
+
     def make_sampler(self) -> HardNegativeSampler:
         return HardNegativeSampler(len(self.train_data), self.args.seed, self.args.hard_negatives)
 
