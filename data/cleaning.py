@@ -412,6 +412,9 @@ def keep_good_rows(
     return products.select(good), good
 
 
+FEW = 3  # bad rows that may have a cause each; of so few rows, most are most all the same
+
+
 def refuse_most(bad: Sequence[BadRow], count: int, what: str = "rows") -> None:
     """Refuses a table most of which is bad: that has one cause, and to leave it all out would hide it.
 
@@ -423,7 +426,7 @@ def refuse_most(bad: Sequence[BadRow], count: int, what: str = "rows") -> None:
     Raises:
         ValueError: naming the most frequent fault, with an example.
     """
-    if len(bad) > count / 2:
+    if len(bad) > (max(FEW, count / 2) if count > FEW else count / 2):
         fault, frequency = Counter((found.field, found.reason.split(":")[0]) for found in bad).most_common(1)[0]
         example = next(found for found in bad if (found.field, found.reason.split(":")[0]) == fault)
         raise ValueError(

@@ -1,6 +1,7 @@
 """The one rule for cells, columns and rows: equal answers for every form of a column and every part that reads."""
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
 from acebert.catalog.source import Source
 from acebert.data.cleaning import (
+    BadRow,
     clean_photo,
     find_bad_rows,
     have_photos,
@@ -18,6 +20,7 @@ from acebert.data.cleaning import (
     read_column,
     read_photos,
     read_texts,
+    refuse_most,
 )
 from acebert.data.columns import Columns, column_kind
 from acebert.data.corpus import Corpus
@@ -142,6 +145,15 @@ def test_bad_rows_are_found_alike() -> None:
     assert keep_good_rows(products, columns, None, unique_ids=True)[1] == [0]
     assert Source.of(products, "id", "title", "image", None).find_bad_rows() == found
     assert [bad.row for bad in find_bad_rows(products, columns, unique_ids=False)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("bad", "count", "refused"), [(1, 2, 0), (2, 3, 1), (1, 3, 0), (3, 4, 0), (4, 7, 1), (4, 8, 0)]
+)
+def test_a_table_most_of_which_is_bad_is_refused(bad: int, count: int, refused: bool) -> None:
+    rows = [BadRow(row, str(row), "title", "is blank: give one") for row in range(bad)]
+    with pytest.raises(ValueError, match=f"{bad} of {count} rows can't be used") if refused else nullcontext():
+        refuse_most(rows, count)
 
 
 def test_what_a_catalogue_keeps_of_numbers_is_stricter() -> None:
