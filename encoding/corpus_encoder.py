@@ -24,6 +24,7 @@ from acebert.data.corpus import Corpus
 from acebert.data.workers import worker_options
 from acebert.encoding.encoder import encode_batches
 from acebert.image_processing_acebert import RAW_PATCHES
+from acebert.modeling_acebert import join_sides
 from acebert.utils.files import atomic_write, writing
 from acebert.utils.fingerprints import code_sha256, json_sha256, product_weights_sha256
 
@@ -155,7 +156,8 @@ class CorpusEncoder:
         """Product vectors, from the cache as far as it holds them.
 
         They are encoded in shards of about equally long titles, the longest first, so that a batch that is too large
-        for the memory fails at once. Each shard is saved when it is complete.
+        for the memory fails at once. Each shard is saved when it is complete. Where titles and photos have an encoder
+        each, those of both are made of the vectors of either, so that nothing is encoded twice.
 
         Args:
             corpus: the products.
@@ -168,6 +170,8 @@ class CorpusEncoder:
         items = np.flatnonzero(corpus.shows(modalities)).tolist()
         if not items:
             raise ValueError(f"No product of {corpus.name} has any of: {', '.join(modalities)}.")
+        if len(modalities) > 1 and self.model.config.vision_config is not None:
+            return self._join(corpus)
         lengths = [len(corpus.titles[row] or "") if "title" in modalities else 0 for row in items]
         items = [items[i] for i in np.argsort(lengths, kind="stable")[::-1]]
         shards = [items[start : start + SHARD] for start in range(0, len(items), SHARD)]
@@ -194,6 +198,19 @@ class CorpusEncoder:
                     f"{path} can't be read: {error}. Remove it; the same command then encodes these products again."
                 ) from error
         return embeds
+
+    def _join(self, corpus: Corpus) -> torch.Tensor:
+        """Vectors of titles and photos, as `encode_products` returns them."""
+        shown = {modality: corpus.shows((modality,)) for modality in ("title", "image")}
+        title, image = (
+            self.encode_products(corpus, (modality,))
+            if has.any()
+            else torch.zeros(len(corpus), self.model.config.projection_dim)
+            for modality, has in shown.items()
+        )
+        if not self.accelerator.is_main_process:
+            return torch.empty(0)
+        return join_sides(title, image, self.model.config.image_weight, torch.from_numpy(shown["title"]))
 
     def _cache_folder(self, corpus: Corpus, modalities: Sequence[str]) -> Path:
         """A folder for exactly these vectors: other product weights, code, products or precision have another."""

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from acebert.data.batching import split_by_length
+from acebert.modeling_acebert import join_sides
 from acebert.utils.fingerprints import processor_sha256, product_weights_sha256
 
 
@@ -117,14 +118,21 @@ class Encoder:
         # [CLS] [SEP] alone is the title of a product that has none.
         shown = {"title": inputs["attention_mask"].sum(1) > 2 if text else none}
         shown["image"] = inputs["pixel_attention_mask"].flatten(1).any(1) if image else none
-        vectors = torch.full((len(none), len(names), self.dim), torch.nan, device=self.model.device)
-        for column, name in enumerate(names):
-            if name == "product":
-                vectors[:, column] = self._unit_vectors(inputs)
-            elif shown[name].any():
-                part = {key: tensor[shown[name]] for key, tensor in (text if name == "title" else image).items()}
-                vectors[shown[name], column] = self._unit_vectors(part)
-        return vectors
+        # Where title and photo have an encoder each, the product's vector is made of theirs: each is read once.
+        is_joined = getattr(self.model.config, "vision_config", None) is not None and len(names) > 1
+        parts = {}
+        for name, columns in (("title", text), ("image", image)):
+            if name in names or is_joined:
+                parts[name] = torch.full((len(none), self.dim), torch.nan, device=self.model.device)
+                if shown[name].any():
+                    part = {key: tensor[shown[name]] for key, tensor in columns.items()}
+                    parts[name][shown[name]] = self._unit_vectors(part)
+        if "product" in names and is_joined:
+            title, image = (parts[name].nan_to_num(0.0) for name in ("title", "image"))
+            parts["product"] = join_sides(title, image, self.model.config.image_weight, shown["title"])
+        elif "product" in names:
+            parts["product"] = self._unit_vectors(inputs)
+        return torch.stack([parts[name] for name in names], dim=1)
 
     def _unit_vectors(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         # A vector of bfloat16 is of unit length only to 0.2 %, by which readers of the files would rank some too high.
