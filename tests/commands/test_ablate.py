@@ -44,6 +44,7 @@ def config(backbone: str, catalog_folder: Path) -> dict[str, Any]:
             "dataloader_num_workers": 0,
             "mixed_precision": "no",
             "logging_steps": 1,
+            "eval_steps": 1000,  # at the end alone: an earlier best model may be the same for all arms
         },
         "model": {"backbone": backbone, "patch_size": 8, "max_num_patches": 12, "projection_dim": 16},
         "pretrain": {"max_train_steps": 1},
@@ -402,7 +403,6 @@ def test_every_arm_of_the_projects_campaign_trains(
     del arms["shared_encoders"]["model"]["query_layers"]  # a flag that the tiny base has not
     config["finetune"] |= {"mine_hard_negatives_every": 1, "crop_probability": 0.5, "drop_patch_probability": 0.25}
     config["finetune"]["max_train_steps"] = 5  # four are an epoch, before which nothing is mined
-    config["both"]["eval_steps"] = 1000  # at the end alone: an earlier best model may be the same for all
     arms = script.main([*flags({**config, "arms": arms}), "--seeds", "0"], InProcess())["arms"]
     for name, arm in arms.items():
         measured = WITHOUT_ADVERSARY if name == "no_adversary" else METRICS

@@ -124,7 +124,7 @@ def test_a_nan_ends_the_run_with_step_rate_and_products(
     monkeypatch.setattr(Finetuning, "backward", poisoned)
     rare = {"logging_steps": 50, "eval_steps": 50, "checkpointing_steps": 3}
     with pytest.raises(SystemExit) as error:
-        script.main(flags(**rare, max_train_steps=10, learning_rate=2e-4))
+        script.main(flags(**rare, max_train_steps=10, learning_rate=2e-4, warmup_ratio=0))
     is_what = "loss is nan" if what == "loss" else "gradient's norm is"
     assert is_what in str(error.value) and "at step 4, learning rate 0.00014." in str(error.value)
     ids = json.loads(str(error.value).split("Products of the batch: ")[1].split("]")[0] + "]")
