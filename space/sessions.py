@@ -6,6 +6,7 @@ import secrets
 import shutil
 import tempfile
 import threading
+import weakref
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +87,8 @@ class Sessions:
         self.model, self.processor, self.limits, self.most = model, processor, limits, most
         self.idle_seconds, self.grace_seconds = idle_seconds, grace_seconds
         # Not in the Space's cache, which may be on storage that outlives the Space.
-        self._root = tempfile.TemporaryDirectory(prefix="acebert-own-", ignore_cleanup_errors=True)
+        self._root = Path(tempfile.mkdtemp(prefix="acebert-own-"))
+        weakref.finalize(self, shutil.rmtree, self._root, ignore_errors=True)  # with these sessions, or the process
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
 
@@ -241,7 +243,7 @@ class Sessions:
                     raise ValueError(
                         f"{self.most} catalogues are being tried out now, as many as fit: come back in a few minutes."
                     )
-                folder = Path(self._root.name) / secrets.token_urlsafe(16)
+                folder = self._root / secrets.token_urlsafe(16)
                 folder.mkdir()
                 self._sessions[key] = Session(folder)
             session = self._sessions[key]

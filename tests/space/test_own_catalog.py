@@ -65,7 +65,7 @@ def sessions(shop: Any) -> Iterator[Sessions]:
 
 
 def folders(sessions: Sessions) -> list[Path]:
-    return list(Path(sessions._root.name).iterdir())
+    return list(sessions._root.iterdir())
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -116,7 +116,7 @@ class TestSessions:
         sessions.open("anna", files[0], None, None)
         assert not old.exists()
         assert sessions.catalog("anna") is second  # until the new upload is made searchable
-        assert not list(Path(sessions._root.name).rglob("*.arrow"))
+        assert not list(sessions._root.rglob("*.arrow"))
 
     def test_what_cannot_be_read_takes_no_place(self, sessions: Sessions, tmp_path: Path) -> None:
         (tmp_path / "page.csv").write_text("<html>")
@@ -233,7 +233,7 @@ class TestSessions:
             sessions.open("anna", *files, None)
             with pytest.raises(ValueError, match="The page was closed"):
                 sessions.build("anna", COLUMNS)
-            assert not list(Path(sessions._root.name).rglob("*.parquet"))
+            assert not list(sessions._root.rglob("*.parquet"))
 
     def test_the_archive_is_a_catalogue_again(self, sessions: Sessions, files: tuple[str, str], tmp_path: Path) -> None:
         sessions.open("anna", *files, None)
