@@ -43,6 +43,7 @@ from acebert.catalog.records import (
 from acebert.catalog.search_options import Options, read_queries
 from acebert.catalog.searching import Searcher
 from acebert.catalog.store import Products, ProductStore, Settings
+from acebert.catalog.vocabulary import Vocabulary
 from acebert.data.cleaning import OnBadRow
 from acebert.data.photo_columns import MAX_IMAGES
 from acebert.encoding.encoder import Encoder, find_title_error
@@ -57,9 +58,11 @@ class ProductCatalog:
     """A catalogue that is open. Made by [`ProductCatalog.build`] or [`ProductCatalog.load`]; threads may share one."""
 
     def __init__(self, store: ProductStore, encoder: Encoder | None, lock: FileLock | None, shared: bool = False):
-        calibrations = Calibrations(lambda: self._store, keep=lock is not None)
-        self._encoder, self._searcher = encoder, Searcher(store.settings, encoder, calibrations)
-        self._live = LiveIndex(store, lock, shared, on_change=self._searcher.vocabulary.forget)
+        # Nothing of these refers to the catalogue, so that it is gone as soon as nobody has it.
+        vocabulary = Vocabulary(store.settings.attributes)
+        self._live = live = LiveIndex(store, lock, shared, on_change=vocabulary.forget)
+        calibrations = Calibrations(lambda: live.store, keep=lock is not None)
+        self._encoder, self._searcher = encoder, Searcher(store.settings, encoder, vocabulary, calibrations)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Making and opening

@@ -75,13 +75,15 @@ class Searcher:
     Args:
         settings: of the catalogue.
         encoder: None for a catalogue that was opened without a model.
-        calibrations: of the catalogue.
+        vocabulary, calibrations: of the catalogue.
     """
 
-    def __init__(self, settings: Settings, encoder: Encoder | None, calibrations: Calibrations) -> None:
-        self.settings, self.encoder, self.calibrations = settings, encoder, calibrations
+    def __init__(
+        self, settings: Settings, encoder: Encoder | None, vocabulary: Vocabulary, calibrations: Calibrations
+    ) -> None:
+        self.settings, self.encoder = settings, encoder
+        self.vocabulary, self.calibrations = vocabulary, calibrations
         self.schema = index_schema(settings)
-        self.vocabulary = Vocabulary(settings.attributes)
         self._encode_text = lru_cache(TEXTS_KEPT)(lambda text: self._check_encoder().encode_queries([text], None)[0])
 
     # ------------------------------------------------------------------------------------------------------------------

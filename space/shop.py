@@ -132,12 +132,12 @@ class Shop:
         headers = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"}
         return Response(photo or NO_PHOTO, media_type=media_type, headers=headers)
 
-    async def _photo(self, catalog: ProductCatalog, product: Product, number: int) -> bytes | None:
+    async def _photo(self, catalog: ProductCatalog, product: Product, number: int = 0) -> bytes | None:
         kept = self._photos.setdefault(catalog, KeptPhotos())
         key = product.id, product.location, number
         if key in kept.files:
             return kept.files[key]
-        if number >= max(product.num_photos or 0, 1):
+        if number and number >= (product.num_photos or 0):
             return None  # and nothing to keep: there is no end to such numbers
         # Only reading a photo is worth a thread.
         if number:
