@@ -83,7 +83,7 @@ def check_listing(text: str) -> None:
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     modules = [*ROOT.glob("*.py"), *(path for part in PARTS for path in part.rglob("*.py"))]
     more = [*(ROOT / "configs").iterdir(), *(ROOT / "space").rglob("*"), *(ROOT / "metrics").rglob("*.md")]
-    more += [ROOT / "LICENSE", ROOT / "py.typed"]
+    more += [ROOT / name for name in ("LICENSE", "NOTICE", "py.typed", "catalog/wordnet.txt.gz")]
     expected = {path.relative_to(ROOT) for path in {*modules, *more} if path.is_file() and path.suffix != ".pyc"}
     names = {Path(name) for name in zipfile.ZipFile(wheel).namelist()}
     assert {name.relative_to("acebert") for name in names if name.parts[0] == "acebert"} == expected
