@@ -72,7 +72,10 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def without_times(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in entry.items() if name not in ("seconds", "rate")} for entry in entries]
+    return [
+        {name: value for name, value in entry.items() if name not in ("seconds", "rate", "waiting")}
+        for entry in entries
+    ]
 
 
 def assert_same_weights(one: Path, other: Path) -> None:

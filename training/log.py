@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,31 @@ from acebert.utils.files import atomic_write
 
 
 class LogWindow:
-    """Means of the logged values, and products per second, since the last entry. Reads the device only to flush."""
+    """Means of the logged values since the last entry, products per second (`rate`), and the share of the time that was
+    spent waiting for data (`waiting`). Reads the device only to flush."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         self.sums: dict[str, torch.Tensor] = {}
-        self.batches, self.products, self.start = 0, 0, time.perf_counter()
+        self.batches, self.products, self.waited, self.start = 0, 0, 0.0, time.perf_counter()
 
     def add(self, values: dict[str, torch.Tensor], products: int) -> None:
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value.detach()
         self.batches, self.products = self.batches + 1, self.products + products
+
+    def timed(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """The batches of a loader; the time that each is waited for counts as waiting."""
+        batches, done = iter(loader), object()
+        while True:
+            begin = time.perf_counter()
+            batch = next(batches, done)
+            self.waited += time.perf_counter() - begin
+            if batch is done:
+                return
+            yield batch
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -37,7 +49,8 @@ class LogWindow:
 
     def flush(self) -> dict[str, float]:
         entry = {name: float(value) / self.batches for name, value in self.sums.items()}
-        entry["rate"] = self.products / (time.perf_counter() - self.start)
+        seconds = time.perf_counter() - self.start
+        entry |= {"rate": self.products / seconds, "waiting": self.waited / seconds}
         self.reset()
         return entry
 

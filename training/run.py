@@ -20,7 +20,7 @@ from acebert.training.optimization import average_weights
 from acebert.training.signals import DivergenceWatch, Stopper
 from acebert.training.stages.base import Stage
 
-SHOWN = ("loss", "recall@1", "anchor_loss", "rate")  # beside the progress bar
+SHOWN = ("loss", "recall@1", "anchor_loss", "rate", "waiting")  # beside the progress bar
 
 
 class Progress:
@@ -121,7 +121,7 @@ class Run:
             loader = self.train_loader
             if progress.batch:  # of a resumed epoch; a loader made anew would start new workers, too
                 loader = self.accelerator.skip_first_batches(loader, progress.batch)
-            for batch in loader:
+            for batch in self.window.timed(loader):
                 progress.batch += 1
                 seed_step(self.args.seed, progress.epoch, progress.batch, self.accelerator.process_index)
                 yield batch
