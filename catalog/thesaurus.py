@@ -149,4 +149,6 @@ def convert(folder: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m acebert.catalog.thesaurus FOLDER_OF_WORDNET FILE_TO_WRITE")
     convert(Path(sys.argv[1]), Path(sys.argv[2]))
