@@ -64,7 +64,6 @@ class Vocabulary:
     def __init__(self, attributes: Mapping[str, str]) -> None:
         self.attributes = attributes
         self._words, self._parser = Kept(self._read_words), Kept(self._read_parser)
-        self._said = Kept(lambda index: (self._read_words(index), index.count()))
         self._size = Kept(lambda index: index.count())
 
     def forget(self) -> None:
@@ -81,12 +80,8 @@ class Vocabulary:
         return self._words.get(index)
 
     def expand(self, index: CatalogIndex, text: str) -> dict[str, str]:
-        """Terms that the catalogue hardly says, to what it says in their place (`acebert.catalog.thesaurus`).
-
-        One product more or less changes nothing here, so a change doesn't have the words read anew.
-        """
-        counts, products = self._said.get(index)
-        return expand(text, load_wordnet(), counts, products)
+        """Terms that the catalogue hardly says, to what it says in their place (`acebert.catalog.thesaurus`)."""
+        return expand(text, load_wordnet(), self.words(index), self.size(index))
 
     def parser(self, index: CatalogIndex) -> QueryParser:
         """Reads queries by the values that there are."""
